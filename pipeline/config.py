@@ -1,0 +1,328 @@
+"""The YAML a user writes: every number of a run, checked before anything heavy is imported.
+
+Models are frozen, unknown keys are errors, and defaults live here alone. A file may start from another one
+(`extends: agc.yaml`); mappings are merged key by key, everything else is replaced.
+"""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+__all__ = [
+    "Bins",
+    "Config",
+    "ConfigError",
+    "Cut",
+    "Data",
+    "Objective",
+    "Optimiser",
+    "Region",
+    "Systematic",
+    "Validation",
+    "load_config",
+]
+
+CutObject = Literal["electron", "muon", "jet", "bjet", "event"]
+
+
+class ConfigError(ValueError):
+    """One sentence a user can act on: file, key, what is wrong, what to do."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class Data(_Model):
+    """Which events are read, and from where."""
+
+    manifest: Path = Path("../data_manifest.yaml")
+    set: str = "simulated"
+    location: str = "local"
+    max_files: Annotated[int, Field(ge=1)] | None = None
+    cache: Path | None = None
+    workers: Annotated[int, Field(ge=1)] = 1
+
+
+class Requirement(_Model):
+    """A fixed requirement on an object, applied when the file is read; never trainable."""
+
+    variable: str
+    equal: float | None = None
+    bits: int | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Requirement":
+        if (self.equal is None) == (self.bits is None):
+            raise ValueError(
+                "give exactly one of 'equal' (a value) and 'bits' (a bit mask of which one bit must be set)"
+            )
+        return self
+
+
+class Collection(_Model):
+    """Where the objects of one kind stand in the file: a NanoAOD collection and the branches behind our names."""
+
+    branch: str
+    variables: dict[str, str]
+    require: tuple[Requirement, ...] = ()
+
+
+class Objects(_Model):
+    """The three kinds of objects of the analysis."""
+
+    electron: Collection
+    muon: Collection
+    jet: Collection
+
+
+class Cut(_Model):
+    """One threshold: `x > threshold` (keep: above) or `x < threshold` (keep: below), strict, in float32.
+
+    `objects` are what it cuts on; `bjet` means: a selected jet is called b-tagged if it passes. `bandwidth` is the width,
+    in the cut's own unit, of the kernel that estimates the flux through the boundary; it is annealed to
+    `bandwidth_end`. `step` is the size of a typical optimisation step.
+    """
+
+    objects: tuple[CutObject, ...]
+    variable: str
+    keep: Literal["above", "below"]
+    threshold: float
+    absolute: bool = False
+    unit: str = ""
+    label: str = ""
+    trainable: bool = False
+    bounds: tuple[float, float] | None = None
+    bandwidth: Annotated[float, Field(gt=0)] | None = None
+    bandwidth_end: Annotated[float, Field(gt=0)] | None = None
+    step: Annotated[float, Field(gt=0)] | None = None
+    regions: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Cut":
+        if self.trainable and (self.bounds is None or self.bandwidth is None or self.step is None):
+            raise ValueError("a trainable cut needs 'bounds', 'bandwidth' and 'step'")
+        if self.bounds is not None:
+            low, high = self.bounds
+            if not low < high:
+                raise ValueError(f"the lower bound {low} is not below the upper bound {high}")
+            if not low <= self.threshold <= high:
+                raise ValueError(f"threshold {self.threshold} lies outside its bounds [{low}, {high}]")
+        if len(set(self.objects) & {"bjet", "event"}) and len(self.objects) > 1:
+            raise ValueError("'bjet' and 'event' cannot be combined with other objects in one cut")
+        if self.regions is not None and self.objects != ("event",):
+            raise ValueError("'regions' is for event-level cuts: an object is selected once, for all regions")
+        return self
+
+
+class Count(_Model):
+    """How many objects, both ends included; no maximum when `max` is left out."""
+
+    min: Annotated[int, Field(ge=0)] = 0
+    max: int | None = None
+
+
+class Bins(_Model):
+    """Equal bins from `start` to `stop`; neither under- nor overflow is used, as in the AGC."""
+
+    start: float
+    stop: float
+    number: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _rising(self) -> "Bins":
+        if not self.start < self.stop:
+            raise ValueError(f"start {self.start} is not below stop {self.stop}")
+        return self
+
+
+class Region(_Model):
+    """A set of events and the observable that is histogrammed in it. Regions must not overlap."""
+
+    jets: Count
+    btags: Count
+    observable: Literal["ht", "trijet_mass"]
+    bins: Bins
+    title: str = ""
+    label: str = ""
+
+
+class Process(_Model):
+    """One sample of the model. `title` is its name in the workspace and in plots."""
+
+    title: str
+    color: str = ""
+
+
+class Systematic(_Model):
+    """One constrained nuisance parameter, in cabinetry's terms (agc-spec §8.1).
+
+    `normalization`: a fixed relative size. `norm_plus_shape`: templates of varied events, named in `up` and `down`;
+    without `down` the up variation is mirrored about the nominal template (normalise first, then mirror).
+    """
+
+    title: str
+    type: Literal["normalization", "norm_plus_shape"]
+    processes: tuple[str, ...] | None = None
+    up: str | None = None
+    down: str | None = None
+    size: float | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Systematic":
+        if self.type == "normalization" and self.size is None:
+            raise ValueError("a normalization systematic needs 'size'")
+        if self.type == "norm_plus_shape" and self.up is None:
+            raise ValueError("a norm_plus_shape systematic needs 'up', the name of a variation")
+        return self
+
+
+class Variations(_Model):
+    """How varied templates are made (agc-spec §7). Names are those that `systematics` refers to."""
+
+    jet_pt_scale: dict[str, float] = {}
+    jet_pt_resolution: dict[str, float] = {}
+    resolution_branch: str = "resfac"
+    jet_weight_slope: dict[str, tuple[int, float]] = {}
+    process_weight: dict[str, tuple[str, float]] = {}
+    samples: dict[str, str] = {}
+
+
+class Measurement(_Model):
+    """Parameter of interest and what it scales."""
+
+    name: str
+    poi: str
+    signal: str
+    free: dict[str, str] = {}
+    bounds: tuple[float, float] = (0.0, 10.0)
+
+
+class Objective(_Model):
+    """What is maximised (significance) or minimised (uncertainty)."""
+
+    name: Literal["discovery_significance", "signal_strength_uncertainty"] = "discovery_significance"
+
+
+class Optimiser(_Model):
+    """The optax loop. Thresholds move in units of their own `step`."""
+
+    name: str = "adam"
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    arguments: dict[str, float] = {}
+    steps: Annotated[int, Field(ge=1)] = 60
+    decay_to: Annotated[float, Field(gt=0, le=1)] = 0.1
+
+
+class Validation(_Model):
+    """Events that the optimiser never sees, chosen by a hash of the event number."""
+
+    fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    bootstrap: Annotated[int, Field(ge=2)] = 50
+
+
+class Config(_Model):
+    """One run, whole."""
+
+    name: str
+    title: str = ""
+    seed: int = 1
+    luminosity: Annotated[float, Field(gt=0)]
+    data: Data = Data()
+    objects: Objects
+    cuts: dict[str, Cut]
+    leptons: Count = Count(min=1, max=1)
+    regions: dict[str, Region]
+    processes: dict[str, Process]
+    variations: Variations = Variations()
+    systematics: dict[str, Systematic] = {}
+    measurement: Measurement
+    objective: Objective = Objective()
+    optimiser: Optimiser = Optimiser()
+    validation: Validation = Validation()
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> "Config":
+        for name, systematic in self.systematics.items():
+            for process in systematic.processes or ():
+                _known(process, self.processes, f"systematics.{name}.processes", "process")
+        _known(self.measurement.signal, self.processes, "measurement.signal", "process")
+        for name, cut in self.cuts.items():
+            for region in cut.regions or ():
+                _known(region, self.regions, f"cuts.{name}.regions", "region")
+        if not any(cut.trainable for cut in self.cuts.values()):
+            raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
+        return self
+
+
+def _known(name: str, known: Mapping[str, Any], where: str, what: str) -> None:
+    if name not in known:
+        raise ValueError(f"{where}: no {what} is called '{name}'; there are: {', '.join(known)}")
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read and check a configuration; paths in it count from the folder of the file that states them.
+
+    Raises:
+        ConfigError: with the file, the dotted key, what was found and what is allowed.
+    """
+    raw = _merge(_read(path), overrides or {})
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error)}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path given to --config") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    data = raw.get("data")
+    for key in ("manifest", "cache"):
+        if isinstance(data, dict) and isinstance(data.get(key), str):
+            data[key] = str((path.parent / data[key]).resolve())
+    base = raw.pop("extends", None)
+    return raw if base is None else _merge(_read(path.parent / base), raw)
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem as `dotted.key: what is wrong`, with the nearest known key for a misspelt one."""
+    problems = error.errors()
+    # A misspelt key often leaves the right one missing: name the misspelt one.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    nearest = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"]), n=1, cutoff=0.5)
+    return f"{where}: unknown key; " + (f"did you mean '{nearest[0]}'?" if nearest else "remove it")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed where the unknown one stands, found by walking down the models."""
+    model: Any = Config
+    for part in location[:-1]:
+        fields = getattr(model, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else model
+        arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        model = arguments[0] if arguments and part in fields else annotation
+    return list(getattr(model, "model_fields", {}))

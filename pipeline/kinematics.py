@@ -1,0 +1,37 @@
+"""Four-vector formulas: arrays in, arrays out, any shape and precision.
+
+Metric (+, −, −, −), natural units: momenta, masses and energies in GeV. A negative mass (rounding in NanoAOD) counts as 0.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+__all__ = ["FourVector", "invariant_mass", "px_py_pz_energy", "transverse_momentum"]
+
+FourVector = tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]]
+
+
+def px_py_pz_energy(
+    pt: Float[Array, "..."], eta: Float[Array, "..."], phi: Float[Array, "..."], mass: Float[Array, "..."]
+) -> FourVector:
+    """Cartesian components of (pt, eta, phi, mass); E² = (pt cosh eta)² + m², as scikit-hep vector has it."""
+    energy = jnp.hypot(pt * jnp.cosh(eta), jnp.maximum(mass, 0))
+    return pt * jnp.cos(phi), pt * jnp.sin(phi), pt * jnp.sinh(eta), energy
+
+
+def transverse_momentum(px: Float[Array, "..."], py: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sqrt(px² + py²), with derivative 0 at the origin."""
+    return _safe_sqrt(px * px + py * py)
+
+
+def invariant_mass(
+    px: Float[Array, "..."], py: Float[Array, "..."], pz: Float[Array, "..."], energy: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """sqrt(E² − p²), and 0 with derivative 0 where rounding makes the square negative."""
+    return _safe_sqrt(energy * energy - px * px - py * py - pz * pz)
+
+
+def _safe_sqrt(square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The argument is made safe before the root: jnp.where differentiates both branches."""
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, jnp.ones_like(square))), jnp.zeros_like(square))

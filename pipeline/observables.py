@@ -1,0 +1,152 @@
+"""Observables: pure functions of the jets of an event and of which of them are selected and b-tagged.
+
+An observable that is cheap to evaluate again for a flipped set, like HT, is just such a function. The trijet is not: it is a
+search through all trijets. One pass over them answers the search for the event as it is *and* for every event that
+differs by one flipped jet or one flipped b-tag. The trick is that a trijet c is admissible under a flip by pure bit logic,
+
+    missing = c ∖ S,  tags = c ∩ T     (S selected, T b-tagged and selected)
+    flipping jet j :  nothing missing and tagged, j not in c; or only j missing, and tagged (j itself may be the tag)
+    flipping tag j :  nothing missing, and tagged by another jet than j, or j becomes the tag
+
+so one word holds the answer for all flips at once, and the bin of the first admissible trijet is kept as bit planes:
+plane b holds bit b of the bin for each flip. The price does not grow with the number of flips.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
+
+__all__ = ["TrijetChoice", "choose_trijet", "ht", "leading_jet_pt", "ranked_pt", "trijet_code"]
+
+_NO_FLIP = 1 << 31
+_ALL = 0xFFFFFFFF
+
+
+def ht(pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
+    """HT in GeV: scalar sum of the transverse momenta of the selected jets, added in stored order, in float32."""
+    total = jnp.zeros(pt.shape[1:], pt.dtype)
+    for j in range(pt.shape[0]):
+        total += jnp.where(_has(selected, j), pt[j], 0)
+    return total
+
+
+def leading_jet_pt(pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
+    """Largest transverse momentum of the selected jets in GeV; 0 where none is selected."""
+    return jnp.max(jnp.stack([jnp.where(_has(selected, j), pt[j], 0) for j in range(pt.shape[0])]), axis=0)
+
+
+def ranked_pt(
+    pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"], ranks: int
+) -> Float32[Array, "ranks events"]:
+    """Transverse momentum of the first `ranks` selected jets in stored order (jets are never sorted), 0 where absent."""
+    ranked = [jnp.zeros(pt.shape[1:], pt.dtype)] * ranks
+    rank = jnp.zeros(pt.shape[1:], jnp.int32)
+    for j in range(pt.shape[0]):
+        here = _has(selected, j)
+        ranked = [jnp.where(here & (rank == r), pt[j], value) for r, value in enumerate(ranked)]
+        rank += here.astype(jnp.int32)
+    return jnp.stack(ranked) if ranks else jnp.zeros((0, *pt.shape[1:]), pt.dtype)
+
+
+class TrijetChoice(eqx.Module, strict=True):
+    """The first admissible trijet of each event, and what it would be under each flip.
+
+    `code` is an integer a trijet stands for (its bin); `jet_planes` and `tag_planes` hold its bits, one word a plane, one
+    bit a flip. `mass` and `pt` in GeV belong to the event as it is; NaN where no trijet is admissible.
+    """
+
+    jet_planes: UInt32[Array, "planes events"]
+    tag_planes: UInt32[Array, "planes events"]
+    mass: Float32[Array, " events"]
+    pt: Float32[Array, " events"]
+
+
+class _Search(NamedTuple):
+    """Which flips still wait for their first admissible trijet, and what has been found."""
+
+    jet_open: UInt32[Array, " events"]
+    tag_open: UInt32[Array, " events"]
+    choice: TrijetChoice
+
+
+def choose_trijet(
+    jets: UInt32[Array, "candidates events"],
+    mass: Float32[Array, "candidates events"],
+    pt: Float32[Array, "candidates events"],
+    codes: Int32[Array, "candidates events"],
+    planes: int,
+    selected: UInt32[Array, " events"],
+    btag: UInt32[Array, " events"],
+) -> TrijetChoice:
+    """The highest-pt trijet of selected jets of which at least one is b-tagged: as it is and under every single flip.
+
+    Candidates come by falling pt; `btag` are the jets that pass the b-tag cuts, selected or not; `codes` < 2^planes.
+    A choice that finds nothing has the code 2^planes − 1.
+    """
+    events = selected.shape
+    empty = jnp.zeros((planes, *events), jnp.uint32)
+    nan = jnp.full(events, jnp.nan, jnp.float32)
+    everything = jnp.full(events, _ALL, jnp.uint32)
+    start = _Search(everything, everything, TrijetChoice(jet_planes=empty, tag_planes=empty, mass=nan, pt=nan))
+
+    def visit(search: _Search, candidate: tuple[Array, ...]) -> tuple[_Search, None]:
+        members, mass, pt, code = candidate
+        jet_flips, tag_flips = _admissible(members, selected, btag)
+        jet_first, tag_first = jet_flips & search.jet_open, tag_flips & search.tag_open
+        bits = [_spread(((code >> plane) & 1) == 1) for plane in range(planes)]
+        unflipped = (jet_first & jnp.uint32(_NO_FLIP)) != 0
+        choice = TrijetChoice(
+            jet_planes=jnp.stack([search.choice.jet_planes[b] | (jet_first & bits[b]) for b in range(planes)]),
+            tag_planes=jnp.stack([search.choice.tag_planes[b] | (tag_first & bits[b]) for b in range(planes)]),
+            mass=jnp.where(unflipped, mass, search.choice.mass),
+            pt=jnp.where(unflipped, pt, search.choice.pt),
+        )
+        return _Search(search.jet_open ^ jet_first, search.tag_open ^ tag_first, choice), None
+
+    end, _ = jax.lax.scan(visit, start, (jets, mass, pt, codes), unroll=min(5, jets.shape[0]))
+    return eqx.tree_at(
+        lambda choice: (choice.jet_planes, choice.tag_planes),
+        end.choice,
+        (end.choice.jet_planes | end.jet_open, end.choice.tag_planes | end.tag_open),
+    )
+
+
+def trijet_code(
+    choice: TrijetChoice, flip: UInt32[Array, " events"], is_tag: Bool[Array, " events"]
+) -> Int32[Array, " events"]:
+    """The code of the chosen trijet after flipping one jet (or one b-tag) of each event; no flip where flip = 0."""
+    bit = jnp.where(flip == 0, jnp.uint32(_NO_FLIP), flip)
+    code = jnp.zeros(flip.shape, jnp.int32)
+    for plane in range(choice.jet_planes.shape[0]):
+        word = jnp.where(is_tag & (flip != 0), choice.tag_planes[plane], choice.jet_planes[plane])
+        code |= jnp.where((word & bit) != 0, jnp.int32(1 << plane), jnp.int32(0))
+    return code
+
+
+def _admissible(
+    members: UInt32[Array, " events"], selected: UInt32[Array, " events"], btag: UInt32[Array, " events"]
+) -> tuple[UInt32[Array, " events"], UInt32[Array, " events"]]:
+    """The flips of a jet, and those of a b-tag, under which this trijet is admissible. Bit 31: without any flip."""
+    none, all_ = jnp.uint32(0), jnp.uint32(_ALL)
+    missing = members & ~selected
+    tags = members & selected & btag
+    tagged = _spread(tags != 0)
+    complete = _spread(missing == 0)
+    lacks_one = _spread((missing & (missing - jnp.uint32(1))) == 0) & ~complete
+    jet_flips = (complete & tagged & ~members) | (lacks_one & missing & (tagged | btag))
+    two_tags = jnp.where((tags & (tags - jnp.uint32(1))) != 0, all_, none)
+    tag_flips = complete & ((tagged & ~members) | (members & ~btag) | (two_tags & tags))
+    # A tag flip of a jet outside the trijet changes nothing for it; of its only tag, it makes it inadmissible.
+    return jet_flips, tag_flips
+
+
+def _spread(condition: Bool[Array, " events"]) -> UInt32[Array, " events"]:
+    """All bits set where true."""
+    return jnp.where(condition, jnp.uint32(_ALL), jnp.uint32(0))
+
+
+def _has(bits: UInt32[Array, " events"], j: int) -> Bool[Array, " events"]:
+    return (bits & jnp.uint32(1 << j)) != 0

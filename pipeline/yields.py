@@ -1,0 +1,404 @@
+"""The hard analysis of a chunk of events: cut, count, choose, histogram; and the boundary flux of every threshold.
+
+`outcome` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the histogram of
+the outcomes; the flux is the histogram, again, of the outcomes for sets that differ by one object near a boundary
+(`pipeline.boundary_flux`). Both use the very same function, so there is no second analysis that could differ.
+
+The columns of the histogram are Σw, Σw² and Σ w·pt of the first selected jets; every template is linear in these.
+Weights are those of single events (1 in most samples), so plain counts stay exact in float32 within a chunk; chunks are
+added in float64, and the normalisation of a data set multiplies the finished sums.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, UInt32
+
+from pipeline.binning import bin_index, hard_histogram
+from pipeline.boundary_flux import for_each_flip, pack, with_derivatives
+from pipeline.events import CandidateGroup, Chunk, EventGroup, take_chunk
+from pipeline.observables import TrijetChoice, choose_trijet, ht, leading_jet_pt, ranked_pt, trijet_code
+from pipeline.selection import (
+    Cut,
+    Selection,
+    Thresholds,
+    count_bits,
+    cut_flux,
+    in_region,
+    passes,
+    present,
+    within,
+)
+
+__all__ = ["Edges", "Layout", "Outcome", "hard_yields", "outcomes"]
+
+Edges = dict[str, Float[Array, " edges"]]
+"""Bin edges of each region, keyed by its name."""
+
+Result = TypeVar("Result")
+
+
+class Layout(NamedTuple):
+    """Static sizes of the yields: data sets, kinematic variations, and jet ranks whose pt is summed."""
+
+    datasets: int
+    kinematics: int
+    ranks: int
+
+
+class Outcome(eqx.Module, strict=True):
+    """What the analysis makes of each event for given sets of jets, leptons left aside.
+
+    `region` counts in the order of the selection, −1 for none; `position` is the bin on the joint axis of all regions,
+    and the number of bins for none. `accepted`: all event-level cuts pass. `columns` are the per-event terms of the sums.
+    """
+
+    region: Int32[Array, " events"]
+    position: Int32[Array, " events"]
+    accepted: dict[str, Bool[Array, " events"]]
+    columns: Float32[Array, "columns events"]
+
+
+class _Objects(eqx.Module, strict=True):
+    """The sets of objects of each event: selected jets, jets that pass the b-tag cuts, number of selected leptons."""
+
+    selected: UInt32[Array, " events"]
+    btag: UInt32[Array, " events"]
+    leptons: Int32[Array, " events"]
+
+
+class _Analysis(NamedTuple):
+    """What stays the same for all chunks and flips."""
+
+    selection: Selection
+    layout: Layout
+    thresholds: Thresholds
+    bandwidths: Thresholds
+    edges: Edges
+
+
+def hard_yields(
+    selection: Selection, layout: Layout
+) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
+    """The yields of all data sets, exact, with their derivatives by the thresholds.
+
+    Returns:
+        `yields(thresholds, bandwidths, edges, groups, candidates)`, shape "kinematics datasets bins columns". Its
+        derivative by a threshold that has a bandwidth is the boundary flux; by any other threshold it is 0.
+    """
+
+    def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: tuple[eqx.Module, ...]) -> Array:
+        analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
+        return _sum_over_chunks(partial(_chunk_yields, analysis), layout, *events)
+
+    def value_and_flux(
+        thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: tuple[eqx.Module, ...]
+    ) -> tuple[Array, dict[str, Array]]:
+        analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
+        return _sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, *events)
+
+    return with_derivatives(value, value_and_flux)
+
+
+def _sum_over_chunks(
+    of_chunk: Callable[[Chunk], Result],
+    layout: Layout,
+    groups: tuple[EventGroup, ...],
+    candidates: tuple[CandidateGroup, ...],
+) -> Result:
+    """Chunk by chunk, so that memory is bounded by a chunk; then summed by kinematic variation and data set."""
+    segments = layout.kinematics * layout.datasets
+
+    def of_group(group: EventGroup, trijets: CandidateGroup) -> Result:
+        tasks = (group.task_kinematic, group.task_chunk)
+        per_chunk = jax.lax.map(lambda task: of_chunk(take_chunk(group, trijets, *task)), tasks)
+        segment = group.task_kinematic * layout.datasets + group.dataset[group.task_chunk]
+
+        def by_dataset(
+            sums: Float32[Array, "tasks bins columns"],
+        ) -> Float64[Array, "kinematics datasets bins columns"]:
+            total = jax.ops.segment_sum(sums.astype(jnp.float64), segment, segments)
+            return total.reshape(layout.kinematics, layout.datasets, *sums.shape[1:])
+
+        return jax.tree.map(by_dataset, per_chunk)
+
+    results = [of_group(group, trijets) for group, trijets in zip(groups, candidates, strict=True)]
+    return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *results)
+
+
+def outcomes(selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk) -> Outcome:
+    """The outcome of every event as it is; `region` and `position` include the lepton and event-level cuts."""
+    analysis = _Analysis(selection, layout, thresholds, {}, edges)
+    objects = _objects(analysis, chunk)
+    choice = _choose_trijet(analysis, chunk, objects)
+    outcome = _unflipped(analysis, chunk, objects, choice)
+    keep = within(selection.leptons, objects.leptons) & _all(outcome.accepted, objects.leptons)
+    return Outcome(
+        region=jnp.where(keep, outcome.region, -1),
+        position=jnp.where(keep, outcome.position, selection.bins),
+        accepted=outcome.accepted,
+        columns=outcome.columns,
+    )
+
+
+def _chunk_yields(analysis: _Analysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
+    outcome = outcomes(analysis.selection, analysis.layout, analysis.thresholds, analysis.edges, chunk)
+    return hard_histogram(outcome.position, outcome.columns.T, analysis.selection.bins)
+
+
+def _chunk_yields_and_flux(
+    analysis: _Analysis, chunk: Chunk
+) -> tuple[Float32[Array, "bins columns"], dict[str, Float32[Array, "bins columns"]]]:
+    """The yields, and their boundary flux for each threshold that has a bandwidth."""
+    selection, bins = analysis.selection, analysis.selection.bins
+    objects = _objects(analysis, chunk)
+    choice = _choose_trijet(analysis, chunk, objects)
+    outcome = _unflipped(analysis, chunk, objects, choice)
+    one_lepton = within(selection.leptons, objects.leptons)
+    accepted = _all(outcome.accepted, objects.leptons)
+    position = jnp.where(one_lepton & accepted, outcome.position, bins)
+    yields = hard_histogram(position, outcome.columns.T, bins)
+
+    jet_flux = _flux(analysis, "jet", chunk.jets)
+    btag_flux = {
+        name: jnp.where(_unpack(objects.selected, flux.shape[0]), flux, 0)
+        for name, flux in _flux(analysis, "bjet", chunk.jets).items()
+    }
+    # Every flip also takes the event away from where it was: the same term for all of them, at the unflipped position.
+    away = {
+        name: -jnp.where(accepted & one_lepton, flux.sum(axis=0), 0) for name, flux in (jet_flux | btag_flux).items()
+    }
+    unflipped = (
+        away
+        | _lepton_terms(analysis, chunk, objects, accepted)
+        | _event_terms(analysis, chunk, objects, choice, outcome, one_lepton)
+    )
+    flux = _histogram_of_terms(unflipped, outcome.position, outcome.columns, bins)
+    for flips, is_tag in ((jet_flux, False), (btag_flux, True)):
+        flipped = _flipped_terms(analysis, chunk, objects, choice, one_lepton, flips, is_tag)
+        flux |= {name: flux[name] + term for name, term in flipped.items()}
+    return yields, flux
+
+
+def _objects(analysis: _Analysis, chunk: Chunk) -> _Objects:
+    return _Objects(
+        selected=pack(_pass_all(analysis, "jet", chunk.jets)),
+        btag=pack(_pass_all(analysis, "bjet", chunk.jets)),
+        leptons=sum(
+            _pass_all(analysis, kind, leptons).sum(axis=0, dtype=jnp.int32)
+            for kind, leptons in (("electron", chunk.electrons), ("muon", chunk.muons))
+        ),
+    )
+
+
+def _pass_all(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> Bool[Array, "objects events"]:
+    passed = present(columns)
+    for one in passes(analysis.selection.on(kind), analysis.thresholds, columns).values():
+        passed &= one
+    return passed
+
+
+def _flux(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> dict[str, Float32[Array, "*objects events"]]:
+    return cut_flux(analysis.selection.on(kind), analysis.thresholds, analysis.bandwidths, columns)
+
+
+def _choose_trijet(analysis: _Analysis, chunk: Chunk, objects: _Objects) -> TrijetChoice:
+    """A trijet's code: the bin of its mass in each region that uses it, then the event-level cuts on trijet pt."""
+    codes = jnp.zeros(chunk.trijet_jets.shape, jnp.int32)
+    shift = 0
+    for region in (region for region in analysis.selection.regions if region.observable == "trijet_mass"):
+        codes |= bin_index(chunk.trijet_mass, _float32(analysis.edges[region.name])) << shift
+        shift += _code_bits(region.bins)
+    for cut in _trijet_cuts(analysis.selection):
+        codes |= (
+            passes((cut,), analysis.thresholds, {cut.variable: chunk.trijet_pt})[cut.name].astype(jnp.int32) << shift
+        )
+        shift += 1
+    return choose_trijet(
+        chunk.trijet_jets, chunk.trijet_mass, chunk.trijet_pt, codes, shift, objects.selected, objects.btag
+    )
+
+
+def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice) -> Outcome:
+    code = trijet_code(choice.jet_planes, jnp.zeros_like(objects.selected))
+    return _outcome(analysis, chunk, objects.selected, objects.btag, code)
+
+
+def _outcome(
+    analysis: _Analysis,
+    chunk: Chunk,
+    selected: UInt32[Array, " events"],
+    btag: UInt32[Array, " events"],
+    code: Int32[Array, " events"],
+) -> Outcome:
+    """The hard analysis of each event for the given sets of jets and the code of the trijet chosen from them."""
+    selection, pt = analysis.selection, chunk.jets["pt"]
+    jets, btags = count_bits(selected), count_bits(selected & btag)
+    variables = _jet_variables(chunk, selected)
+    region_of = jnp.full(jets.shape, -1, jnp.int32)
+    position = jnp.full(jets.shape, selection.bins, jnp.int32)
+    for number, region in enumerate(selection.regions):
+        inside = in_region(region, jets, btags)
+        if region.observable == "trijet_mass":
+            code, bin_ = code >> _code_bits(region.bins), code & ((1 << _code_bits(region.bins)) - 1)
+        else:
+            bin_ = bin_index(variables[region.observable], _float32(analysis.edges[region.name]))
+        region_of = jnp.where(inside, number, region_of)
+        position = jnp.where(inside & (bin_ < region.bins), region.offset + bin_, position)
+    accepted = passes(_event_cuts(selection), analysis.thresholds, variables)
+    for bit, cut in enumerate(_trijet_cuts(selection)):
+        accepted[cut.name] = ((code >> bit) & 1) == 1
+    for cut in selection.on("event"):
+        accepted[cut.name] |= ~_concerns(cut, selection, region_of)
+    weight = chunk.weight
+    columns = jnp.stack([weight, weight * weight, *(weight * ranked_pt(pt, selected, analysis.layout.ranks))])
+    return Outcome(region=region_of, position=position, accepted=accepted, columns=columns)
+
+
+def _lepton_terms(
+    analysis: _Analysis, chunk: Chunk, objects: _Objects, accepted: Bool[Array, " events"]
+) -> dict[str, Float32[Array, " events"]]:
+    """A lepton that flips changes nothing but the number of leptons: the event enters or leaves where it stands."""
+    count = analysis.selection.leptons
+    now = within(count, objects.leptons).astype(jnp.float32)
+    terms: dict[str, Float32[Array, " events"]] = {}
+    for kind, leptons in (("electron", chunk.electrons), ("muon", chunk.muons)):
+        step = jnp.where(_pass_all(analysis, kind, leptons), -1, 1).astype(jnp.int32)
+        change = within(count, objects.leptons[None] + step).astype(jnp.float32) - now[None]
+        for name, flux in _flux(analysis, kind, leptons).items():
+            term = jnp.where(accepted, (flux * change).sum(axis=0), 0)
+            terms[name] = terms[name] + term if name in terms else term
+    return terms
+
+
+def _event_terms(
+    analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice, outcome: Outcome, one_lepton: Array
+) -> dict[str, Float32[Array, " events"]]:
+    """For an event-level cut the event itself is the object."""
+    cuts = analysis.selection.on("event")
+    variables = _jet_variables(chunk, objects.selected) | {"trijet_pt": choice.pt}
+    terms = {}
+    for cut in cuts:
+        if cut.name not in analysis.bandwidths:
+            continue
+        others = one_lepton & _concerns(cut, analysis.selection, outcome.region)
+        for other in cuts:
+            if other.name != cut.name:
+                others &= outcome.accepted[other.name]
+        flux = cut_flux((cut,), analysis.thresholds, analysis.bandwidths, {cut.variable: variables[cut.variable]})[
+            cut.name
+        ]
+        change = jnp.where(outcome.accepted[cut.name], -1, 1).astype(jnp.float32)
+        terms[cut.name] = jnp.where(others, flux * change, 0)
+    return terms
+
+
+def _flipped_terms(
+    analysis: _Analysis,
+    chunk: Chunk,
+    objects: _Objects,
+    choice: TrijetChoice,
+    one_lepton: Bool[Array, " events"],
+    flux: dict[str, Float32[Array, "jets events"]],
+    is_tag: bool,
+) -> dict[str, Float32[Array, "bins columns"]]:
+    """The histogram of the events with one jet (or one b-tag) flipped, over all jets near a boundary."""
+    if not flux:
+        return {}
+    bins, names = analysis.selection.bins, list(flux)
+    planes = choice.tag_planes if is_tag else choice.jet_planes
+    near = pack(jnp.any(jnp.stack(list(flux.values())) != 0, axis=0))
+    near = jnp.where(one_lepton & _within_one_jet(analysis.selection, objects.selected), near, jnp.uint32(0))
+
+    def visit(flip: UInt32[Array, " events"], total: Float32[Array, "bins terms"]) -> Float32[Array, "bins terms"]:
+        selected = objects.selected if is_tag else objects.selected ^ flip
+        btag = objects.btag ^ flip if is_tag else objects.btag
+        outcome = _outcome(analysis, chunk, selected, btag, trijet_code(planes, flip))
+        position = jnp.where(_all(outcome.accepted, flip) & (flip != 0), outcome.position, bins)
+        terms = jnp.stack([_at(flip, flux[name]) for name in names])
+        return total + hard_histogram(position, _rows(terms, outcome.columns), bins)
+
+    columns = 2 + analysis.layout.ranks
+    start = jnp.zeros((bins, len(names) * columns), jnp.float32)
+    total = for_each_flip(near, visit, start).reshape(bins, len(names), columns)
+    return {name: total[:, number] for number, name in enumerate(names)}
+
+
+def _histogram_of_terms(
+    terms: dict[str, Float32[Array, " events"]],
+    position: Int32[Array, " events"],
+    columns: Float32[Array, "columns events"],
+    bins: int,
+) -> dict[str, Float32[Array, "bins columns"]]:
+    """One histogram of `columns` a term, each event weighted with the term; all terms in one pass."""
+    if not terms:
+        return {}
+    rows = _rows(jnp.stack(list(terms.values())), columns)
+    total = hard_histogram(position, rows, bins).reshape(bins, len(terms), columns.shape[0])
+    return {name: total[:, number] for number, name in enumerate(terms)}
+
+
+def _rows(
+    terms: Float32[Array, "terms events"], columns: Float32[Array, "columns events"]
+) -> Float32[Array, "events products"]:
+    return (terms[:, None] * columns[None]).reshape(-1, columns.shape[1]).T
+
+
+def _at(flip: UInt32[Array, " events"], values: Float32[Array, "jets events"]) -> Float32[Array, " events"]:
+    """The value of the flipped jet of each event, 0 without a flip."""
+    result = jnp.zeros(values.shape[1:], values.dtype)
+    for j in range(values.shape[0]):
+        result = jnp.where(flip == jnp.uint32(1 << j), values[j], result)
+    return result
+
+
+def _jet_variables(chunk: Chunk, selected: UInt32[Array, " events"]) -> dict[str, Float32[Array, " events"]]:
+    """The event-level variables: those of the file, and those that the selected jets make."""
+    pt = chunk.jets["pt"]
+    return chunk.variables | {"ht": ht(pt, selected), "leading_jet_pt": leading_jet_pt(pt, selected)}
+
+
+def _within_one_jet(selection: Selection, selected: UInt32[Array, " events"]) -> Bool[Array, " events"]:
+    """An event that is two jets short of every region stays out whatever single object is flipped."""
+    return count_bits(selected) + 1 >= min(region.jets.minimum for region in selection.regions)
+
+
+def _concerns(cut: Cut, selection: Selection, region_of: Int32[Array, " events"]) -> Bool[Array, " events"]:
+    """Whether an event-level cut applies to the region that each event is in."""
+    concerned = jnp.zeros(region_of.shape, bool)
+    for number, region in enumerate(selection.regions):
+        if cut.regions is None or region.name in cut.regions:
+            concerned |= region_of == number
+    return concerned
+
+
+def _event_cuts(selection: Selection) -> tuple[Cut, ...]:
+    return tuple(cut for cut in selection.on("event") if cut.variable != "trijet_pt")
+
+
+def _trijet_cuts(selection: Selection) -> tuple[Cut, ...]:
+    return tuple(cut for cut in selection.on("event") if cut.variable == "trijet_pt")
+
+
+def _code_bits(bins: int) -> int:
+    """Bits for the numbers 0 … bins, the last of which means "in no bin"."""
+    return bins.bit_length()
+
+
+def _all(conditions: dict[str, Bool[Array, " events"]], like: Array) -> Bool[Array, " events"]:
+    met = jnp.ones(like.shape, bool)
+    for condition in conditions.values():
+        met &= condition
+    return met
+
+
+def _unpack(bits: UInt32[Array, " events"], objects: int) -> Bool[Array, "objects events"]:
+    return jnp.stack([(bits & jnp.uint32(1 << j)) != 0 for j in range(objects)])
+
+
+def _float32(value: Float[Array, "*shape"]) -> Float32[Array, "*shape"]:
+    return jnp.asarray(value, jnp.float32)
