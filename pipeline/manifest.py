@@ -1,8 +1,9 @@
 """What data exist: `data_manifest.yaml` as checked, frozen values.
 
-The manifest states facts: where the files of a data set lie, how many events were generated for them, the cross section, who made them and under
-which licence. From these facts follows the weight of an event, so a wrong number here is a wrong result everywhere. The schema therefore refuses
-what it does not know, and this module imports neither jax nor awkward, so that a typo answers at once.
+The manifest states facts: where the files of a data set lie, how many events were generated for them, the cross
+section, who made them and under which licence. From these facts follows the weight of an event, so a wrong number here
+is a wrong result everywhere. The schema therefore refuses what it does not know, and this module imports neither jax
+nor awkward, so that a typo answers at once.
 
 A data set is named `<set>/<process>__<variation>`, as in `agc/ttbar__nominal`.
 """
@@ -31,7 +32,7 @@ __all__ = [
 
 
 class InputError(ValueError):
-    """Input data, or the manifest that names them, cannot be used; the message says what is wrong, where, and what to do."""
+    """Input data, or the manifest that names them, cannot be used; the message says what, where and what to do."""
 
 
 class _Model(BaseModel):
@@ -157,7 +158,7 @@ class Dataset(_Model):
 
     @property
     def sum_of_weights(self) -> float:
-        """What the event weights add up to before every filter and skim: the number of events, or the sum of `genWeight`."""
+        """What the event weights add up to before every filter and skim: events, or the sum of `genWeight`."""
         if self.weights == "none":
             return float(self.events)
         return sum(file.sum_of_weights or 0.0 for file in self.files)
@@ -166,7 +167,7 @@ class Dataset(_Model):
         """The same data set with only its first files, as the AGC limits its inputs.
 
         Args:
-            max_files: How many files to keep; a list that is shorter is kept whole. None or, as the AGC writes it, -1 keeps all.
+            max_files: How many files to keep; a shorter list is kept whole. None or, as in the AGC, -1 keeps all.
 
         Raises:
             InputError: `max_files` is zero or another negative number.
@@ -180,8 +181,8 @@ class Dataset(_Model):
     def normalisation(self, luminosity: float) -> float:
         """Expected events per unit of event weight: cross section × luminosity / sum of weights of the files in use.
 
-        An event counts this much, times its `genWeight` where `weights` is `generator`. The AGC never reads generator weights and divides by the
-        number of events (`utils/file_input.py`, commit c37bf59).
+        An event counts this much, times its `genWeight` where `weights` is `generator`. The AGC never reads generator
+        weights and divides by the number of events (`utils/file_input.py`, commit c37bf59).
 
         Args:
             luminosity: Integrated luminosity in 1/pb.
@@ -191,7 +192,8 @@ class Dataset(_Model):
         """
         if self.sum_of_weights <= 0:
             raise InputError(
-                f"{self.key}: the weights of its files add up to {self.sum_of_weights}, so no event can be normalised; use more files."
+                f"{self.key}: the weights of its files add up to {self.sum_of_weights}, so nothing can be normalised; "
+                "use more files."
             )
         return self.cross_section_pb * luminosity / self.sum_of_weights
 
@@ -199,8 +201,8 @@ class Dataset(_Model):
         """Paths or URLs of the files.
 
         Args:
-            prefix: Name of one of the source's prefixes, or a folder or URL that holds the same tree of files, for example a local copy. None
-                takes the source's first prefix.
+            prefix: Name of one of the source's prefixes, or a folder or URL that holds the same tree of files, say a local
+                copy. None takes the source's first prefix.
         """
         prefixes = self.source.prefixes
         place = next(iter(prefixes.values())) if prefix is None else prefixes.get(prefix, prefix)
