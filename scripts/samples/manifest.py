@@ -1,0 +1,84 @@
+"""The simulated data sets in ``data_manifest.yaml``: everything after one marker line is ours to rewrite."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from samples.settings import ProcessSettings
+
+__all__ = ["MARKER", "entry", "update"]
+
+MARKER = "  # --- simulated samples: written by scripts/make_samples.py ---"
+
+
+def entry(
+    process: ProcessSettings, file: Path, *, program: str, pythia: tuple[str, ...], seed: int, counts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The facts about one written file, in the manifest's schema.
+
+    Args:
+        process: what was simulated.
+        file: the finished ROOT file.
+        program: generator and version.
+        pythia: every Pythia setting that was used.
+        seed: the seed of the whole sample.
+        counts: ``events`` (collisions before every filter), ``entries`` (in the file), ``sum_of_weights``.
+    """
+    content = file.read_bytes()
+    fields: dict[str, Any] = {"source": "simulated", "process": process.process, "variation": process.variation}
+    if process.role:
+        fields["role"] = process.role
+    return fields | {
+        "cross_section_pb": process.cross_section_pb,
+        "weights": "generator",
+        "generator": {
+            "program": program,
+            "settings": list(pythia),
+            "seed": seed,
+            "description": process.description,
+        },
+        "files": [
+            {
+                "path": file.name,
+                "sha256": hashlib.sha256(content).hexdigest(),
+                "size": len(content),
+                **counts,
+            }
+        ],
+    }
+
+
+def update(manifest: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Replaces or adds simulated data sets; every line before the marker stays as it is.
+
+    Args:
+        manifest: the file, which has the marker line.
+        entries: by key, ``simulated/<process>__<variation>``.
+
+    Raises:
+        ValueError: when the manifest has no marker line.
+    """
+    head, marker, tail = manifest.read_text(encoding="utf-8").partition(MARKER)
+    if not marker:
+        raise ValueError(f"{manifest}: has no line {MARKER.strip()!r}; put it at the end, below 'datasets:'.")
+    known = yaml.safe_load(tail) or {}
+    written = "".join(_as_yaml(key, fields) for key, fields in {**known, **entries}.items())
+    partial = manifest.with_suffix(".partial")
+    partial.write_text(f"{head}{marker}\n{written}", encoding="utf-8")
+    partial.replace(manifest)
+
+
+def _as_yaml(key: str, fields: Mapping[str, Any]) -> str:
+    """One data set, indented below ``datasets:``; its parts in flow style, as the other sets have them."""
+    lines = [f"  {key}:"]
+    for name, value in fields.items():
+        if name == "files":
+            lines += ["    files:", *(f"      - {json.dumps(file)}" for file in value)]
+        else:
+            lines.append(f"    {name}: {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,97 @@
+"""Simulated events as files in NanoAOD format: the AGC's branch names and types, written with uproot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import uproot
+from numpy.typing import NDArray
+
+__all__ = ["DTYPES", "reduce_precision", "write"]
+
+DTYPES = {
+    "Electron": {
+        "pt": "f4",
+        "eta": "f4",
+        "phi": "f4",
+        "mass": "f4",
+        "cutBased": "i4",
+        "sip3d": "f4",
+        "pfRelIso03_all": "f4",
+    },
+    "Muon": {
+        "pt": "f4",
+        "eta": "f4",
+        "phi": "f4",
+        "mass": "f4",
+        "tightId": "?",
+        "sip3d": "f4",
+        "pfRelIso04_all": "f4",
+    },
+    "Jet": {
+        "pt": "f4",
+        "eta": "f4",
+        "phi": "f4",
+        "mass": "f4",
+        "btagCSVV2": "f4",
+        "jetId": "i4",
+        "qgl": "f4",
+        "hadronFlavour": "i4",
+    },
+}
+_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 10, "mass": 8, "btagCSVV2": 8, "sip3d": 6, "qgl": 6}
+_OTHER_MANTISSA_BITS = 6
+
+
+def write(path: Path, events: ak.Array) -> None:
+    """Writes tree ``Events``; the file appears under its name only when it is whole.
+
+    Args:
+        path: the file; an older one is replaced.
+        events: records as :func:`samples.detector.simulate` returns them, with ``genWeight`` final.
+    """
+    partial = path.with_suffix(".partial")
+    number = np.arange(1, len(events) + 1)
+    scalars = {
+        "run": np.ones(len(events), "u4"),
+        "luminosityBlock": (number // 1000 + 1).astype("u4"),
+        "event": number.astype("u8"),
+        "genWeight": ak.to_numpy(events.genWeight).astype("f4"),
+        "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=_OTHER_MANTISSA_BITS),
+        "MET_phi": reduce_precision(ak.to_numpy(events.MET_phi).astype("f4"), bits=_OTHER_MANTISSA_BITS),
+    }
+    collections = {name: _with_types(events[name], dtypes) for name, dtypes in DTYPES.items()}
+    with uproot.recreate(partial, compression=uproot.LZMA(9)) as file:
+        branch_types = {name: values.dtype for name, values in scalars.items()}
+        branch_types |= {name: values.type.content for name, values in collections.items()}
+        tree = file.mktree("Events", branch_types, counter_name=lambda name: f"n{name}", title="Simulated events")
+        if len(events):
+            tree.extend(scalars | collections)
+    partial.replace(path)
+
+
+def _with_types(objects: ak.Array, dtypes: dict[str, str]) -> ak.Array:
+    counts = ak.num(objects, axis=1)
+    return ak.zip({name: ak.unflatten(_column(objects[name], name, kind), counts) for name, kind in dtypes.items()})
+
+
+def _column(column: ak.Array, name: str, kind: str) -> NDArray[np.generic]:
+    values = ak.to_numpy(ak.flatten(column, axis=1)).astype(kind)
+    if values.dtype.kind != "f":
+        return values
+    return reduce_precision(values, bits=_MANTISSA_BITS.get(name, _OTHER_MANTISSA_BITS))
+
+
+def reduce_precision(values: NDArray[np.float32], *, bits: int) -> NDArray[np.float32]:
+    """Rounds float32 numbers to a mantissa of so many bits, as NanoAOD does, so that they compress.
+
+    Args:
+        values: any finite numbers.
+        bits: explicit mantissa bits kept, 1 to 22 of 23; the relative error is at most 2**-(bits + 1).
+    """
+    dropped = np.uint32(23 - bits)
+    half = np.uint32(1) << (dropped - np.uint32(1))
+    rounded = (values.view(np.uint32) + half) >> dropped << dropped
+    return rounded.view(np.float32)

@@ -1,0 +1,166 @@
+"""What the simulated samples are made of: the numbers of ``settings.yaml`` as frozen records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "Bias",
+    "DetectorSettings",
+    "EfficiencyCurve",
+    "ElectronSettings",
+    "GeneratorSettings",
+    "JetSettings",
+    "MuonSettings",
+    "ProcessSettings",
+    "Settings",
+    "SkimSettings",
+    "load",
+]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bias(_Record):
+    """Pythia's phase-space bias: events are enhanced by (pTHat / reference)^power and carry the inverse as weight."""
+
+    reference: float
+    power: float
+
+    def weight(self, pt_hat: float) -> float:
+        """The weight that undoes the bias."""
+        return (pt_hat / self.reference) ** -self.power
+
+
+class ProcessSettings(_Record):
+    """One data set: a process with one variation."""
+
+    name: str
+    process: str
+    variation: str
+    role: str | None = None
+    description: str
+    cross_section_pb: float
+    pythia: tuple[str, ...]
+    bias: Bias | None = None
+    parton_ht_knee: float | None = None
+    fraction_of_cross_section: float = 1.0
+    events: int
+    detector_draws: int = 1
+    target_events: int
+
+    def hard_process_acceptance(self, parton_ht: float) -> float:
+        """Probability to keep a hard process with this scalar sum of quark transverse momenta (GeV)."""
+        if self.parton_ht_knee is None:
+            return 1.0
+        return min(1.0, (self.parton_ht_knee / max(parton_ht, 1.0)) ** 2)
+
+
+class GeneratorSettings(_Record):
+    """What all processes share: Pythia's common settings, clustering, and the filters at particle level."""
+
+    pythia: tuple[str, ...]
+    jet_radius: float
+    jet_pt: float
+    particle_eta: float
+    min_jets_with_lepton: int
+    lepton_pt: float
+    heavy_hadron_pt: float
+    heavy_hadron_delta_r: float
+
+
+class EfficiencyCurve(_Record):
+    """Efficiency against pt, plateau (1 - loss exp(-pt / pt_scale)), times a factor beyond the barrel."""
+
+    plateau: float
+    loss: float
+    pt_scale: float
+    barrel_eta: float
+    endcap_factor: float
+
+
+class ElectronSettings(_Record):
+    """Prompt electrons."""
+
+    mass: float
+    resolution: float
+    reconstruction: float
+    tight: EfficiencyCurve
+    looser_shares: tuple[float, float, float, float]
+    sip3d_scale: float
+    sip3d_tau_scale: float
+    isolation_scale: float
+
+
+class MuonSettings(_Record):
+    """Prompt muons."""
+
+    mass: float
+    max_eta: float
+    resolution: float
+    reconstruction: float
+    tight: EfficiencyCurve
+    sip3d_scale: float
+    sip3d_tau_scale: float
+    isolation_scale: float
+
+
+class JetSettings(_Record):
+    """Jets: response, resolution, identification, b-tag discriminant."""
+
+    response: float
+    resolution: tuple[float, float, float]
+    tail_fraction: float
+    tail_range: tuple[float, float]
+    min_response: float
+    mass_resolution: float
+    direction_resolution: float
+    good_fraction: float
+    electron_delta_r: float
+    electron_veto_fraction: float
+    untagged: float
+    discriminant: dict[str, tuple[tuple[float, float], ...]]
+    tag_best_pt: float
+    tag_flat_eta: float
+    tag_eta_slope: float
+    tag_shift_size: dict[str, float]
+    quark_likeness: tuple[float, float, float]
+    no_quark_likeness: float
+
+
+class DetectorSettings(_Record):
+    """The whole detector."""
+
+    electron: ElectronSettings
+    muon: MuonSettings
+    jet: JetSettings
+    met_resolution: float
+
+
+class SkimSettings(_Record):
+    """What an event needs to be written: looser than any cut that an optimisation may reach."""
+
+    lepton_pt: float
+    lepton_eta: float
+    jet_pt: float
+    jet_eta: float
+    min_jets: int
+    min_discriminant: float
+
+
+class Settings(_Record):
+    """The whole of ``settings.yaml``."""
+
+    generator: GeneratorSettings
+    detector: DetectorSettings
+    skim: SkimSettings
+    processes: tuple[ProcessSettings, ...]
+
+
+def load(path: Path = Path(__file__).with_name("settings.yaml")) -> Settings:
+    """Reads and checks the settings."""
+    return Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
