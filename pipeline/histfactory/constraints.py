@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.histfactory.model import Modifier, Numbers, ParameterSet, Structure, first_parameter, modifiers_of
+from pipeline.histfactory.model import Modifier, Numbers, ParameterSet, Structure, modifiers_of
 from pipeline.histfactory.modifiers import bin_table, parameter_of_bins
 
 __all__ = [

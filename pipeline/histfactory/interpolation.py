@@ -56,7 +56,7 @@ def histosys_weights(
 def _code2_weights(
     alpha: Float64[Array, " histosys"],
 ) -> tuple[Float64[Array, " histosys"], Float64[Array, " histosys"]]:
-    """pyhf's code 2, which jumps at alpha = +1 and -1.
+    """Pyhf's code 2, which jumps at alpha = +1 and -1.
 
     The jumps are pyhf's (code2.py multiplies the outer slopes by `alpha - 1` and by `alpha`, and drops the offset that
     would make them meet the parabola). They are kept, because a workspace that asks for code 2 means pyhf's.

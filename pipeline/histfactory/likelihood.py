@@ -21,17 +21,14 @@ from jax.scipy.special import gammaln
 from jaxtyping import Array, Float64
 
 from pipeline.histfactory.constraints import (
-    auxdata,
     constrained_positions,
     constraint_widths,
-    free_parameters,
-    initial_parameters,
     nominal_parameters,
 )
 from pipeline.histfactory.model import Numbers, Structure
 from pipeline.histfactory.modifiers import Effects, effects, rates
 
-__all__ = ["Terms", "asimov_data", "deviance", "expected_data", "expected_rates", "logpdf", "terms"]
+__all__ = ["Terms", "asimov_data", "deviance", "expected_data", "expected_rates", "logpdf", "saturated_logpdf", "terms"]
 
 # q0 is a small difference of large numbers, and a Newton fit must see the minimum to the last digits: with 32-bit floats
 # a likelihood of 100,000 events is known to a hundredth of an event at best. Switched on here and nowhere else.
@@ -99,7 +96,7 @@ def logpdf(
         data: events in every bin, then auxiliary data, in pyhf's order.
     """
     model = terms(structure, numbers)
-    return -0.5 * deviance(structure, model, parameters, data) + _saturated_logpdf(structure, model, data)
+    return -0.5 * deviance(structure, model, parameters, data) + saturated_logpdf(structure, model, data)
 
 
 def deviance(
@@ -120,7 +117,7 @@ def deviance(
     )
 
 
-def _saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " data"]) -> Float64[Array, ""]:
+def saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " data"]) -> Float64[Array, ""]:
     """The logarithm of the largest likelihood that these data allow."""
     width = model.width[constrained_positions(structure, "normal")]
     counts = jnp.concatenate([data[: structure.bins], data[structure.bins :][_aux_positions(structure, "poisson")]])

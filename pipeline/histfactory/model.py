@@ -153,7 +153,7 @@ def modifiers_of(structure: Structure, kind: ModifierKind) -> tuple[Modifier, ..
 
 
 def parameter_names(structure: Structure) -> tuple[str, ...]:
-    """pyhf's name of every parameter: `name`, or `name[i]` in a set of several."""
+    """Pyhf's name of every parameter: `name`, or `name[i]` in a set of several."""
     return tuple(
         parameter_set.name if parameter_set.scalar else f"{parameter_set.name}[{i}]"
         for parameter_set in structure.parameter_sets

@@ -1,0 +1,379 @@
+"""What an analysis is expected to achieve: discovery significance, uncertainty of the signal strength, upper limit.
+
+All follow arXiv:1007.1727 (Cowan, Cranmer, Gross, Vitells), on Asimov data unless other data are given, and all are
+differentiable with respect to the numbers of the model, in forward and reverse mode.
+
+The significance is the root of a likelihood ratio and never passes through a p-value, which underflows at Z = 38.
+On Asimov data the best fit is known: it is where the data were generated, and its deviance is zero. What remains is one
+fit, with the signal strength held at its null value. At that minimum the derivative of the likelihood with respect to
+the fitted parameters vanishes, so the derivative of q0 is the explicit one (envelope theorem). The uncertainty of the
+signal strength needs the curvature at the known best fit and no fit at all. The upper limit is the root of a profile
+likelihood, and its derivative that of an implicit function.
+
+A bin whose expected yield is negative has no Asimov data. It is left out: such a bin says nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float64, Int
+from scipy.special import ndtr, ndtri
+
+from pipeline.fit import Fit, fit
+from pipeline.histfactory.constraints import (
+    constrained_positions,
+    constraint_widths,
+    free_parameters,
+    nominal_parameters,
+)
+from pipeline.histfactory.likelihood import SMALLEST_RATE, asimov_data, deviance, expected_rates, terms
+from pipeline.histfactory.model import Numbers, Structure, parameter_names
+
+__all__ = [
+    "SignalStrength",
+    "Significance",
+    "UpperLimit",
+    "asimov_counting_significance",
+    "counting_significance",
+    "discovery_significance",
+    "expected_upper_limit",
+    "signal_strength_uncertainty",
+]
+
+
+LIMIT_PRECISION = 1e-9  # of the root of q at the limit
+LIMIT_ITERATIONS = 50
+
+
+class Significance(eqx.Module):
+    """A discovery significance and how it was found.
+
+    Attributes:
+        z: root of q0. Where q0 is zero the root has no derivative, and zero is given.
+        q0: -2 ln of the ratio of the likelihood without signal to the best one.
+        null_fit: the fit without signal.
+        best_fit: the fit with a free signal strength; `None` on Asimov data, where it is known.
+        converged: whether every fit did.
+    """
+
+    _: KW_ONLY
+    z: Float64[Array, ""]
+    q0: Float64[Array, ""]
+    null_fit: Fit
+    best_fit: Fit | None
+    converged: Bool[Array, ""]
+
+
+class SignalStrength(eqx.Module):
+    """A measurement of the signal strength.
+
+    Attributes:
+        mu: the best fit; on Asimov data the strength they were generated with.
+        uncertainty: one standard deviation, from the exact Hessian; infinite where the data say nothing about it.
+        converged: whether the fit did (there is none on Asimov data).
+    """
+
+    _: KW_ONLY
+    mu: Float64[Array, ""]
+    uncertainty: Float64[Array, ""]
+    converged: Bool[Array, ""]
+
+
+class UpperLimit(eqx.Module):
+    """An expected upper limit on the signal strength.
+
+    Attributes:
+        mu: the limit; infinite where there is no signal to limit.
+        fit: the fit with the signal strength held at the limit.
+        converged: whether this fit did, and the limit was found.
+    """
+
+    _: KW_ONLY
+    mu: Float64[Array, ""]
+    fit: Fit
+    converged: Bool[Array, ""]
+
+
+def discovery_significance(
+    structure: Structure,
+    numbers: Numbers,
+    *,
+    data: Float64[Array, " data"] | None = None,
+    poi: str | None = None,
+    signal_strength: float = 1.0,
+    max_iterations: int = 200,
+) -> Significance:
+    """The significance with which the absence of signal is excluded: `Z = sqrt(q0)`.
+
+    Args:
+        structure: static.
+        numbers: may be traced.
+        data: observed data; by default Asimov data with the signal strength `signal_strength` and every other
+            parameter where its auxiliary data put it.
+        poi: the parameter to test, in place of the structure's: any normfactor.
+        signal_strength: what the Asimov data contain.
+        max_iterations: of each fit.
+    """
+    position = poi_position(structure, poi)
+    is_poi = jnp.arange(structure.size) == position
+    if data is not None:
+        best_fit = fit(structure, numbers, data, max_iterations=max_iterations)
+        null = best_fit.parameters.at[position].set(0.0)
+        null_fit = fit(structure, numbers, data, initial=null, held=is_poi, max_iterations=max_iterations)
+        # A deficit is no discovery (arXiv:1007.1727, equation 12).
+        excess = best_fit.parameters[position] > 0
+        q0 = jnp.where(excess, jnp.maximum(null_fit.deviance - best_fit.deviance, 0.0), 0.0)
+        converged = best_fit.converged & null_fit.converged
+        return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
+    numbers, nominal = _expectation(structure, numbers, position, signal_strength)
+    asimov = asimov_data(structure, numbers, nominal)
+    null = nominal.at[position].set(0.0)
+    null_fit = fit(structure, numbers, asimov, initial=null, held=is_poi, max_iterations=max_iterations)
+    q0 = jnp.maximum(null_fit.deviance, 0.0)
+    return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=None, converged=null_fit.converged)
+
+
+def signal_strength_uncertainty(
+    structure: Structure,
+    numbers: Numbers,
+    *,
+    data: Float64[Array, " data"] | None = None,
+    poi: str | None = None,
+    signal_strength: float = 1.0,
+    max_iterations: int = 200,
+) -> SignalStrength:
+    """The uncertainty with which the signal strength is measured, all systematic uncertainties included.
+
+    Arguments as in `discovery_significance`. Parameters that press against a bound are held there.
+    """
+    position = poi_position(structure, poi)
+    if data is not None:
+        best = fit(structure, numbers, data, max_iterations=max_iterations)
+        model = terms(structure, numbers)
+        hessian = jax.hessian(deviance, argnums=2)(structure, model, best.parameters, data)
+        uncertainty = _uncertainty(0.5 * hessian, best.free, position)
+        return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
+    numbers, nominal = _expectation(structure, numbers, position, signal_strength)
+    information = _fisher_information(structure, numbers, nominal)
+    free = free_parameters(structure, numbers)
+    return SignalStrength(
+        mu=nominal[position], uncertainty=_uncertainty(information, free, position), converged=jnp.asarray(True)
+    )
+
+
+def expected_upper_limit(
+    structure: Structure,
+    numbers: Numbers,
+    *,
+    method: Literal["CLs", "CLs+b"] = "CLs",
+    confidence_level: float = 0.95,
+    band: float = 0.0,
+    poi: str | None = None,
+    max_iterations: int = 200,
+) -> UpperLimit:
+    """The expected upper limit on the signal strength when there is no signal.
+
+    Args:
+        structure: static.
+        numbers: may be traced.
+        method: the excluded probability is CLs+b, or its ratio to that of the background alone (CLs).
+        confidence_level: of the limit.
+        band: how many standard deviations the background fluctuates up; 0 gives the median.
+        poi: the parameter to limit, in place of the structure's.
+        max_iterations: of each fit.
+    """
+    position = poi_position(structure, poi)
+    numbers, nominal = _expectation(structure, numbers, position, 0.0)
+    asimov = asimov_data(structure, numbers, nominal)
+    frozen_numbers, frozen_asimov, nominal = jax.lax.stop_gradient((numbers, asimov, nominal))
+    is_poi = jnp.arange(structure.size) == position
+    target = _limit_target(method, confidence_level, band)
+
+    def at(mu: Float64[Array, ""], start: Float64[Array, " parameters"]) -> tuple[Fit, Float64[Array, ""]]:
+        held = fit(
+            structure,
+            frozen_numbers,
+            frozen_asimov,
+            initial=start.at[position].set(mu),
+            held=is_poi,
+            max_iterations=max_iterations,
+        )
+        slope = jax.grad(deviance, argnums=2)(
+            structure, terms(structure, frozen_numbers), held.parameters, frozen_asimov
+        )
+        return held, slope[position]
+
+    free = free_parameters(structure, frozen_numbers)
+    first = target * _uncertainty(_fisher_information(structure, frozen_numbers, nominal), free, position)
+    search = _find_limit(at, first, nominal, target)
+    model = terms(structure, numbers)
+    q = deviance(structure, model, search.fit.parameters, asimov)
+    mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
+    mu = jnp.where(jnp.isfinite(first), mu, jnp.inf)
+    return UpperLimit(mu=mu, fit=search.fit, converged=search.fit.converged & (search.residual <= LIMIT_PRECISION))
+
+
+def counting_significance(
+    signal: Float64[Array, " bins"], background: Float64[Array, " bins"], uncertainty: Float64[Array, " bins"]
+) -> Float64[Array, ""]:
+    """The rule of thumb `s / sqrt(b + sigma**2)`, bins added in quadrature; a bin without background counts nothing."""
+    variance = background + uncertainty**2
+    known = variance > 0
+    return _root(jnp.sum(jnp.where(known, signal**2 / jnp.where(known, variance, 1.0), 0.0)))
+
+
+def asimov_counting_significance(
+    signal: Float64[Array, " bins"], background: Float64[Array, " bins"], uncertainty: Float64[Array, " bins"]
+) -> Float64[Array, ""]:
+    """The Asimov significance of a counting experiment with a measured background, bins added in quadrature.
+
+    G. Cowan, "Discovery sensitivity for a counting experiment with background uncertainty" (2012), equation 20:
+    the background of a bin is measured by a Poisson count of relative uncertainty `uncertainty / background`.
+    A bin without background or without uncertainty counts as one with very little of it.
+    """
+    b = jnp.maximum(background, SMALLEST_RATE)
+    variance = jnp.maximum(uncertainty, SMALLEST_RATE * b) ** 2
+    total = signal + b
+    first = total * jnp.log(total * (b + variance) / (b**2 + total * variance))
+    second = b**2 / variance * jnp.log1p(variance * signal / (b * (b + variance)))
+    return _root(2.0 * jnp.sum(first - second))
+
+
+def poi_position(structure: Structure, poi: str | None) -> int:
+    """The position of the parameter of interest."""
+    name = structure.poi if poi is None else poi
+    names = parameter_names(structure)
+    if name is None or name not in names:
+        raise ValueError(
+            f"parameter of interest {name!r}: not a parameter of the model; choose one of {', '.join(names)}."
+        )
+    return names.index(name)
+
+
+class _Search(eqx.Module):
+    """Where the search for the limit stands: what was found at `mu`, and where to look next."""
+
+    _: KW_ONLY
+    mu: Float64[Array, ""]
+    following: Float64[Array, ""]
+    lower: Float64[Array, ""]
+    upper: Float64[Array, ""]
+    residual: Float64[Array, ""]
+    slope: Float64[Array, ""]
+    fit: Fit
+    iterations: Int[Array, ""]
+
+
+def _find_limit(
+    at: Callable[[Float64[Array, ""], Float64[Array, " parameters"]], tuple[Fit, Float64[Array, ""]]],
+    first: Float64[Array, ""],
+    nominal: Float64[Array, " parameters"],
+    target: float,
+) -> _Search:
+    """Newton's method on the root of q, which is nearly a straight line in mu, kept inside a bracket."""
+
+    def going(state: _Search) -> Bool[Array, ""]:
+        return (jnp.abs(state.residual) > LIMIT_PRECISION) & (state.iterations < LIMIT_ITERATIONS)
+
+    def advance(state: _Search) -> _Search:
+        mu = state.following
+        found, slope = at(mu, state.fit.parameters)
+        root = jnp.sqrt(jnp.maximum(found.deviance, 0.0))
+        residual = root - target
+        lower = jnp.where(residual < 0, mu, state.lower)
+        upper = jnp.where(residual < 0, state.upper, mu)
+        newton = mu - residual * 2.0 * root / slope
+        middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), 2.0 * mu)
+        return _Search(
+            mu=mu,
+            following=jnp.where((newton > lower) & (newton < upper), newton, middle),
+            lower=lower,
+            upper=upper,
+            residual=residual,
+            slope=slope,
+            fit=found,
+            iterations=state.iterations + 1,
+        )
+
+    shapes, _ = jax.eval_shape(at, first, nominal)
+    blank: Fit = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    start = _Search(
+        mu=first,
+        following=jnp.where(jnp.isfinite(first), first, 1.0),
+        lower=jnp.asarray(0.0),
+        upper=jnp.asarray(jnp.inf),
+        residual=jnp.asarray(jnp.inf),
+        slope=jnp.asarray(1.0),
+        fit=eqx.tree_at(lambda f: f.parameters, blank, nominal),
+        iterations=jnp.asarray(0),
+    )
+    return jax.lax.while_loop(going, advance, start)
+
+
+def _limit_target(method: Literal["CLs", "CLs+b"], confidence_level: float, band: float) -> float:
+    """The root of q at which a signal strength is excluded (arXiv:1007.1727, section 4.3; for CLs with CLb = Phi(N))."""
+    excluded = 1.0 - confidence_level
+    tail = excluded * ndtr(band) if method == "CLs" else excluded
+    return float(band + ndtri(1.0 - tail))
+
+
+def _expectation(
+    structure: Structure, numbers: Numbers, position: int, signal_strength: float
+) -> tuple[Numbers, Float64[Array, " parameters"]]:
+    """The numbers without the bins that have no Asimov data, and the parameters that generate these data."""
+    nominal = nominal_parameters(structure, numbers).at[position].set(signal_strength)
+    possible = expected_rates(structure, numbers, nominal) >= 0
+    without = eqx.tree_at(
+        lambda n: (n.nominal, n.histosys_lo, n.histosys_hi),
+        numbers,
+        replace_fn=lambda bins: jnp.where(possible, bins, 0.0),
+    )
+    nominal = nominal_parameters(structure, without).at[position].set(signal_strength)
+    return without, nominal
+
+
+def _fisher_information(
+    structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
+) -> Float64[Array, "parameters parameters"]:
+    """The Hessian of -ln L on the Asimov data of these very parameters.
+
+    On its own Asimov data the second derivatives of the rates drop out of the Hessian, so first ones suffice.
+    """
+    rate = expected_rates(structure, numbers, parameters)
+    slopes = jax.jacfwd(expected_rates, argnums=2)(structure, numbers, parameters)
+    weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
+    return slopes.T @ (weight[:, None] * slopes) + jnp.diag(_constraint_information(structure, numbers, parameters))
+
+
+def _constraint_information(
+    structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
+) -> Float64[Array, " parameters"]:
+    width = constraint_widths(structure, numbers)
+    everything = np.arange(structure.size)
+    normal = np.isin(everything, constrained_positions(structure, "normal"))
+    poisson = np.isin(everything, constrained_positions(structure, "poisson"))
+    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(poisson, width / parameters, 0.0)
+
+
+def _uncertainty(
+    information: Float64[Array, "parameters parameters"], free: Bool[Array, " parameters"], position: int
+) -> Float64[Array, ""]:
+    """One standard deviation of one parameter, the other free ones profiled: from the Schur complement of its block."""
+    others = free & (np.arange(len(free)) != position)
+    both = others[:, None] & others[None, :]
+    block = jnp.where(both, information, jnp.eye(len(free), dtype=jnp.float64))
+    row = jnp.where(others, information[position], 0.0)
+    remaining = information[position, position] - row @ jnp.linalg.solve(block, row)
+    # Without signal nothing remains but rounding.
+    known = remaining > 1e-12 * information[position, position]
+    return jnp.where(known, 1.0 / jnp.sqrt(jnp.where(known, remaining, 1.0)), jnp.inf)
+
+
+def _root(q: Float64[Array, ""]) -> Float64[Array, ""]:
+    positive = q > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1.0)), 0.0)
