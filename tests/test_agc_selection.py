@@ -1,4 +1,4 @@
-"""The slow twin against the AGC's own processor: 600 events with edge values at every cut, run through coffea 0.7.21."""
+"""The slow twin against the AGC's own processor: 600 events with edges at every cut, run through coffea 0.7.21."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import awkward as ak
 import numpy as np
 import pytest
+
 from reference import agc_selection as agc
 
 

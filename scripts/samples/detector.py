@@ -10,8 +10,9 @@ from __future__ import annotations
 import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
-from samples.settings import DetectorSettings, EfficiencyCurve, ElectronSettings, JetSettings, MuonSettings
 from scipy.stats import norm
+
+from samples.settings import DetectorSettings, EfficiencyCurve, ElectronSettings, JetSettings, MuonSettings
 
 __all__ = ["simulate"]
 
@@ -22,16 +23,17 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
     """Electrons, muons, jets and missing transverse momentum of every event.
 
     Args:
-        events: particle level, as :class:`samples.generator.Chunk` describes it.
+        events: particle level, as :class:`samples.generator.Chunk` describes it, with a number ``collision``.
         settings: the numbers of the parametrisation.
         rng: source of every random number.
         muons: whether muons can pass the tight identification. In the AGC's input files none does, so the AGC's
             selection is an electron selection; the same is our default.
 
     Returns:
-        Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi`` and ``genWeight``; jets in descending pt.
+        Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi``, ``genWeight``, ``collision``; jets in
+        descending pt.
     """
-    is_electron = abs(events.lepton.pdg_id) == 11  # noqa: PLR2004
+    is_electron = abs(events.lepton.pdg_id) == 11
     electrons = _electrons(events.lepton[is_electron], settings.electron, rng)
     muon_objects = _muons(events.lepton[~is_electron], settings.muon, rng, identified=muons)
     jets = _jets(events.jet, events.lepton[is_electron], settings.jet, rng)
@@ -44,6 +46,7 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
             "MET_pt": abs(met),
             "MET_phi": np.angle(met),
             "genWeight": ak.to_numpy(events.weight),
+            "collision": ak.to_numpy(events.collision),
         },
         depth_limit=1,
     )

@@ -18,11 +18,13 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
+
 from samples.settings import GeneratorSettings, ProcessSettings
 
 __all__ = ["Chunk", "generate"]
 
 _ELECTRON, _MUON, _TAU = 11, 13, 15
+_BOTTOM = 5
 _NEUTRINOS = (12, 14, 16)
 _RESONANCES = (6, 24, 37)
 _INCOMING_PARTON = 3
@@ -38,16 +40,14 @@ class Chunk:
             particles, leptons included: pt, eta, phi, mass, flavour 0, 4 or 5).
         generated: number of collisions before every filter.
         sum_of_weights: sum of their weights.
-        generator_cross_section_pb: Pythia's own cross section, for the record only.
     """
 
     events: ak.Array
     generated: int
     sum_of_weights: float
-    generator_cross_section_pb: float
 
 
-def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: int, seed: int, muons: bool) -> Chunk:
+def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: int, seed: int) -> Chunk:
     """One chunk of one process.
 
     Args:
@@ -55,7 +55,6 @@ def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: i
         settings: what all processes share.
         events: number of collisions to try, before every filter.
         seed: 1 to 900000000; the same seed gives the same chunk.
-        muons: whether events with a muon and no electron are wanted too.
 
     Raises:
         ModuleNotFoundError: when pythia8mc is not installed.
@@ -63,7 +62,7 @@ def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: i
     """
     pythia8 = importlib.import_module("pythia8mc")
     pythia = pythia8.Pythia("", False)
-    early_filter = _early_filter(pythia8, process, settings, events=events, seed=seed, muons=muons)
+    early_filter = _early_filter(pythia8, pythia, process, settings, events=events, seed=seed)
     pythia.setUserHooksPtr(early_filter)
     for line in (*settings.pythia, *process.pythia, f"Random:seed = {seed}"):
         if not pythia.readString(line):
@@ -82,7 +81,6 @@ def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: i
         events=_as_array(columns),
         generated=early_filter.seen,
         sum_of_weights=early_filter.sum_of_weights,
-        generator_cross_section_pb=pythia.infoPython().sigmaGen() * 1e9,
     )
 
 
@@ -91,15 +89,15 @@ def _clustering(pythia8: Any, settings: GeneratorSettings) -> Any:
 
 
 def _early_filter(
-    pythia8: Any, process: ProcessSettings, settings: GeneratorSettings, *, events: int, seed: int, muons: bool
+    pythia8: Any, pythia: Any, process: ProcessSettings, settings: GeneratorSettings, *, events: int, seed: int
 ) -> Any:
     """The hook that Pythia calls after the hard process and after the shower; it counts, and vetoes what is hopeless.
 
     Pythia tries again silently after a veto. The call after the last wanted collision is therefore let through and
     marks the chunk as exhausted; the caller drops that event.
     """
-    wanted_leptons = (_ELECTRON, _MUON, _TAU) if muons else (_ELECTRON, _TAU)
-    draw = random.Random(seed)  # noqa: S311
+    draw = random.Random(seed)
+    choose_leptons = _LeptonFilter(pythia, settings, draw)
 
     class EarlyFilter(pythia8.UserHooks):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -117,15 +115,15 @@ def _early_filter(
             if self.seen == events:
                 self.exhausted = True
                 return False
-            particles = [hard_process[i] for i in range(3, hard_process.size())]
-            weight = process.bias.weight(particles[2].pT()) if process.bias else 1.0
+            particles = [hard_process[i] for i in range(5, hard_process.size())]
+            weight = process.bias.weight(particles[0].pT()) if process.bias else 1.0
             self.seen += 1
             self.sum_of_weights += weight
-            if not any(p.idAbs() in wanted_leptons and p.isFinal() for p in particles):
-                return True
-            kept = process.hard_process_acceptance(sum(p.pT() for p in particles if p.isFinal() and p.idAbs() <= 5))
+            final = [particle for particle in particles if particle.isFinal()]
+            parton_ht = sum(particle.pT() for particle in final if particle.idAbs() <= _BOTTOM)
+            kept = process.hard_process_acceptance(parton_ht)
             self.weight = weight / kept
-            return kept < 1.0 and draw.random() > kept
+            return draw.random() >= kept or not choose_leptons(final)
 
         def canVetoPartonLevel(self) -> bool:
             return True
@@ -137,6 +135,52 @@ def _early_filter(
             return bool(self.parton_jets.sizeJet() < settings.min_jets_with_lepton)
 
     return EarlyFilter()
+
+
+class _LeptonFilter:
+    """Decides after the hard process whether the event can have a wanted lepton.
+
+    An event with taus only is worth its time only if one of them decays to a wanted lepton. Nature draws that later;
+    here it is drawn at once, with the same branching fraction, and the decay is then forced. Nothing is reweighted.
+    """
+
+    def __init__(self, pythia: Any, settings: GeneratorSettings, draw: random.Random) -> None:
+        self._particle_data = pythia.particleData
+        self._wanted = settings.wanted_leptons
+        self._settings = settings
+        self._draw = draw
+        self._forced = False
+        self._tau_fraction = 0.0
+
+    def __call__(self, final: Iterable[Any]) -> bool:
+        leptons = [p for p in final if p.idAbs() in (_ELECTRON, _MUON, _TAU)]
+        taus = sum(p.idAbs() == _TAU for p in leptons)
+        if any(p.idAbs() in self._wanted and self._is_near_acceptance(p) for p in leptons) or taus > 1:
+            self._force_tau_decays(forced=False)
+            return True
+        if taus == 0:
+            return False
+        self._tau_fraction = self._tau_fraction or self._fraction_of_taus()
+        if self._draw.random() >= self._tau_fraction:
+            return False
+        self._force_tau_decays(forced=True)
+        return True
+
+    def _is_near_acceptance(self, lepton: Any) -> bool:
+        return lepton.pT() > self._settings.hard_lepton_pt and abs(lepton.eta()) < self._settings.particle_eta
+
+    def _fraction_of_taus(self) -> float:
+        tau = self._particle_data.particleDataEntryPtr(_TAU)
+        channels = [tau.channel(i) for i in range(tau.sizeChannels())]
+        return sum(c.bRatio() for c in channels if any(c.contains(kind) for kind in self._wanted))
+
+    def _force_tau_decays(self, *, forced: bool) -> None:
+        if forced is self._forced:
+            return
+        self._forced = forced
+        self._particle_data.readString(f"{_TAU}:onMode = {'off' if forced else 'on'}")
+        if forced:
+            self._particle_data.readString(f"{_TAU}:onIfAny = {' '.join(map(str, self._wanted))}")
 
 
 def _append_event(
@@ -214,7 +258,7 @@ def _heavy_hadrons(event: Any, min_pt: float) -> list[tuple[int, float, float]]:
 
 def _hadron_flavour(pdg_id: int) -> int:
     """5 or 4 for bottom and charm hadrons, 0 otherwise: the heaviest quark is the leading digit of the PDG code."""
-    if pdg_id < 400:  # noqa: PLR2004
+    if pdg_id < 400:
         return 0
     code = pdg_id % 10_000
     leading = code // 1000 or code // 100

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from samples.settings import ProcessSettings
 
 __all__ = ["MARKER", "entry", "update"]

@@ -48,6 +48,9 @@ _OTHER_MANTISSA_BITS = 6
 def write(path: Path, events: ak.Array) -> None:
     """Writes tree ``Events``; the file appears under its name only when it is whole.
 
+    ``event`` counts the entries. ``luminosityBlock`` numbers the generated collisions: entries that share it are draws
+    of the detector for one collision, and a statistical error has to add their weights before it squares them.
+
     Args:
         path: the file; an older one is replaced.
         events: records as :func:`samples.detector.simulate` returns them, with ``genWeight`` final.
@@ -56,7 +59,7 @@ def write(path: Path, events: ak.Array) -> None:
     number = np.arange(1, len(events) + 1)
     scalars = {
         "run": np.ones(len(events), "u4"),
-        "luminosityBlock": (number // 1000 + 1).astype("u4"),
+        "luminosityBlock": ak.to_numpy(events.collision).astype("u4"),
         "event": number.astype("u8"),
         "genWeight": ak.to_numpy(events.genWeight).astype("f4"),
         "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=_OTHER_MANTISSA_BITS),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+
 import yaml
 from pydantic import BaseModel, ConfigDict
 
@@ -12,13 +13,18 @@ __all__ = [
     "EfficiencyCurve",
     "ElectronSettings",
     "GeneratorSettings",
+    "HardProcessEnhancement",
     "JetSettings",
     "MuonSettings",
     "ProcessSettings",
     "Settings",
     "SkimSettings",
+    "ThinningSettings",
     "load",
 ]
+
+
+_FILE = Path(__file__).with_name("settings.yaml")
 
 
 class _Record(BaseModel):
@@ -36,6 +42,17 @@ class Bias(_Record):
         return (pt_hat / self.reference) ** -self.power
 
 
+class HardProcessEnhancement(_Record):
+    """Keeps every hard process with soft quarks, and a fraction of the others, which carry its inverse as weight."""
+
+    parton_ht: float
+    keep_above: float
+
+    def acceptance(self, parton_ht: float) -> float:
+        """Probability to keep a hard process with this scalar sum of quark transverse momenta (GeV)."""
+        return 1.0 if parton_ht < self.parton_ht else self.keep_above
+
+
 class ProcessSettings(_Record):
     """One data set: a process with one variation."""
 
@@ -47,27 +64,28 @@ class ProcessSettings(_Record):
     cross_section_pb: float
     pythia: tuple[str, ...]
     bias: Bias | None = None
-    parton_ht_knee: float | None = None
-    fraction_of_cross_section: float = 1.0
+    enhance: HardProcessEnhancement | None = None
     events: int
     detector_draws: int = 1
-    target_events: int
+    rate_factor: float = 1.0
+    target_entries: int
 
     def hard_process_acceptance(self, parton_ht: float) -> float:
         """Probability to keep a hard process with this scalar sum of quark transverse momenta (GeV)."""
-        if self.parton_ht_knee is None:
-            return 1.0
-        return min(1.0, (self.parton_ht_knee / max(parton_ht, 1.0)) ** 2)
+        return self.enhance.acceptance(parton_ht) if self.enhance else 1.0
 
 
 class GeneratorSettings(_Record):
     """What all processes share: Pythia's common settings, clustering, and the filters at particle level."""
 
     pythia: tuple[str, ...]
+    chunk_events: int
     jet_radius: float
     jet_pt: float
     particle_eta: float
     min_jets_with_lepton: int
+    wanted_leptons: tuple[int, ...]
+    hard_lepton_pt: float
     lepton_pt: float
     heavy_hadron_pt: float
     heavy_hadron_delta_r: float
@@ -152,15 +170,40 @@ class SkimSettings(_Record):
     min_discriminant: float
 
 
+class ThinningSettings(_Record):
+    """Where events are crowded, in terms of the AGC's selection, and how much less a moved cut's events matter."""
+
+    lepton_pt: float
+    jet_pt: float
+    jet_eta: float
+    min_jets: int
+    btag: float
+    edges: tuple[float, ...]
+    near_jet_pt: float
+    near_btag: float
+    near_priority: float
+    far_priority: float
+    min_probability: float
+
+
 class Settings(_Record):
     """The whole of ``settings.yaml``."""
 
     generator: GeneratorSettings
     detector: DetectorSettings
     skim: SkimSettings
+    thinning: ThinningSettings
     processes: tuple[ProcessSettings, ...]
 
 
-def load(path: Path = Path(__file__).with_name("settings.yaml")) -> Settings:
-    """Reads and checks the settings."""
-    return Settings.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+def load(*, muons: bool = False) -> Settings:
+    """Reads and checks ``settings.yaml``.
+
+    Args:
+        muons: whether events with a muon and no electron are wanted too.
+    """
+    settings = Settings.model_validate(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
+    if not muons:
+        return settings
+    generator = settings.generator.model_copy(update={"wanted_leptons": (11, 13)})
+    return settings.model_copy(update={"generator": generator})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import awkward as ak
+
 from samples.settings import SkimSettings
 
 __all__ = ["skim"]
