@@ -1,30 +1,28 @@
 """Files and a skim in, one awkward array out.
 
-Each file is read in chunks, and each chunk is skimmed before the next is read, so memory holds one chunk and what
-passed. Files are independent, so they are spread over processes, in parts where there are fewer files than processes;
-what comes back is put together in the order of the list, whatever finished first.
+Files are independent, so they are spread over processes, in parts where there are fewer files than processes; what comes
+back is put together in the order of the list, whatever finished first. A file that is in the cache is not read.
 """
 
 import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 
 import awkward as ak
 from rich.progress import Progress
 
-from pipeline.ingest import rootfile
+from pipeline.ingest.cache import entry_key, load, store
 from pipeline.ingest.execution import outcomes
-from pipeline.ingest.skim import Skim, skimmed
+from pipeline.ingest.progress import file_counter
+from pipeline.ingest.rootfile import FileSkim, joined_parts, skimmed_part
+from pipeline.ingest.skim import Skim, summed
 from pipeline.manifest import InputError
 
-__all__ = ["CHUNK", "Ingested", "read"]
-
-CHUNK = 100_000
-"""Rows that are read at a time."""
+__all__ = ["Ingested", "read"]
 
 _log = logging.getLogger(__name__)
 
@@ -70,59 +68,64 @@ def read(
         workers: Processes that read at the same time; 1 reads in this one.
         executor: Where to read instead, for example `distributed.Client.get_executor()`.
         cache: Folder for skimmed columns; None keeps nothing.
-        progress: A running display that gets a line for this data set; None shows nothing.
-        label: Name of that line.
+        progress: A running display, as from `events_progress`, that gets a line for this data set; None shows nothing.
+        label: Name of that line, and of the data set in messages.
 
     Raises:
         InputError: There are no files, or one cannot be used.
     """
     if not files:
-        raise InputError("There are no files to read: the data set has none.")
+        raise InputError(f"{label}: there are no files to read.")
     locations = [str(file) for file in files]
-    parts = math.ceil(workers / len(locations))
-    tasks = [(location, tree, skim, part, parts) for location in locations for part in range(parts)]
-    done = dict(outcomes(_part_of_a_file, tasks, workers=workers, executor=executor))
-    by_file = [[done[n * parts + part] for part in range(parts)] for n in range(len(locations))]
-    return _data_set([_file(pieces) for pieces in by_file])
+    keys = [entry_key(location, tree, skim) for location in locations] if cache else []
+    done = {number: entry for number, key in enumerate(keys) if (entry := load(cache, key))} if cache else {}
+    missing = {number: location for number, location in enumerate(locations) if number not in done}
+    with file_counter(progress, label, len(locations)) as advance:
+        for entry in done.values():
+            advance(entry.entries)
+        for number, fresh in _as_completed(missing, tree, skim, workers, executor):
+            advance(fresh.entries)
+            done[number] = fresh
+            if cache:
+                store(cache, keys[number], fresh)
+    ingested = _data_set([done[number] for number in range(len(locations))])
+    _report_unusable(label, ingested.unusable)
+    return ingested
 
 
-def _part_of_a_file(location: str, tree: str, skim: Skim, part: int, parts: int) -> Ingested:
-    """What passes in one of several equal shares of the chunks of a file; `index` counts from the start of the file."""
-    with rootfile.open_tree(location, tree, skim.branches) as opened:
-        chunks = rootfile.chunks(opened, skim.branches, CHUNK)
-        share = chunks[len(chunks) * part // parts : len(chunks) * (part + 1) // parts]
-        # A share without chunks still reads no rows, so that its columns have their types.
-        rows = share or [(0, 0)]
-        pieces = [skimmed(rootfile.columns(location, opened, skim, *c), skim, first_index=c[0]) for c in rows]
-        return Ingested(
-            events=ak.concatenate([piece.events for piece in pieces]),
-            entries=(int(opened.num_entries),),
-            unusable=_sums(piece.unusable for piece in pieces),
-        )
+def _as_completed(
+    files: Mapping[int, str], tree: str, skim: Skim, workers: int, executor: Executor | None
+) -> Iterator[tuple[int, FileSkim]]:
+    """Read files and yield each, under its number, when its last part is there."""
+    if not files:
+        return
+    parts = math.ceil(workers / len(files))
+    numbers = [number for number in files for _ in range(parts)]
+    tasks = [(location, tree, skim, part, parts) for location in files.values() for part in range(parts)]
+    waiting: dict[int, dict[int, FileSkim]] = {number: {} for number in files}
+    for position, piece in outcomes(skimmed_part, tasks, workers=workers, executor=executor):
+        pieces = waiting[numbers[position]]
+        pieces[position % parts] = piece
+        if len(pieces) == parts:
+            del waiting[numbers[position]]
+            yield numbers[position], joined_parts([pieces[part] for part in range(parts)])
 
 
-def _file(parts: Sequence[Ingested]) -> Ingested:
-    """The parts of one file put together."""
+def _data_set(files: Sequence[FileSkim]) -> Ingested:
+    """All files of a data set, in order; `index` goes on from file to file."""
+    starts = itertools.accumulate((file.entries for file in files[:-1]), initial=0)
+    shifted = [
+        ak.with_field(file.events, file.events["index"] + start, "index")
+        for file, start in zip(files, starts, strict=True)
+    ]
     return Ingested(
-        events=ak.concatenate([part.events for part in parts]),
-        entries=parts[0].entries,
-        unusable=_sums(part.unusable for part in parts),
+        events=ak.concatenate(shifted),
+        entries=tuple(file.entries for file in files),
+        unusable=summed(file.unusable for file in files),
     )
 
 
-def _data_set(files: Sequence[Ingested]) -> Ingested:
-    """The files of a data set put together; `index` goes on from file to file."""
-    entries = tuple(n for file in files for n in file.entries)
-    starts = itertools.accumulate(entries, initial=0)
-    shifted = [
-        ak.with_field(f.events, f.events["index"] + start, "index") for f, start in zip(files, starts, strict=False)
-    ]
-    return Ingested(events=ak.concatenate(shifted), entries=entries, unusable=_sums(file.unusable for file in files))
-
-
-def _sums(counts: Iterable[dict[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for count in counts:
-        for name, number in count.items():
-            total[name] = total.get(name, 0) + number
-    return total
+def _report_unusable(label: str, unusable: Mapping[str, int]) -> None:
+    counted = ", ".join(f"{number} of {name}" for name, number in unusable.items() if number)
+    if counted:
+        _log.warning("%s: left out for NaN, infinite or negative values: %s.", label, counted)

@@ -1,15 +1,19 @@
-"""One ROOT file: which rows make a chunk, and the columns of a chunk.
+"""One ROOT file in, its skim out.
 
-Everything that uproot can say about a file that is missing, cut short or not what it seems becomes one sentence here,
-with the file and the way out. TTree and RNTuple are read alike; only their cluster borders are asked for differently.
-A chunk ends at a border where it can, so that no basket is decompressed twice.
+The file is read in chunks of rows, only the branches that are needed, and each chunk is skimmed before the next is read:
+memory holds one chunk and what passed. A chunk ends at a cluster border where it can, so that no basket is decompressed
+twice. TTree and RNTuple are read alike; only their borders are asked for differently.
+
+Whatever uproot has to say about a file that is missing, cut short or not what it seems becomes one sentence, with the
+file and the way out.
 """
 
 import contextlib
+import dataclasses
 import difflib
 import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import awkward as ak
@@ -18,136 +22,179 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
-from pipeline.ingest.skim import Collection, Columns, Skim
+from pipeline.ingest.skim import Collection, Columns, Skim, skimmed, summed
 from pipeline.manifest import InputError
 
-__all__ = ["chunks", "columns", "open_tree"]
+__all__ = ["CHUNK", "FileSkim", "explained", "joined_parts", "skimmed_part"]
+
+CHUNK = 100_000
+"""Rows that are read at a time."""
 
 # What a damaged file raises, seen by cutting it and by flipping its bytes.
 _UNREADABLE = (OSError, ValueError, KeyError, IndexError, AssertionError, zlib.error, cramjam.DecompressionError)
 
 
-@contextlib.contextmanager
-def open_tree(location: str, tree: str, branches: tuple[str, ...]) -> Iterator[Any]:
-    """The TTree or RNTuple of a file, checked to have the branches.
+@dataclasses.dataclass(frozen=True)
+class FileSkim:
+    """What passed of a file, or of a part of it.
+
+    Attributes:
+        events: As `Skimmed.events`; `index` counts from the start of the file.
+        entries: Rows of the whole file.
+        unusable: As `Skimmed.unusable`.
+    """
+
+    events: ak.Array
+    entries: int
+    unusable: dict[str, int]
+
+
+def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int = 1) -> FileSkim:
+    """Read and skim one of several equal shares of a file.
 
     Args:
         location: Path or URL.
         tree: Name of the TTree or RNTuple.
-        branches: Branches that will be read.
+        skim: What to read and what to keep.
+        part: Which share, from 0.
+        parts: How many shares.
 
     Raises:
-        InputError: The file is missing, unreachable, damaged, or lacks the tree or a branch, now or while it is read.
+        InputError: The file is missing, unreachable or damaged, lacks the tree or a branch, or has one of another shape
+            than in NanoAOD, or the variables of a collection disagree on the number of objects.
     """
-    with contextlib.ExitStack() as stack:
-        with _explained(location):
-            # No caches: a chunk is read once, and memory must not grow with the number of files.
-            file = stack.enter_context(uproot.open(location, object_cache=None, array_cache=None))
-        if tree not in file:
-            names = ", ".join(sorted({name.split(";")[0] for name in file.keys(recursive=False)})) or "nothing"
-            raise InputError(f"{location}: has no tree '{tree}'; it holds {names}.")
-        with _explained(location):
-            opened = file[tree]
-            _check_branches(location, tree, branches, opened.keys())
-            yield opened
+    with _opened(location) as file:
+        rows = _tree(location, file, tree)
+        _check_branches(location, tree, skim.branches, rows.keys())
+        chunks = _chunks(rows, skim.branches)
+        share = chunks[len(chunks) * part // parts : len(chunks) * (part + 1) // parts]
+        # A share without chunks still reads no rows, so that its columns have their types.
+        pieces = [
+            skimmed(_columns(location, rows, skim, start, stop), skim, first_index=start)
+            for start, stop in share or [(0, 0)]
+        ]
+        return FileSkim(
+            events=ak.concatenate([piece.events for piece in pieces]),
+            entries=int(rows.num_entries),
+            unusable=summed(piece.unusable for piece in pieces),
+        )
 
 
-def chunks(tree: Any, branches: tuple[str, ...], entries: int) -> list[tuple[int, int]]:
-    """Row ranges that cover a tree, about `entries` long and ending at cluster borders where those are near enough.
+def joined_parts(parts: Sequence[FileSkim]) -> FileSkim:
+    """All parts of one file, in order, as one."""
+    return FileSkim(
+        events=ak.concatenate([part.events for part in parts]),
+        entries=parts[0].entries,
+        unusable=summed(part.unusable for part in parts),
+    )
+
+
+@contextlib.contextmanager
+def explained(location: str) -> Iterator[None]:
+    """Turn what goes wrong with a file into one sentence.
 
     Args:
-        tree: An open TTree or RNTuple.
-        branches: Branches that will be read.
-        entries: Wanted length; no chunk is longer than twice that.
+        location: The path or URL that is being read.
+
+    Raises:
+        InputError: Instead of whatever the libraries raised.
     """
+    try:
+        yield
+    except FileNotFoundError as error:
+        message = f"{location}: no such file; correct the path, or get it with scripts/fetch_data.py."
+        raise InputError(message) from error
+    except ImportError as error:
+        message = f"{location}: this protocol needs another package ({' '.join(str(error).split())[:200]})."
+        raise InputError(message) from error
+    except _UNREADABLE as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        remote = "check the address and the network, then the file"
+        advice = remote if "://" in location else "it is damaged or incomplete, so fetch or make it again"
+        raise InputError(f"{location}: cannot be read ({reason}); {advice}.") from error
+
+
+@contextlib.contextmanager
+def _opened(location: str) -> Iterator[Any]:
+    with explained(location):
+        # No caches: a chunk is read once, and memory must not grow with the number of files.
+        file = uproot.open(location, object_cache=None, array_cache=None)
+    with file:
+        yield file
+
+
+def _tree(location: str, file: Any, name: str) -> Any:
+    with explained(location):
+        names = {key.split(";")[0] for key in file.keys(recursive=False)}
+        if name in names:
+            return file[name]
+    raise InputError(f"{location}: has no tree '{name}'; it holds {', '.join(sorted(names)) or 'nothing'}.")
+
+
+def _check_branches(location: str, tree: str, wanted: tuple[str, ...], present: Sequence[str]) -> None:
+    known = set(present)
+    missing = [branch for branch in wanted if branch not in known]
+    if not missing:
+        return
+    near = difflib.get_close_matches(missing[0], present, n=3, cutoff=0.5)
+    hint = f"the nearest are {', '.join(near)}" if near else f"its {len(present)} branches have other names"
+    others = f" (and {len(missing) - 1} more that are wanted)" if len(missing) > 1 else ""
+    raise InputError(f"{location}: '{tree}' has no branch '{missing[0]}'{others}; {hint}.")
+
+
+def _chunks(tree: Any, branches: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Row ranges that cover a tree, at least `CHUNK` long but the last, at most twice that, at borders where possible."""
     starts = [0]
     for border in _borders(tree, branches):
-        while border - starts[-1] > 2 * entries:
-            starts.append(starts[-1] + entries)
-        if border - starts[-1] >= entries:
+        while border - starts[-1] > 2 * CHUNK:
+            starts.append(starts[-1] + CHUNK)
+        if border - starts[-1] >= CHUNK:
             starts.append(border)
-    if starts[-1] < tree.num_entries or tree.num_entries == 0:
-        starts.append(tree.num_entries)
+    if starts[-1] < tree.num_entries:
+        starts.append(int(tree.num_entries))
     return list(itertools.pairwise(starts))
 
 
-def columns(location: str, tree: Any, skim: Skim, start: int, stop: int) -> Columns:
-    """Read the columns that a skim needs.
+def _borders(tree: Any, branches: tuple[str, ...]) -> list[int]:
+    """Rows at which all needed baskets, or a cluster, end."""
+    if hasattr(tree, "cluster_summaries"):
+        return [int(cluster.num_first_entry) for cluster in tree.cluster_summaries] + [int(tree.num_entries)]
+    return sorted(set.intersection(*(set(map(int, tree[branch].entry_offsets)) for branch in branches)))
 
-    Args:
-        location: Where the tree comes from, for messages.
-        tree: An open TTree or RNTuple.
-        skim: Says which branches are read.
-        start: First row.
-        stop: Row after the last.
 
-    Raises:
-        InputError: A branch has another shape than in NanoAOD, or the variables of a collection disagree on the number
-            of objects.
-    """
-    arrays = tree.arrays(list(skim.branches), entry_start=start, entry_stop=stop, library="ak", how=dict)
+def _columns(location: str, tree: Any, skim: Skim, start: int, stop: int) -> Columns:
+    with explained(location):
+        arrays = tree.arrays(list(skim.branches), entry_start=start, entry_stop=stop, library="ak", how=dict)
     objects = {s.collection: _collection(location, s.collection, s.columns, arrays, start) for s in skim.objects}
     events = {name: _flat(location, name, arrays[name]) for name in skim.event_columns}
     return Columns(collections=objects, events=events)
 
 
-@contextlib.contextmanager
-def _explained(location: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{location}: no such file; correct the path, or get it with scripts/fetch_data.py."
-        ) from error
-    except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        advice = (
-            "check the address and the network"
-            if "://" in location
-            else "it is damaged or incomplete, fetch or make it again"
-        )
-        raise InputError(f"{location}: cannot be read ({type(error).__name__}: {reason}); {advice}.") from error
-
-
-def _check_branches(location: str, tree: str, wanted: tuple[str, ...], present: list[str]) -> None:
-    missing = [branch for branch in wanted if branch not in set(present)]
-    if missing:
-        near = difflib.get_close_matches(missing[0], present, n=3, cutoff=0.5)
-        hint = f"the nearest are {', '.join(near)}" if near else f"it has {len(present)} others"
-        others = f" (and {len(missing) - 1} more that are wanted)" if len(missing) > 1 else ""
-        raise InputError(f"{location}: '{tree}' has no branch '{missing[0]}'{others}; {hint}.")
-
-
-def _borders(tree: Any, branches: tuple[str, ...]) -> list[int]:
-    if hasattr(tree, "common_entry_offsets"):
-        return [int(border) for border in tree.common_entry_offsets(filter_name=list(branches))]
-    return [*(int(cluster.num_first_entry) for cluster in tree.cluster_summaries), int(tree.num_entries)]
-
-
 def _collection(
     location: str, name: str, variables: tuple[str, ...], arrays: dict[str, ak.Array], start: int
 ) -> Collection:
-    counts: NDArray[np.int64] | None = None
-    flat = {}
+    counts: dict[str, NDArray[np.int64]] = {}
     for variable in variables:
         array = arrays[f"{name}_{variable}"]
         if array.ndim != 2:
-            raise InputError(
-                f"{location}: branch '{name}_{variable}' is not a list per event, so it is no variable of '{name}'."
-            )
-        these = ak.to_numpy(ak.num(array)).astype(np.int64, copy=False)
-        if counts is not None and not np.array_equal(these, counts):
-            row = int(np.flatnonzero(these != counts)[0])
-            raise InputError(
-                f"{location}: in entry {start + row} the branches '{name}_{variables[0]}' and '{name}_{variable}' list "
-                f"{counts[row]} and {these[row]} objects; the file is inconsistent and must be made again."
-            )
-        counts = these
-        flat[variable] = ak.to_numpy(ak.flatten(array))
-    assert counts is not None
-    return Collection(counts=counts, variables=flat)
+            raise InputError(f"{location}: branch '{name}_{variable}' is not a list per event; '{name}' must be lists.")
+        counts[variable] = ak.to_numpy(ak.num(array)).astype(np.int64, copy=False)
+        _check_counts(location, name, (variables[0], variable), counts, start)
+    flat = {variable: ak.to_numpy(ak.flatten(arrays[f"{name}_{variable}"])) for variable in variables}
+    return Collection(counts=counts[variables[0]], variables=flat)
+
+
+def _check_counts(
+    location: str, name: str, pair: tuple[str, str], counts: dict[str, NDArray[np.int64]], start: int
+) -> None:
+    first, second = (counts[variable] for variable in pair)
+    if np.array_equal(first, second):
+        return
+    row = int(np.flatnonzero(first != second)[0])
+    raise InputError(
+        f"{location}: in entry {start + row} the branches '{name}_{pair[0]}' and '{name}_{pair[1]}' list {first[row]} and "
+        f"{second[row]} objects; the file contradicts itself and must be made again."
+    )
 
 
 def _flat(location: str, name: str, array: ak.Array) -> NDArray[Any]:

@@ -12,6 +12,7 @@ what is not cut on, such as a mass or a gradient.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Collection", "Columns", "ObjectSkim", "Requirement", "Skim", "Skimmed", "skimmed"]
+__all__ = ["Collection", "Columns", "ObjectSkim", "Requirement", "Skim", "Skimmed", "skimmed", "summed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +153,11 @@ def skimmed(columns: Columns, skim: Skim, *, first_index: int = 0) -> Skimmed:
     fields["index"] = first_index + np.flatnonzero(keep)
     unusable = {name: int(np.count_nonzero(~mask)) for name, mask in {**usable, "event": usable_events}.items()}
     return Skimmed(events=ak.zip(fields, depth_limit=1), unusable=unusable)
+
+
+def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Counts by name, added up."""
+    return dict(sum((Counter(count) for count in counts), Counter()))
 
 
 def _finite(columns: Iterable[NDArray[Any]], size: int) -> NDArray[np.bool_]:

@@ -1,0 +1,149 @@
+"""Skimmed columns on disk, so that a file is read once.
+
+An entry is the skim of one file, in Arrow's IPC format (Feather), and its name says all there is to know about its worth:
+`<key>.<checksum>.arrow`. The key is made of the content of the file, the skim and the code that read it; change one of
+them and the entry is not found. The checksum is of the entry itself; an entry that was damaged is deleted and made again.
+Entries are written beside their place and renamed, so that a killed run leaves none that is half written. The folder may
+be deleted at any time.
+
+The content of a local file up to 128 MB is read whole. Larger and remote files are known by their size, their first and
+last megabyte (a ROOT file has its identifier and date in its head, its table of contents in its tail) and the time or
+tag that the file system gives them.
+
+Measured, 314,000 events with three collections, 37 MB in memory, which take 1.9 s to read from ROOT: Feather with zstd
+0.12 s to write, 0.07 s to read, 14 MB; Parquet with zstd 0.37 s, 0.08 s, 11 MB; Feather with lz4 0.08 s, 0.03 s, 22 MB.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import fsspec
+import pyarrow as pa
+import pyarrow.feather
+import uproot
+from fsspec.implementations.local import LocalFileSystem
+
+import pipeline
+from pipeline.ingest import rootfile, skim
+from pipeline.ingest.rootfile import FileSkim, explained
+from pipeline.ingest.skim import Skim
+
+__all__ = ["entry_key", "load", "store"]
+
+WHOLE = 128_000_000
+"""Local files up to this many bytes are hashed whole."""
+BLOCK = 1_000_000
+"""Bytes at the head and at the tail by which larger files are known."""
+STAMPS = ("mtime", "ETag", "Content-MD5", "Digest", "LastModified", "modified")
+"""What file systems call the time or tag of a version."""
+
+FACTS = b"pipeline.ingest"
+"""Where an entry keeps what is not a column."""
+
+_log = logging.getLogger(__name__)
+
+
+def entry_key(location: str, tree: str, wanted: Skim) -> str:
+    """Name under which the skim of a file is kept: the content of the file, what is read of it, and the code that reads.
+
+    Args:
+        location: Path or URL.
+        tree: Name of the TTree or RNTuple.
+        wanted: What to read and what to keep.
+
+    Raises:
+        InputError: The file is missing or out of reach.
+    """
+    parts = {
+        "content": _content(location),
+        "tree": tree,
+        "skim": dataclasses.asdict(wanted),
+        "code": [
+            pipeline.__version__,
+            uproot.__version__,
+            *(_digest(Path(m.__file__).read_bytes()) for m in (skim, rootfile)),
+        ],
+    }
+    return _digest(json.dumps(parts, sort_keys=True).encode())
+
+
+def load(folder: Path, key: str) -> FileSkim | None:
+    """The entry of a key, or None where there is none or none that is whole.
+
+    Args:
+        folder: The cache.
+        key: From `entry_key`.
+    """
+    for path in folder.glob(f"{key}.*.arrow"):
+        content = path.read_bytes()
+        if path.name == _name(key, content):
+            return _unpacked(content)
+        _log.warning("%s: the cache entry is damaged; it is deleted and made again.", path)
+        path.unlink(missing_ok=True)
+    return None
+
+
+def store(folder: Path, key: str, skimmed: FileSkim) -> None:
+    """Keep the skim of a file; a cache that cannot be written costs time, so it is reported and not an error.
+
+    Args:
+        folder: The cache, made if needed.
+        key: From `entry_key`.
+        skimmed: What to keep.
+    """
+    content = _packed(skimmed)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False) as part:
+            try:
+                part.write(content)
+                part.close()
+                os.replace(part.name, folder / _name(key, content))
+            except BaseException:
+                Path(part.name).unlink()
+                raise
+    except OSError as error:
+        _log.warning("%s: the cache cannot be written (%s); the next run reads the file again.", folder, error.strerror)
+
+
+def _content(location: str) -> dict[str, Any]:
+    """What tells one content of a file from another."""
+    with explained(location):
+        system, path = fsspec.core.url_to_fs(location)
+        info = system.info(path)
+        size = info["size"]
+        if isinstance(system, LocalFileSystem) and size <= WHOLE:
+            return {"size": size, "whole": _digest(Path(path).read_bytes())}
+        ends = [system.cat_file(path, start, min(start + BLOCK, size)) for start in (0, max(size - BLOCK, 0))]
+        stamps = {name: str(info[name]) for name in STAMPS if name in info}
+        return {"size": size, "ends": [_digest(end) for end in ends], **stamps}
+
+
+def _packed(skimmed: FileSkim) -> bytes:
+    facts = {"entries": skimmed.entries, "unusable": skimmed.unusable}
+    table = ak.to_arrow_table(skimmed.events)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), FACTS: json.dumps(facts).encode()})
+    sink = pa.BufferOutputStream()
+    pyarrow.feather.write_feather(table, sink, compression="zstd")
+    return sink.getvalue().to_pybytes()
+
+
+def _unpacked(content: bytes) -> FileSkim:
+    table = pyarrow.feather.read_table(pa.BufferReader(content))
+    facts = json.loads(table.schema.metadata[FACTS])
+    return FileSkim(events=ak.from_arrow(table), entries=facts["entries"], unusable=facts["unusable"])
+
+
+def _name(key: str, content: bytes) -> str:
+    return f"{key}.{_digest(content)}.arrow"
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

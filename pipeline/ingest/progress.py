@@ -1,0 +1,52 @@
+"""How far the reading is: files, events and events per second on the terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+__all__ = ["events_progress", "file_counter"]
+
+
+def events_progress(*, quiet: bool = False) -> Progress:
+    """A display for `read`, one line per data set; use it as a context.
+
+    Args:
+        quiet: Show nothing.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        _EventsPerSecond(),
+        TimeRemainingColumn(),
+        disable=quiet,
+    )
+
+
+@contextlib.contextmanager
+def file_counter(progress: Progress | None, label: str, files: int) -> Iterator[Callable[[int], None]]:
+    """A function to call with the number of events after each file.
+
+    Args:
+        progress: The display, or None.
+        label: Name of the data set.
+        files: How many there will be.
+    """
+    if progress is None:
+        yield lambda events: None
+        return
+    line = progress.add_task(label, total=files, events=0)
+
+    def advance(events: int) -> None:
+        progress.update(line, advance=1, events=progress.tasks[line].fields["events"] + events)
+
+    yield advance
+
+
+class _EventsPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        events = task.fields["events"]
+        return Text(f"{events:,} events, {events / max(task.elapsed or 0, 1e-3):,.0f}/s")
