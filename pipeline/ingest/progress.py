@@ -36,7 +36,7 @@ def file_counter(progress: Progress | None, label: str, files: int) -> Iterator[
         files: How many there will be.
     """
     if progress is None:
-        yield lambda events: None
+        yield _unseen
         return
     line = progress.add_task(label, total=files, events=0)
 
@@ -46,7 +46,12 @@ def file_counter(progress: Progress | None, label: str, files: int) -> Iterator[
     yield advance
 
 
+def _unseen(_: int) -> None:
+    """Show nothing."""
+
+
 class _EventsPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         events = task.fields["events"]
-        return Text(f"{events:,} events, {events / max(task.elapsed or 0, 1e-3):,.0f}/s")
+        seconds = task.finished_time or task.elapsed or 0
+        return Text(f"{events:,} events" + (f", {events / seconds:,.0f}/s" if seconds else ""))

@@ -1,7 +1,7 @@
 """Files and a skim in, one awkward array out.
 
-Files are independent, so they are spread over processes, in parts where there are fewer files than processes; what comes
-back is put together in the order of the list, whatever finished first. A file that is in the cache is not read.
+Files are independent, so they are spread over processes, in parts where there are fewer files than processes; what
+comes back is put together in the order of the list, whatever finished first. A file that is in the cache is not read.
 """
 
 import dataclasses
@@ -35,7 +35,8 @@ class Ingested:
         events: One record per event that passed, in file order: lists of object records by collection, the event
             variables, `event` (the NanoAOD event number) and `index` (row number over all files, from 0).
         entries: Entries of each file.
-        unusable: Objects by collection, and events under `event`, left out because of NaN, infinite or negative values.
+        unusable: Objects by collection, and events under `event`, left out because of NaN, infinite or negative values;
+            a name that lost none is not listed.
     """
 
     events: ak.Array

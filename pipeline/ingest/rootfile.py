@@ -1,8 +1,8 @@
 """One ROOT file in, its skim out.
 
-The file is read in chunks of rows, only the branches that are needed, and each chunk is skimmed before the next is read:
-memory holds one chunk and what passed. A chunk ends at a cluster border where it can, so that no basket is decompressed
-twice. TTree and RNTuple are read alike; only their borders are asked for differently.
+The file is read in chunks of rows, only the branches that are needed, and each chunk is skimmed before the next is
+read: memory holds one chunk and what passed. A chunk ends at a cluster border where it can, so that no basket is
+decompressed twice. TTree and RNTuple are read alike; only their borders are asked for differently.
 
 Whatever uproot has to say about a file that is missing, cut short or not what it seems becomes one sentence, with the
 file and the way out.
@@ -143,7 +143,7 @@ def _check_branches(location: str, tree: str, wanted: tuple[str, ...], present: 
 
 
 def _chunks(tree: Any, branches: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Row ranges that cover a tree, at least `CHUNK` long but the last, at most twice that, at borders where possible."""
+    """Row ranges that cover a tree: `CHUNK` long or up to twice that, but the last; cut at borders where possible."""
     starts = [0]
     for border in _borders(tree, branches):
         while border - starts[-1] > 2 * CHUNK:
@@ -192,8 +192,8 @@ def _check_counts(
         return
     row = int(np.flatnonzero(first != second)[0])
     raise InputError(
-        f"{location}: in entry {start + row} the branches '{name}_{pair[0]}' and '{name}_{pair[1]}' list {first[row]} and "
-        f"{second[row]} objects; the file contradicts itself and must be made again."
+        f"{location}: in entry {start + row} the branches '{name}_{pair[0]}' and '{name}_{pair[1]}' list {first[row]} "
+        f"and {second[row]} objects; the file contradicts itself and must be made again."
     )
 
 

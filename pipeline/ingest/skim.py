@@ -118,7 +118,8 @@ class Skimmed:
 
     Attributes:
         events: One record per event that passed: lists of object records by collection, event variables, `index`.
-        unusable: Objects by collection, and events under `event`, left out because of NaN, infinite or negative values.
+        unusable: Objects by collection, and events under `event`, left out because of NaN, infinite or negative values;
+            a name that lost none is not listed.
     """
 
     events: ak.Array
