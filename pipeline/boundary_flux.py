@@ -61,26 +61,33 @@ def pack(passes: Bool[Array, "objects events"]) -> UInt32[Array, " events"]:
 
 
 def for_each_flip(
-    near: UInt32[Array, " events"], visit: Callable[[UInt32[Array, " events"], State], State], start: State
+    near: UInt32[Array, "kinds events"], visit: Callable[[UInt32[Array, "kinds events"], State], State], start: State
 ) -> State:
-    """Visit, in turn, each object near a boundary: `visit(flip, state)` with one bit set an event.
+    """Visit, in turn, each object near a boundary: `visit(flip, state)` with at most one bit set an event.
 
-    Few objects are near a boundary, so the walk takes as many steps as the busiest event has near objects,
-    not as many as there are objects. Events that are through have flip = 0.
+    An object may be in sets of several kinds (selected, b-tagged), each with a bit mask of its own. Few objects are near a
+    boundary, so the walk takes as many steps as the busiest event has near objects, not as many as there are objects.
+    Events that are through have flip = 0.
     """
 
-    def lowest(bits: UInt32[Array, " events"]) -> UInt32[Array, " events"]:
-        return bits & (~bits + jnp.uint32(1))
-
-    def step(carry: tuple[UInt32[Array, " events"], State]) -> tuple[UInt32[Array, " events"], State]:
+    def step(carry: tuple[UInt32[Array, "kinds events"], State]) -> tuple[UInt32[Array, "kinds events"], State]:
         left, state = carry
-        flip = lowest(left)
+        flip = _first_bit(left)
         return left ^ flip, visit(flip, state)
 
-    def unfinished(carry: tuple[UInt32[Array, " events"], State]) -> Bool[Array, ""]:
+    def unfinished(carry: tuple[UInt32[Array, "kinds events"], State]) -> Bool[Array, ""]:
         return jnp.any(carry[0] != 0)
 
     return jax.lax.while_loop(unfinished, step, (near, start))[1]
+
+
+def _first_bit(sets: UInt32[Array, "kinds events"]) -> UInt32[Array, "kinds events"]:
+    """The lowest bit of the first kind that has one, all else 0."""
+    first, free = [], jnp.ones(sets.shape[1:], bool)
+    for bits in sets:
+        first.append(jnp.where(free, bits & (~bits + jnp.uint32(1)), jnp.uint32(0)))
+        free &= bits == 0
+    return jnp.stack(first)
 
 
 def with_derivatives(

@@ -23,7 +23,7 @@ class EventGroup(eqx.Module, strict=True):
 
     The columns are open sets, keyed by the variable names of the config (`pt`, `eta`, `btag`, …); units are those
     of the input file (GeV). Only the jet transverse momentum knows kinematic variations. `index` is the row of the
-    event in its file. A `task` is a pair of a kinematic variation and a chunk: alternative samples, for which
+    event in its file; `trijets` is the number of trijets of the busiest event of a chunk. A `task` is a pair of a kinematic variation and a chunk: alternative samples, for which
     the AGC defines no further variation, have nominal tasks only.
     """
 
@@ -35,6 +35,7 @@ class EventGroup(eqx.Module, strict=True):
     weight: Float32[Array, "chunks events"]
     index: Int32[Array, "chunks events"]
     dataset: Int32[Array, " chunks"]
+    trijets: Int32[Array, " chunks"]
     task_kinematic: Int32[Array, " tasks"]
     task_chunk: Int32[Array, " tasks"]
 
@@ -59,6 +60,7 @@ class Chunk(eqx.Module, strict=True):
     jets: dict[str, Float32[Array, "jets events"]]
     variables: dict[str, Float32[Array, " events"]]
     weight: Float32[Array, " events"]
+    trijets: Int32[Array, ""]
     trijet_jets: UInt32[Array, "candidates events"]
     trijet_mass: Float32[Array, "candidates events"]
     trijet_pt: Float32[Array, "candidates events"]
@@ -74,6 +76,7 @@ def take_chunk(
         jets={name: column[chunk] for name, column in group.jets.items()} | {"pt": group.jet_pt[kinematic, chunk]},
         variables={name: column[chunk] for name, column in group.variables.items()},
         weight=group.weight[chunk],
+        trijets=group.trijets[chunk],
         trijet_jets=candidates.jets[kinematic, chunk],
         trijet_mass=candidates.mass[kinematic, chunk],
         trijet_pt=candidates.pt[kinematic, chunk],

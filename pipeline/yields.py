@@ -178,9 +178,8 @@ def _chunk_yields_and_flux(
         | _event_terms(analysis, chunk, objects, choice, outcome, one_lepton)
     )
     flux = _histogram_of_terms(unflipped, outcome.position, outcome.columns, bins)
-    for flips, is_tag in ((jet_flux, False), (btag_flux, True)):
-        flipped = _flipped_terms(analysis, chunk, objects, choice, one_lepton, flips, is_tag)
-        flux |= {name: flux[name] + term for name, term in flipped.items()}
+    for name, term in _flipped_terms(analysis, chunk, objects, choice, one_lepton, jet_flux, btag_flux).items():
+        flux[name] += term
     return yields, flux
 
 
@@ -208,19 +207,22 @@ def _flux(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> dict[str
 
 def _choose_trijet(analysis: _Analysis, chunk: Chunk, objects: _Objects) -> TrijetChoice:
     """A trijet's code: the bin of its mass in each region that uses it, then the event-level cuts on trijet pt."""
-    codes = jnp.zeros(chunk.trijet_jets.shape, jnp.int32)
-    shift = 0
-    for region in (region for region in analysis.selection.regions if region.observable == "trijet_mass"):
-        codes |= bin_index(chunk.trijet_mass, _float32(analysis.edges[region.name])) << shift
-        shift += _code_bits(region.bins)
-    for cut in _trijet_cuts(analysis.selection):
-        codes |= (
-            passes((cut,), analysis.thresholds, {cut.variable: chunk.trijet_pt})[cut.name].astype(jnp.int32) << shift
-        )
-        shift += 1
-    return choose_trijet(
-        chunk.trijet_jets, chunk.trijet_mass, chunk.trijet_pt, codes, shift, objects.selected, objects.btag
-    )
+    selection = analysis.selection
+    regions = [region for region in selection.regions if region.observable == "trijet_mass"]
+    planes = sum(_code_bits(region.bins) for region in regions) + len(_trijet_cuts(selection))
+
+    def code(mass: Float32[Array, " events"], pt: Float32[Array, " events"]) -> Int32[Array, " events"]:
+        result, shift = jnp.zeros(mass.shape, jnp.int32), 0
+        for region in regions:
+            result |= bin_index(mass, _float32(analysis.edges[region.name])) << shift
+            shift += _code_bits(region.bins)
+        for cut in _trijet_cuts(selection):
+            passed = passes((cut,), analysis.thresholds, {cut.variable: pt})[cut.name]
+            result |= passed.astype(jnp.int32) << shift
+            shift += 1
+        return result
+
+    return choose_trijet(chunk, code, planes, objects.selected, objects.btag)
 
 
 def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice) -> Outcome:
@@ -303,29 +305,36 @@ def _flipped_terms(
     objects: _Objects,
     choice: TrijetChoice,
     one_lepton: Bool[Array, " events"],
-    flux: dict[str, Float32[Array, "jets events"]],
-    is_tag: bool,
+    jet_flux: dict[str, Float32[Array, "jets events"]],
+    btag_flux: dict[str, Float32[Array, "jets events"]],
 ) -> dict[str, Float32[Array, "bins columns"]]:
-    """The histogram of the events with one jet (or one b-tag) flipped, over all jets near a boundary."""
-    if not flux:
+    """The histogram of the events with one jet, or one b-tag, flipped, over all those near a boundary."""
+    names = [*jet_flux, *btag_flux]
+    if not names:
         return {}
-    bins, names = analysis.selection.bins, list(flux)
-    planes = choice.tag_planes if is_tag else choice.jet_planes
-    near = pack(jnp.any(jnp.stack(list(flux.values())) != 0, axis=0))
-    near = jnp.where(one_lepton & _within_one_jet(analysis.selection, objects.selected), near, jnp.uint32(0))
+    bins, columns = analysis.selection.bins, 2 + analysis.layout.ranks
+    may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
+    near = jnp.stack([jnp.where(may_matter, _near(flux, chunk), jnp.uint32(0)) for flux in (jet_flux, btag_flux)])
 
-    def visit(flip: UInt32[Array, " events"], total: Float32[Array, "bins terms"]) -> Float32[Array, "bins terms"]:
-        selected = objects.selected if is_tag else objects.selected ^ flip
-        btag = objects.btag ^ flip if is_tag else objects.btag
-        outcome = _outcome(analysis, chunk, selected, btag, trijet_code(planes, flip))
-        position = jnp.where(_all(outcome.accepted, flip) & (flip != 0), outcome.position, bins)
-        terms = jnp.stack([_at(flip, flux[name]) for name in names])
-        return total + hard_histogram(position, _rows(terms, outcome.columns), bins)
+    def visit(flip: UInt32[Array, "2 events"], total: Float32[Array, "bins terms"]) -> Float32[Array, "bins terms"]:
+        jet, tag = flip
+        code = jnp.where(tag == 0, trijet_code(choice.jet_planes, jet), trijet_code(choice.tag_planes, tag))
+        outcome = _outcome(analysis, chunk, objects.selected ^ jet, objects.btag ^ tag, code)
+        flipped = (jet | tag) != 0
+        position = jnp.where(flipped & _all(outcome.accepted, jet), outcome.position, bins)
+        terms = [_at(jet, flux) for flux in jet_flux.values()] + [_at(tag, flux) for flux in btag_flux.values()]
+        return total + hard_histogram(position, _rows(jnp.stack(terms), outcome.columns), bins)
 
-    columns = 2 + analysis.layout.ranks
     start = jnp.zeros((bins, len(names) * columns), jnp.float32)
     total = for_each_flip(near, visit, start).reshape(bins, len(names), columns)
     return {name: total[:, number] for number, name in enumerate(names)}
+
+
+def _near(flux: dict[str, Float32[Array, "jets events"]], chunk: Chunk) -> UInt32[Array, " events"]:
+    """The jets that lie near any of the boundaries."""
+    if not flux:
+        return jnp.zeros(chunk.weight.shape, jnp.uint32)
+    return pack(jnp.any(jnp.stack(list(flux.values())) != 0, axis=0))
 
 
 def _histogram_of_terms(

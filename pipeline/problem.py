@@ -1,0 +1,346 @@
+"""Config to the arguments of the analysis: the only place where the two worlds meet.
+
+From here on there are arrays and static structure; behind here nothing knows a file, a YAML key or awkward.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import awkward as ak
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis import Analysis, Data
+from pipeline.config import Collection, Config, Cut
+from pipeline.config import Requirement as ConfigRequirement
+from pipeline.histfactory import from_pyhf
+from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, read
+from pipeline.ingest.dense import RaggedSample, dense_groups
+from pipeline.manifest import Dataset, load_manifest
+from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
+from pipeline.selection import Count, Region, Selection
+from pipeline.selection import Cut as SelectionCut
+from pipeline.systematics import resolution_factors, splitmix64, varied_pt
+from pipeline.templates import DatasetRole, Recipe, make_recipe
+from pipeline.yields import Edges, Layout
+
+__all__ = ["Problem", "Sample", "build", "make_analysis", "make_selection", "ragged", "read_samples", "skim"]
+
+KINDS = {"electron": "electron", "muon": "muon", "jet": "jet", "bjet": "jet"}
+"""In which collection the objects of a cut are."""
+
+JET_VARIABLES = {"ht", "leading_jet_pt", "trijet_pt"}
+"""Event-level variables that the selected jets make; any other one is a branch of the file."""
+
+CHUNK_SIZE = 8192
+"""Events in a chunk: its columns and search state stay in the cache of a core (see the performance section of the README)."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One data set in memory: its place in the manifest, and its events."""
+
+    dataset: Dataset
+    events: ak.Array
+    entries_read: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run, ready for the optimiser."""
+
+    config: Config
+    analysis: Analysis
+    training: Data
+    validation: Data
+    samples: tuple[Sample, ...]
+
+
+def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
+    """Read the events of a config and put everything together.
+
+    Args:
+        config: the run.
+        report: gets a line before each step that takes time.
+
+    Raises:
+        InputError: a file is missing or unusable, or no event is left.
+    """
+    samples = read_samples(config, report)
+    analysis = make_analysis(config, [sample.dataset for sample in samples])
+    report("reconstructing trijets")
+    held_out = [_held_out(config, sample) for sample in samples]
+    fraction = config.validation.fraction
+    training, validation = make_data(
+        config, analysis, samples, [(1 - fraction, [~mask for mask in held_out]), (fraction, held_out)]
+    )
+    return Problem(config=config, analysis=analysis, training=training, validation=validation, samples=samples)
+
+
+def make_selection(config: Config) -> Selection:
+    """The static selection of a config."""
+    regions, offset = [], 0
+    for name, region in config.regions.items():
+        counts = [Count(count.min, count.max) for count in (region.jets, region.btags)]
+        regions.append(Region(name, *counts, region.observable, region.bins.number, offset))
+        offset += region.bins.number
+    cuts = tuple(
+        SelectionCut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions)
+        for name, cut in config.cuts.items()
+    )
+    return Selection(cuts, Count(config.leptons.min, config.leptons.max), tuple(regions))
+
+
+def make_edges(config: Config) -> Edges:
+    """Bin edges of each region."""
+    return {
+        name: jnp.linspace(region.bins.start, region.bins.stop, region.bins.number + 1)
+        for name, region in config.regions.items()
+    }
+
+
+def make_analysis(config: Config, datasets: Sequence[Dataset]) -> Analysis:
+    """The static part of the analysis."""
+    selection = make_selection(config)
+    ranks = [rank + 1 for rank, _ in config.variations.jet_weight_slope.values()]
+    layout = Layout(datasets=len(datasets), kinematics=len(kinematics(config)), ranks=max(ranks, default=0))
+    measured = make_measurement(config, selection)
+    structure, _, _ = from_pyhf(skeleton(measured))
+    return Analysis(selection, layout, measured, structure, config.objective.name)
+
+
+def make_measurement(config: Config, selection: Selection) -> Measurement:
+    """Channels, samples and parameters under the names that the workspace shows."""
+    processes, names = list(config.processes), variations(config)
+    nuisances = []
+    for systematic in config.systematics.values():
+        on = systematic.processes or tuple(processes)
+        templates = (None if name is None else names.index(name) for name in (systematic.up, systematic.down))
+        up, down = templates
+        numbers = tuple(processes.index(process) for process in on)
+        nuisances.append(Nuisance(systematic.title, numbers, up, down, systematic.size))
+    titles = {name: region.title or name for name, region in config.regions.items()}
+    free = {config.measurement.signal: config.measurement.poi} | config.measurement.free
+    return Measurement(
+        name=config.measurement.name,
+        poi=config.measurement.poi,
+        channels=tuple(Channel(titles[r.name], r.bins, r.offset) for r in selection.regions),
+        processes=tuple(process.title for process in config.processes.values()),
+        free=tuple((name, processes.index(process)) for process, name in free.items()),
+        nuisances=tuple(nuisances),
+        bounds=config.measurement.bounds,
+    )
+
+
+def kinematics(config: Config) -> list[str]:
+    """Kinematic variations, nominal first."""
+    return ["nominal", *config.variations.jet_pt_scale, *config.variations.jet_pt_resolution]
+
+
+def variations(config: Config) -> list[str]:
+    """All variations of templates, nominal first."""
+    varied = config.variations
+    return [*kinematics(config), *varied.jet_weight_slope, *varied.process_weight, *varied.samples]
+
+
+def make_data(
+    config: Config,
+    analysis: Analysis,
+    samples: Sequence[Sample],
+    folds: Sequence[tuple[float, Sequence[NDArray[np.bool_]]]],
+) -> list[Data]:
+    """Parts of the events of all samples as traced data of equal shapes.
+
+    Args:
+        config: the run.
+        analysis: its static part.
+        samples: all data sets.
+        folds: for each part, the share of the events it stands for, and which events of each sample are in it.
+    """
+    picked = [
+        [ragged(config, sample.dataset, sample.events[mask]) for sample, mask in zip(samples, masks, strict=True)]
+        for _, masks in folds
+    ]
+    dense = dense_groups([[sample for sample, _ in part] for part in picked], chunk_size=CHUNK_SIZE)
+    return [
+        Data(
+            groups=groups,
+            candidates=candidates,
+            recipe=_recipe(config, analysis, samples, [unit / share for _, unit in part]),
+            edges=make_edges(config),
+        )
+        for (share, _), part, (groups, candidates) in zip(folds, picked, dense, strict=True)
+    ]
+
+
+def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units: Sequence[float]) -> Recipe:
+    roles = [
+        DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
+        for sample, unit in zip(samples, units, strict=True)
+    ]
+    return make_recipe(
+        list(config.processes),
+        variations(config),
+        kinematics(config),
+        roles,
+        config.variations.jet_weight_slope,
+        config.variations.process_weight,
+        analysis.layout.ranks,
+    )
+
+
+def read_samples(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Sample, ...]:
+    """Read and skim every data set of a config: the nominal sample of each process, then the alternative ones."""
+    manifest = load_manifest(config.data.manifest)
+    wanted = [(process, "nominal") for process in config.processes]
+    wanted += [(process, variation) for variation, process in config.variations.samples.items()]
+    samples = []
+    for process, variation in wanted:
+        dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+        report(f"reading {dataset.key}")
+        ingested = read(
+            dataset.locations(config.data.location),
+            skim(config, generator_weights=dataset.weights == "generator"),
+            tree=dataset.source.tree,
+            workers=config.data.workers,
+            cache=config.data.cache,
+        )
+        if len(ingested.events) == 0:
+            raise InputError(
+                f"{dataset.key}: none of {ingested.entries_read} events passes the loosest cuts; "
+                "widen the bounds of the cuts or check the requirements under 'objects'"
+            )
+        samples.append(Sample(dataset, ingested.events, ingested.entries_read))
+    return tuple(samples)
+
+
+def skim(config: Config, *, generator_weights: bool = False, extra: Mapping[str, Sequence[str]] | None = None) -> Skim:
+    """What to read: the columns the cuts need, and objects and events that some threshold within its bounds may select.
+
+    Args:
+        config: the run.
+        generator_weights: whether genWeight is wanted.
+        extra: further columns to keep, by kind of object.
+    """
+    objects = []
+    for kind, collection in _collections(config).items():
+        fixed = [_requirement(rule) for rule in collection.require]
+        variables = (*collection.variables.values(), *(extra or {}).get(kind, ()))
+        loosest = [_loosest(cut, collection, config) for cut in config.cuts.values() if kind in cut.objects]
+        objects.append(ObjectSkim(collection.branch, variables, (*fixed, *loosest)))
+    leptons = (config.objects.electron.branch, config.objects.muon.branch)
+    jets = min(region.jets.min for region in config.regions.values())
+    return Skim(
+        objects=tuple(objects),
+        event_variables=(*_event_branches(config), *(["genWeight"] if generator_weights else [])),
+        at_least=((leptons, config.leptons.min), ((config.objects.jet.branch,), jets)),
+    )
+
+
+def ragged(config: Config, dataset: Dataset | None, events: ak.Array) -> tuple[RaggedSample, float]:
+    """Skimmed events under our names, with jets varied, and without the jets that no variation can select.
+
+    Alternative samples get no kinematic variations, as in the AGC. Generator weights are scaled to about one.
+
+    Returns:
+        The sample, and the factor by which its weights were divided.
+    """
+    named = {kind: _renamed(events, collection) for kind, collection in _collections(config).items()}
+    alternative = dataset is not None and dataset.role != "nominal"
+    jets = named["jet"]
+    numbers = np.repeat(ak.to_numpy(events.event), ak.to_numpy(ak.num(jets)))
+    flat = {name: ak.to_numpy(ak.flatten(jets[name])) for name in ("pt", "eta", "phi")}
+    scales = {} if alternative else config.variations.jet_pt_scale
+    widths = {} if alternative else config.variations.jet_pt_resolution
+    factors = {name: _factors(config, events, width, numbers, flat) for name, width in widths.items()}
+    pt = varied_pt(flat["pt"], scales, factors)
+    reachable = np.max(list(pt.values()), axis=0) > _lowest_jet_pt(config)
+    keep = ak.unflatten(reachable, ak.num(jets))
+    weight, unit = _weights(dataset, events)
+    sample = RaggedSample(
+        name=dataset.key if dataset else "events",
+        events=ak.zip(named | {"jet": jets[keep], "index": events.index}, depth_limit=1),
+        jet_pt=[ak.unflatten(varied, ak.num(jets))[keep] for varied in pt.values()],
+        weight=weight,
+        variables={name: ak.to_numpy(events[name]).astype(np.float32) for name in _event_branches(config)},
+    )
+    return sample, unit
+
+
+def _collections(config: Config) -> dict[str, Collection]:
+    return {"electron": config.objects.electron, "muon": config.objects.muon, "jet": config.objects.jet}
+
+
+def _renamed(events: ak.Array, collection: Collection) -> ak.Array:
+    objects = events[collection.branch]
+    return ak.zip({ours: objects[theirs] for ours, theirs in collection.variables.items()})
+
+
+def _event_branches(config: Config) -> list[str]:
+    """Event-level branches that cuts need; the other event-level variables are made from the selected jets."""
+    cuts = [cut for cut in config.cuts.values() if "event" in cut.objects and cut.variable not in JET_VARIABLES]
+    return list(dict.fromkeys(cut.variable for cut in cuts))
+
+
+def _factors(
+    config: Config, events: ak.Array, width: float, numbers: NDArray[np.uint64], flat: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Resolution factors of all jets: those of the file where it has them, else random ones."""
+    jets = events[config.objects.jet.branch]
+    if config.variations.resolution_branch in jets.fields:
+        return ak.to_numpy(ak.flatten(jets[config.variations.resolution_branch])).astype(np.float64)
+    return resolution_factors(numbers, flat["eta"], flat["phi"], width, config.seed)
+
+
+def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.float32], float]:
+    """Event weights of mean size 1, and the unit they are counted in."""
+    if dataset is None or dataset.weights == "none":
+        return np.ones(len(events), np.float32), 1.0
+    weights = ak.to_numpy(events.genWeight).astype(np.float64)
+    unit = float(np.abs(weights).mean())
+    return (weights / unit).astype(np.float32), unit
+
+
+def _held_out(config: Config, sample: Sample) -> NDArray[np.bool_]:
+    """Validation events, by a hash of the event number: independent of order, files and skim."""
+    hashed = splitmix64(ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.uint64(config.seed)))
+    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < config.validation.fraction
+
+
+def _reach(cut: Cut) -> float:
+    """The loosest value that any threshold within its bounds, or its kernel, can look at."""
+    if cut.bounds is None:
+        return cut.threshold
+    margin = cut.bandwidth or 0.0
+    return cut.bounds[0] - margin if cut.keep == "above" else cut.bounds[1] + margin
+
+
+def _lowest_jet_pt(config: Config) -> float:
+    """No jet at or below this pt, in GeV, matters in any variation."""
+    cuts = [
+        _reach(cut)
+        for cut in config.cuts.values()
+        if "jet" in cut.objects and (cut.variable, cut.keep) == ("pt", "above")
+    ]
+    return max(cuts, default=0.0)
+
+
+def _largest_factor(config: Config) -> float:
+    """No jet-pt variation is taken to raise a pt by more: eight standard deviations of the resolution."""
+    scales = config.variations.jet_pt_scale.values()
+    widths = config.variations.jet_pt_resolution.values()
+    return max([1.0, *scales, *(1 + 8 * width for width in widths)])
+
+
+def _loosest(cut: Cut, collection: Collection, config: Config) -> Requirement:
+    value = _reach(cut)
+    if "jet" in cut.objects and cut.variable == "pt":
+        value = value / _largest_factor(config) if cut.keep == "above" else value * _largest_factor(config)
+    return Requirement(collection.variables[cut.variable], cut.keep, value, cut.absolute)
+
+
+def _requirement(rule: ConfigRequirement) -> Requirement:
+    if rule.bits is not None:
+        return Requirement(rule.variable, "bits", rule.bits)
+    return Requirement(rule.variable, "equal", rule.equal)

@@ -1,0 +1,64 @@
+"""Kinematic variations: the transverse momentum of every jet, nominal and varied.
+
+Made once, on the host, from the columns of the file. The random factors of the jet energy resolution are a pure function of the
+jet itself (event number, direction) and of a seed: neither the order of files nor chunking, skim or number of
+workers changes a result, and every repetition is identical.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+__all__ = ["resolution_factors", "round_up", "varied_pt"]
+
+
+def varied_pt(
+    pt: NDArray[np.float32], scales: Mapping[str, float], factors: Mapping[str, NDArray[np.float64]]
+) -> dict[str, NDArray[np.float64]]:
+    """Jet pt in GeV for each kinematic variation, nominal first, in float64 as in the AGC.
+
+    Args:
+        pt: nominal, as in the file, one entry a jet.
+        scales: a common factor for each scale variation.
+        factors: one factor a jet for each resolution variation.
+    """
+    nominal = pt.astype(np.float64)
+    varied = {"nominal": nominal}
+    varied |= {name: nominal * scale for name, scale in scales.items()}
+    varied |= {name: nominal * factor for name, factor in factors.items()}
+    return varied
+
+
+def round_up(value: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The smallest float32 that is not below the value.
+
+    `value > threshold` then holds in float32 exactly when it holds in float64, for every float32 threshold.
+    """
+    nearest = value.astype(np.float32)
+    above = np.nextafter(nearest, np.float32(np.inf))
+    return np.where(nearest.astype(np.float64) < value, above, nearest)
+
+
+def resolution_factors(
+    event_number: NDArray[np.uint64], eta: NDArray[np.float32], phi: NDArray[np.float32], width: float, seed: int
+) -> NDArray[np.float64]:
+    """A factor from Normal(1, width) for each jet; arrays have one entry a jet.
+
+    Counter-based: the jet's event number and direction are hashed with the seed to a uniform number, which the
+    normal quantile function turns into a normal one.
+    """
+    direction = (eta.view(np.uint32).astype(np.uint64) << np.uint64(32)) | phi.view(np.uint32).astype(np.uint64)
+    hashed = splitmix64(splitmix64(event_number.astype(np.uint64) + splitmix64(np.uint64(seed))) ^ direction)
+    uniform = ((hashed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return 1 + width * ndtri(uniform)
+
+
+def splitmix64(counter: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+    """The splitmix64 generator as a hash of a counter (Steele, Lea, Flood, OOPSLA 2014, doi:10.1145/2660193.2660195)."""
+    with np.errstate(over="ignore"):
+        z = np.asarray(counter, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
