@@ -106,7 +106,7 @@ def _jets(jets: ak.Array, electrons: ak.Array, settings: JetSettings, rng: np.ra
     pt, eta, mass, flavour = (_flat(jets[name]) for name in ("pt", "eta", "mass", "flavour"))
     noise, stochastic, constant = settings.resolution
     width = np.sqrt((noise / pt) ** 2 + stochastic**2 / pt + constant**2)
-    response = settings.response * (1 + width * rng.standard_normal(pt.size))
+    response = (settings.response + settings.offset / pt) * (1 + width * rng.standard_normal(pt.size))
     tails = rng.random(pt.size) < settings.tail_fraction
     response = np.where(tails, response * rng.uniform(*settings.tail_range, pt.size), response)
     response = np.maximum(response, settings.min_response)

@@ -24,7 +24,8 @@ from samples.settings import GeneratorSettings, ProcessSettings
 __all__ = ["Chunk", "generate"]
 
 _ELECTRON, _MUON, _TAU = 11, 13, 15
-_BOTTOM = 5
+_CHARM, _BOTTOM = 4, 5
+_LIGHTEST_CHARM_MESON = 411
 _NEUTRINOS = (12, 14, 16)
 _RESONANCES = (6, 24, 37)
 _INCOMING_PARTON = 3
@@ -76,7 +77,7 @@ def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: i
         if early_filter.exhausted:
             break
         if good:
-            _append_event(columns, pythia, clustering, settings, weight=early_filter.weight)
+            _append_event(columns, pythia.event, clustering, early_filter, settings)
     return Chunk(
         events=_as_array(columns),
         generated=early_filter.seen,
@@ -105,6 +106,7 @@ def _early_filter(
             self.seen = 0
             self.sum_of_weights = 0.0
             self.weight = 1.0
+            self.partons = 0
             self.exhausted = False
             self.parton_jets = _clustering(pythia8, settings)
 
@@ -131,6 +133,7 @@ def _early_filter(
         def doVetoPartonLevel(self, shower: Any) -> bool:
             if self.exhausted:
                 return False
+            self.partons = shower.size()
             self.parton_jets.analyze(shower)
             return bool(self.parton_jets.sizeJet() < settings.min_jets_with_lepton)
 
@@ -184,10 +187,9 @@ class _LeptonFilter:
 
 
 def _append_event(
-    columns: dict[str, list[Any]], pythia: Any, clustering: Any, settings: GeneratorSettings, *, weight: float
+    columns: dict[str, list[Any]], event: Any, clustering: Any, early_filter: Any, settings: GeneratorSettings
 ) -> None:
     """Reads one event off the generator and appends it, unless it has too few jets or no prompt lepton."""
-    event = pythia.event
     clustering.analyze(event)
     if clustering.sizeJet() < settings.min_jets_with_lepton:
         return
@@ -195,7 +197,7 @@ def _append_event(
     leptons = [(p, tau) for p, tau in leptons if p.pT() > settings.lepton_pt and abs(p.eta()) < settings.particle_eta]
     if not leptons:
         return
-    columns["weight"].append(weight)
+    columns["weight"].append(early_filter.weight)
     columns["met_x"].append(sum(p.px() for p in neutrinos))
     columns["met_y"].append(sum(p.py() for p in neutrinos))
     columns["n_lepton"].append(len(leptons))
@@ -204,7 +206,7 @@ def _append_event(
             columns[f"lepton_{name}"].append(value)
         columns["lepton_pdg_id"].append(particle.id())
         columns["lepton_from_tau"].append(from_tau)
-    heavy = _heavy_hadrons(event, settings.heavy_hadron_pt)
+    heavy = _heavy_hadrons(event, early_filter.partons, settings.heavy_hadron_pt)
     columns["n_jet"].append(clustering.sizeJet())
     for i in range(clustering.sizeJet()):
         momentum = clustering.p(i)
@@ -245,24 +247,29 @@ def _decay_products(event: Any, indices: Iterable[int]) -> list[Any]:
     return products
 
 
-def _heavy_hadrons(event: Any, min_pt: float) -> list[tuple[int, float, float]]:
-    """Flavour (4 or 5), pseudorapidity and azimuth of every charm and bottom hadron above a transverse momentum."""
+def _heavy_hadrons(event: Any, first: int, min_pt: float) -> list[tuple[int, float, float]]:
+    """Flavour (4 or 5), pseudorapidity and azimuth of charm and bottom hadrons above a transverse momentum.
+
+    Args:
+        event: the full record.
+        first: number of its entries before hadronisation.
+        min_pt: GeV.
+    """
     found = []
-    for i in range(event.size()):
-        particle = event[i]
-        flavour = _hadron_flavour(particle.idAbs())
-        if flavour and particle.pT() > min_pt:
-            found.append((flavour, particle.eta(), particle.phi()))
+    for i in range(first, event.size()):
+        code = event[i].idAbs()
+        if code < _LIGHTEST_CHARM_MESON:
+            continue
+        flavour = _heaviest_quark(code)
+        if flavour in (_CHARM, _BOTTOM) and event[i].pT() > min_pt:
+            found.append((flavour, event[i].eta(), event[i].phi()))
     return found
 
 
-def _hadron_flavour(pdg_id: int) -> int:
-    """5 or 4 for bottom and charm hadrons, 0 otherwise: the heaviest quark is the leading digit of the PDG code."""
-    if pdg_id < 400:
-        return 0
-    code = pdg_id % 10_000
-    leading = code // 1000 or code // 100
-    return leading if leading in (4, 5) else 0
+def _heaviest_quark(hadron: int) -> int:
+    """The leading digit of a hadron's PDG code, without the digits for excitations."""
+    code = hadron % 10_000
+    return code // 1000 or code // 100
 
 
 def _flavour(eta: float, phi: float, heavy: Iterable[tuple[int, float, float]], delta_r: float) -> int:

@@ -131,6 +131,7 @@ class JetSettings(_Record):
     """Jets: response, resolution, identification, b-tag discriminant."""
 
     response: float
+    offset: float
     resolution: tuple[float, float, float]
     tail_fraction: float
     tail_range: tuple[float, float]

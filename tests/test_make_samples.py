@@ -1,0 +1,324 @@
+"""The simulated samples: each step of scripts/make_samples.py, the command line, and the files that are committed."""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(REPOSITORY / "scripts"))
+
+from pipeline.manifest import load_manifest  # noqa: E402
+
+import compare_samples  # noqa: E402
+import make_samples  # noqa: E402
+from samples import detector, manifest, nanoaod, settings, skim, thinning  # noqa: E402
+
+needs_pythia = pytest.mark.skipif(
+    importlib.util.find_spec("pythia8mc") is None, reason="pythia8mc is not installed (extra 'samples')"
+)
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return settings.load()
+
+
+@pytest.fixture(scope="module")
+def particles():
+    """Particle level by hand: an electron in every event, five jets, the last of them the electron itself."""
+    rng = np.random.default_rng(5)
+    n = 20_000
+    jet_pt = np.column_stack([rng.uniform(31.0, 200.0, (n, 4)), np.full(n, 50.0)])
+    jet_eta = np.column_stack([rng.uniform(-1.1, 1.1, (n, 4)), np.full(n, -2.0)])
+    return ak.zip(
+        {
+            "weight": np.ones(n),
+            "met_x": np.full(n, 30.0),
+            "met_y": np.zeros(n),
+            "collision": np.arange(n),
+            "lepton": ak.zip(
+                {
+                    "pt": ak.from_regular(np.full((n, 1), 50.0)),
+                    "eta": ak.from_regular(np.full((n, 1), -2.0)),
+                    "phi": ak.from_regular(np.zeros((n, 1))),
+                    "pdg_id": ak.from_regular(np.where(np.arange(n)[:, np.newaxis] % 4 == 3, 13, -11)),
+                    "from_tau": ak.from_regular(np.zeros((n, 1), bool)),
+                }
+            ),
+            "jet": ak.zip(
+                {
+                    "pt": ak.from_regular(jet_pt),
+                    "eta": ak.from_regular(jet_eta),
+                    "phi": ak.from_regular(np.zeros((n, 5))),
+                    "mass": ak.from_regular(np.full((n, 5), 8.0)),
+                    "flavour": ak.from_regular(np.tile([5, 4, 0, 0, 0], (n, 1))),
+                }
+            ),
+        },
+        depth_limit=1,
+    )
+
+
+@pytest.fixture(scope="module")
+def seen(particles, numbers):
+    return detector.simulate(particles, numbers.detector, np.random.default_rng(1), muons=False)
+
+
+def test_settings_name_the_nine_data_sets_with_the_agc_cross_sections(numbers):
+    sections = {process.name: process.cross_section_pb for process in numbers.processes}
+    agc = load_manifest(REPOSITORY / "data_manifest.yaml")
+    roles = {(process.process, process.role or process.variation) for process in numbers.processes}
+    assert roles == {(d.process, d.variation) for key, d in agc.datasets.items() if key.startswith("agc/")}
+    for process in numbers.processes:
+        assert sections[process.name] == pytest.approx(agc.dataset("agc", process.process).cross_section_pb, rel=1e-8)
+
+
+def test_detector_is_fixed_by_its_seed(particles, numbers, seen):
+    again = detector.simulate(particles, numbers.detector, np.random.default_rng(1), muons=False)
+    assert ak.array_equal(again, seen)
+
+
+def test_objects_are_in_descending_pt(seen):
+    assert ak.all(seen.Jet.pt[:, 1:] <= seen.Jet.pt[:, :-1])
+
+
+def test_tag_rates_follow_the_tables(seen, numbers):
+    """Around the pt and eta where the shift is small, the share above 0.5 is one minus the table's value at 0.5."""
+    jets = ak.flatten(seen.Jet[(seen.Jet.pt > 80) & (seen.Jet.pt < 100) & (abs(seen.Jet.eta) < 1.2)])
+    for name, code in (("light", 0), ("charm", 4), ("bottom", 5)):
+        share, value = np.asarray(numbers.detector.jet.discriminant[name]).T
+        tagged = ak.to_numpy(jets.btagCSVV2[jets.hadronFlavour == code] > 0.5)
+        expected = 1 - np.interp(0.5, value, share)
+        assert tagged.mean() == pytest.approx(expected, abs=4 * np.sqrt(expected / tagged.size) + 0.01)
+
+
+def test_jet_response_is_the_tuned_one(particles, numbers):
+    """Without tails and noise the measured pt is response * pt + offset."""
+    jet = numbers.detector.jet.model_copy(update={"resolution": (0.0, 0.0, 0.0), "tail_fraction": 0.0})
+    exact = numbers.detector.model_copy(update={"jet": jet})
+    measured = detector.simulate(particles, exact, np.random.default_rng(1), muons=False).Jet.pt
+    expected = ak.sort(jet.response * particles.jet.pt + jet.offset, ascending=False)
+    np.testing.assert_allclose(ak.flatten(measured), ak.flatten(expected), rtol=1e-12)
+
+
+def test_an_electron_in_the_jet_collection_fails_the_lepton_veto(seen):
+    electron_like = seen.Jet[(abs(seen.Jet.eta + 2.0) < 0.3)]
+    with_electron = ak.num(seen.Muon) == 0
+    assert ak.all(electron_like.jetId[with_electron & (ak.num(seen.Electron) == 1)] & 4 == 0)
+    assert ak.mean(seen.Jet.jetId == 6) > 0.75
+
+
+def test_muons_pass_only_when_asked_for(particles, numbers, seen):
+    assert ak.sum(ak.num(seen.Muon)) > 4000
+    assert not ak.any(seen.Muon.tightId)
+    with_muons = detector.simulate(particles, numbers.detector, np.random.default_rng(1), muons=True)
+    assert ak.mean(with_muons.Muon.tightId) == pytest.approx(numbers.detector.muon.tight.plateau, abs=0.02)
+
+
+def test_skim_keeps_what_looser_cuts_may_reach(seen, numbers):
+    kept = skim.skim(ak.copy(seen), numbers.skim, muons=False)
+    assert 0 < len(kept) < len(seen)
+    assert ak.all(ak.num(kept.Electron) >= 1)
+    assert ak.all(ak.num(kept.Jet) >= numbers.skim.min_jets)
+    assert ak.all(ak.any(kept.Jet.btagCSVV2 > numbers.skim.min_discriminant, axis=1))
+    assert ak.all(kept.Jet.pt > numbers.skim.jet_pt)
+
+
+def test_skim_takes_muon_events_when_asked_for(seen, numbers):
+    without = skim.skim(ak.copy(seen), numbers.skim, muons=False)
+    with_muons = skim.skim(ak.copy(seen), numbers.skim, muons=True)
+    assert ak.all(ak.num(without.Electron) >= 1)
+    assert len(with_muons) > len(without)
+
+
+@pytest.fixture(scope="module")
+def skimmed(seen, numbers):
+    return skim.skim(ak.copy(seen), numbers.skim, muons=False)
+
+
+def test_thinning_keeps_every_expectation(skimmed, numbers):
+    """Sums of weights, of all events and of two-tag events, over 40 independent thinnings: the mean is the full sum."""
+
+    def sums(events):
+        weight = ak.to_numpy(events.genWeight)
+        two_tags = ak.to_numpy(ak.sum(events.Jet.btagCSVV2 > 0.5, axis=1) >= 2)
+        return weight.sum(), weight[two_tags].sum()
+
+    rng = np.random.default_rng(8)
+    thinned = [thinning.thin(skimmed, numbers.thinning, target=2000, rng=rng) for _ in range(40)]
+    found = np.asarray([sums(events) for events in thinned])
+    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
+    assert np.all(np.abs(found.mean(axis=0) - sums(skimmed)) < 4 * error)
+    assert np.mean([len(events) for events in thinned]) == pytest.approx(2000, rel=0.1)
+
+
+def test_thinning_leaves_small_samples_alone(skimmed, numbers):
+    rng = np.random.default_rng(8)
+    assert thinning.thin(skimmed, numbers.thinning, target=len(skimmed), rng=rng) is skimmed
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 20), elements=st.floats(-1e6, 1e6, width=32, allow_subnormal=False)),
+    st.integers(4, 20),
+)
+def test_reduced_precision_is_close_and_stays(values, bits):
+    reduced = nanoaod.reduce_precision(values, bits=bits)
+    assert np.all(np.abs(reduced - values) <= np.abs(values) * 2.0 ** -(bits + 1))
+    np.testing.assert_array_equal(nanoaod.reduce_precision(reduced, bits=bits), reduced)
+    assert not np.any(reduced.view(np.uint32) & np.uint32((1 << (23 - bits)) - 1))
+
+
+def test_files_are_nanoaod(skimmed, tmp_path):
+    nanoaod.write(tmp_path / "a.root", skimmed)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.root"]
+    with uproot.open(tmp_path / "a.root") as file:
+        tree = file["Events"]
+        types = {name: branch.typename for name, branch in tree.items()}
+        events = tree.arrays(["nJet", "Jet_pt", "Jet_hadronFlavour", "event", "luminosityBlock"])
+    for collection, columns in nanoaod.DTYPES.items():
+        for name, kind in columns.items():
+            assert types[f"{collection}_{name}"] == {"f4": "float[]", "i4": "int32_t[]", "?": "bool[]"}[kind]
+    assert types["event"] == "uint64_t"
+    assert (types["genWeight"], types["run"], types["luminosityBlock"]) == ("float", "uint32_t", "uint32_t")
+    assert events.event.to_list() == list(range(1, len(skimmed) + 1))
+    assert ak.array_equal(events.nJet, ak.num(skimmed.Jet), dtype_exact=False)
+    assert ak.array_equal(events.luminosityBlock, skimmed.collision, dtype_exact=False)
+    np.testing.assert_allclose(ak.flatten(events.Jet_pt), ak.flatten(skimmed.Jet.pt), rtol=2.0**-11)
+
+
+@pytest.fixture
+def small_manifest(tmp_path):
+    path = tmp_path / "data_manifest.yaml"
+    path.write_text(f"# by hand\ndatasets:\n  agc/x: {{a: 1}} # kept\n{manifest.MARKER}\n", encoding="utf-8")
+    return path
+
+
+def test_manifest_keeps_what_others_wrote(small_manifest):
+    manifest.update(small_manifest, {"simulated/a": {"process": "a", "files": [{"path": "a.root"}]}})
+    manifest.update(small_manifest, {"simulated/b": {"process": "b", "files": [{"path": "b.root"}]}})
+    manifest.update(small_manifest, {"simulated/a": {"process": "new", "files": [{"path": "a.root"}]}})
+    text = small_manifest.read_text(encoding="utf-8")
+    assert text.startswith("# by hand\ndatasets:\n  agc/x: {a: 1} # kept\n" + manifest.MARKER)
+    datasets = yaml.safe_load(text)["datasets"]
+    assert list(datasets) == ["agc/x", "simulated/a", "simulated/b"]
+    assert datasets["simulated/a"]["process"] == "new"
+
+
+def test_manifest_without_the_marker_is_refused(tmp_path):
+    path = tmp_path / "data_manifest.yaml"
+    path.write_text("datasets: {}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"data_manifest.yaml: has no line"):
+        manifest.update(path, {})
+    assert path.read_text(encoding="utf-8") == "datasets: {}\n"
+
+
+def test_an_unknown_process_is_one_sentence(capsys, tmp_path):
+    code = make_samples.main(["--processes", "ttbarr", "--output", str(tmp_path), "--work", str(tmp_path)])
+    message = capsys.readouterr().err
+    assert code == 1
+    assert "there is no 'ttbarr'; choose from ttbar__nominal" in message
+    assert message.count("\n") == 1
+
+
+@needs_pythia
+def test_chunks_are_fixed_by_their_seed_and_count_every_collision(numbers):
+    from samples.generator import generate
+
+    process = numbers.processes[0]
+    first, second = (generate(process, numbers.generator, events=700, seed=11) for _ in range(2))
+    other = generate(process, numbers.generator, events=700, seed=12)
+    assert ak.array_equal(first.events, second.events)
+    assert len(other.events) != len(first.events) or not ak.array_equal(other.events, first.events)
+    assert first.generated == 700
+    assert first.sum_of_weights == 700.0
+    assert 20 < len(first.events) < 250
+    assert ak.all(ak.num(first.events.lepton) >= 1)
+    assert set(np.unique(ak.to_numpy(ak.flatten(first.events.jet.flavour)))) == {0, 4, 5}
+
+
+@needs_pythia
+def test_electrons_come_with_the_branching_fractions_of_w_and_tau(numbers):
+    """Taus are decided early: of events with one wanted lepton, the share from a tau is nature's, about 0.15."""
+    from samples.generator import generate
+
+    process = next(p for p in numbers.processes if p.process == "single_top_t_chan")
+    loose = numbers.generator.model_copy(update={"min_jets_with_lepton": 1, "lepton_pt": 0.0, "hard_lepton_pt": 0.0})
+    events = generate(process, loose.model_copy(update={"particle_eta": 10.0}), events=3000, seed=2).events
+    electrons = events[ak.all(abs(events.lepton.pdg_id) == 11, axis=1)]
+    from_tau = np.asarray(ak.sum(ak.all(electrons.lepton.from_tau, axis=1)))
+    direct = len(electrons) - from_tau
+    for count, expected in ((direct, 3000 * 0.1086), (from_tau, 3000 * 0.1086 * 0.178)):
+        assert abs(count - expected) < 4 * np.sqrt(expected)
+
+
+@needs_pythia
+def test_the_command_writes_resumes_and_repeats(tmp_path, small_manifest):
+    def run(output):
+        arguments = ["--processes", "wjets__nominal", "--events", "300", "--work", str(tmp_path / "work")]
+        return make_samples.main([*arguments, "--output", str(tmp_path / output), "--manifest", str(small_manifest)])
+
+    assert run("first") == 0
+    chunks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
+    assert run("second") == 0
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()} == chunks
+    dataset = yaml.safe_load(small_manifest.read_text(encoding="utf-8"))["datasets"]["simulated/wjets__nominal"]
+    (file,) = dataset["files"]
+    with uproot.open(tmp_path / "first" / file["path"]) as written:
+        assert written["Events"].num_entries == file["entries"]
+    assert file["events"] == 300
+    assert file["sum_of_weights"] != 300.0
+    assert dataset["weights"] == "generator"
+    assert any("bias2Selection" in line for line in dataset["generator"]["settings"])
+    first, second = (agc_events(tmp_path / name / file["path"]) for name in ("first", "second"))
+    assert ak.array_equal(first, second)
+
+
+def agc_events(path):
+    return compare_samples.agc.read(path, extra=("genWeight", "event"))
+
+
+def test_the_error_adds_draws_of_one_collision_before_it_squares():
+    weight, collision = np.asarray([1.0, 1.0, 2.0]), np.asarray([7, 7, 9], np.uint32)
+    assert compare_samples._error(weight, collision) == pytest.approx(np.sqrt(2.0**2 + 2.0**2))
+
+
+def committed():
+    document = load_manifest(REPOSITORY / "data_manifest.yaml")
+    return {key: dataset for key, dataset in document.datasets.items() if key.startswith("simulated/")}
+
+
+@pytest.mark.parametrize("key", sorted(committed()))
+def test_committed_files_are_what_the_manifest_says(key):
+    dataset = committed()[key]
+    (file,) = dataset.files
+    content = Path(dataset.locations()[0]).read_bytes()
+    assert len(content) == file.size
+    assert hashlib.sha256(content).hexdigest() == file.sha256
+    with uproot.open(dataset.locations()[0]) as written:
+        tree = written["Events"]
+        assert tree.num_entries == file.entries
+        events = tree.arrays(["event", "genWeight"], library="np")
+    assert len(np.unique(events["event"])) == file.entries
+    assert np.all(events["genWeight"] > 0)
+
+
+def test_committed_files_are_small():
+    assert sum(file.size for dataset in committed().values() for file in dataset.files) <= 12_000_000
+
+
+def test_committed_yields_are_near_the_published_ones(external_data):
+    """The bars of the project: ttbar within 10 %, the other processes within 30 % of the AGC's histograms."""
+    reference = compare_samples.load_reference(external_data / "histos_all_file_per_process.json")
+    samples = list(compare_samples.load_samples(REPOSITORY / "data_manifest.yaml", 3378.0))
+    for row in compare_samples.yields(samples, reference):
+        assert row.bar is None or abs(row.ratio - 1) <= row.bar, row
