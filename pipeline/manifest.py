@@ -11,12 +11,12 @@ A data set is named `<set>/<process>__<variation>`, as in `agc/ttbar__nominal`.
 import difflib
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 __all__ = [
     "Dataset",
@@ -87,7 +87,7 @@ class Source(_Model):
 
     @field_validator("prefixes")
     @classmethod
-    def _folders_are_relative_to_the_manifest(cls, prefixes: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    def _folders_are_relative_to_the_manifest(cls, prefixes: dict[str, str], info: Any) -> dict[str, str]:
         folder = (info.context or {}).get("folder", Path())
         return {name: prefix if "://" in prefix else str(folder / prefix) for name, prefix in prefixes.items()}
 
@@ -141,7 +141,7 @@ class Dataset(_Model):
         return {**fields, "role": fields.get("role", fields.get("variation"))} if isinstance(fields, dict) else fields
 
     @model_validator(mode="after")
-    def _is_consistent(self) -> Self:
+    def _is_consistent(self) -> "Dataset":
         _, _, name = self.key.partition("/")
         if name != f"{self.process}__{self.variation}":
             raise ValueError(f"the key must end in '{self.process}__{self.variation}', as process and variation say")
@@ -163,7 +163,7 @@ class Dataset(_Model):
             return float(self.events)
         return sum(file.sum_of_weights or 0.0 for file in self.files)
 
-    def first(self, max_files: int | None) -> Self:
+    def first(self, max_files: int | None) -> "Dataset":
         """The same data set with only its first files, as the AGC limits its inputs.
 
         Args:
@@ -197,12 +197,31 @@ class Dataset(_Model):
             )
         return self.cross_section_pb * luminosity / self.sum_of_weights
 
+    def check_entries(self, entries: Sequence[int]) -> None:
+        """Compare the lengths of the files that were read with what the manifest says, since the weights rest on it.
+
+        Args:
+            entries: Entries found in each file, in order.
+
+        Raises:
+            InputError: A file is longer or shorter than stated, or another number of files was read.
+        """
+        if len(entries) != len(self.files):
+            raise InputError(f"{self.key}: {len(entries)} files were read, but the manifest lists {len(self.files)}.")
+        for file, found in zip(self.files, entries, strict=True):
+            stated = file.events if file.entries is None else file.entries
+            if found != stated:
+                raise InputError(
+                    f"{self.key}: {file.path} has {found} entries, but the manifest says {stated}; fetch the file "
+                    "again, or correct the manifest, since the event weights follow from it."
+                )
+
     def locations(self, prefix: str | None = None) -> tuple[str, ...]:
         """Paths or URLs of the files.
 
         Args:
-            prefix: Name of one of the source's prefixes, or a folder or URL that holds the same tree of files, say a local
-                copy. None takes the source's first prefix.
+            prefix: Name of one of the source's prefixes, or a folder or URL that holds the same tree of files, say a
+                local copy. None takes the source's first prefix.
         """
         prefixes = self.source.prefixes
         place = next(iter(prefixes.values())) if prefix is None else prefixes.get(prefix, prefix)
@@ -281,7 +300,8 @@ def load_manifest(path: str | Path | None = None) -> Manifest:
             f"{path}: the manifest cannot be read ({error.strerror}); give the path of data_manifest.yaml."
         ) from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: the manifest is not valid YAML: {' '.join(str(error).split())}.") from error
+        complaint = " ".join(str(error).replace('"<byte string>", ', "").split())
+        raise InputError(f"{path}: the manifest is not valid YAML: {complaint}.") from error
     try:
         return Manifest.model_validate(document, context={"folder": path.parent})
     except ValidationError as error:

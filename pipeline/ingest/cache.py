@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 def entry_key(location: str, tree: str, wanted: Skim) -> str:
-    """Name under which the skim of a file is kept: the content of the file, what is read of it, and the code that reads.
+    """Name under which the skim of a file is kept: its content, what is read of it, and the code that reads.
 
     Args:
         location: Path or URL.
@@ -66,7 +66,7 @@ def entry_key(location: str, tree: str, wanted: Skim) -> str:
         "content": _content(location),
         "tree": tree,
         "skim": dataclasses.asdict(wanted),
-        "code": [pipeline.__version__, uproot.__version__, *(_digest(source.read_bytes()) for source in SOURCES)],
+        "code": [pipeline.__version__, uproot.__version__, *(_digest(path.read_bytes()) for path in SOURCES)],
     }
     return _digest(json.dumps(parts, sort_keys=True).encode())
 

@@ -28,7 +28,7 @@ def events_progress(*, quiet: bool = False) -> Progress:
 
 @contextlib.contextmanager
 def file_counter(progress: Progress | None, label: str, files: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of events after each file.
+    """A function to call after each file with the number of events that were read, none if it came from the cache.
 
     Args:
         progress: The display, or None.
@@ -54,4 +54,6 @@ class _EventsPerSecond(ProgressColumn):
     def render(self, task: Task) -> Text:
         events = task.fields["events"]
         seconds = task.finished_time or task.elapsed or 0
+        if task.finished and not events:
+            return Text("from the cache")
         return Text(f"{events:,} events" + (f", {events / seconds:,.0f}/s" if seconds else ""))

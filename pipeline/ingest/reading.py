@@ -82,8 +82,8 @@ def read(
     done = {number: entry for number, key in enumerate(keys) if (entry := load(cache, key))} if cache else {}
     missing = {number: location for number, location in enumerate(locations) if number not in done}
     with file_counter(progress, label, len(locations)) as advance:
-        for entry in done.values():
-            advance(entry.entries)
+        for _ in done:
+            advance(0)
         for number, fresh in _as_completed(missing, tree, skim, workers, executor):
             advance(fresh.entries)
             done[number] = fresh
