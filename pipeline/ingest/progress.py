@@ -3,17 +3,19 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 __all__ = ["events_progress", "file_counter"]
 
 
-def events_progress(*, quiet: bool = False) -> Progress:
+def events_progress(*, quiet: bool = False, console: Console | None = None) -> Progress:
     """A display for `read`, one line per data set; use it as a context.
 
     Args:
         quiet: Show nothing.
+        console: Where to; None is the terminal.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -23,6 +25,7 @@ def events_progress(*, quiet: bool = False) -> Progress:
         _EventsPerSecond(),
         TimeRemainingColumn(),
         disable=quiet,
+        console=console,
     )
 
 

@@ -64,9 +64,10 @@ def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int
             than in NanoAOD, or the variables of a collection disagree on the number of objects.
     """
     with _opened(location) as file:
-        rows = _tree(location, file, tree)
-        _check_branches(location, tree, skim.branches, rows.keys())
-        chunks = _chunks(rows, skim.branches)
+        with explained(location):
+            rows = _tree(location, file, tree)
+            _check_branches(location, tree, skim.branches, rows.keys())
+            chunks = _chunks(rows, skim.branches)
         share = chunks[len(chunks) * part // parts : len(chunks) * (part + 1) // parts]
         # A share without chunks still reads no rows, so that its columns have their types.
         pieces = [
@@ -101,6 +102,8 @@ def explained(location: str) -> Iterator[None]:
     """
     try:
         yield
+    except InputError:
+        raise
     except FileNotFoundError as error:
         message = f"{location}: no such file; correct the path, or get it with scripts/fetch_data.py."
         raise InputError(message) from error
@@ -124,10 +127,9 @@ def _opened(location: str) -> Iterator[Any]:
 
 
 def _tree(location: str, file: Any, name: str) -> Any:
-    with explained(location):
-        names = {key.split(";")[0] for key in file.keys(recursive=False)}
-        if name in names:
-            return file[name]
+    names = {key.split(";")[0] for key in file.keys(recursive=False)}
+    if name in names:
+        return file[name]
     raise InputError(f"{location}: has no tree '{name}'; it holds {', '.join(sorted(names)) or 'nothing'}.")
 
 

@@ -140,20 +140,21 @@ def skimmed(columns: Columns, skim: Skim, *, first_index: int = 0) -> Skimmed:
         for s in skim.objects
     }
     multiplicity = {name: _per_event(mask, columns.collections[name].counts) for name, mask in passing.items()}
-    usable_events = _finite(columns.events.values(), len(columns.events["event"]))
-    keep = usable_events.copy()
+    usable["event"] = _finite(columns.events.values(), len(columns.events["event"]))
+    keep = usable["event"].copy()
     for names, minimum in skim.at_least:
         keep &= sum(multiplicity[name] for name in names) >= minimum
-    fields = {
-        s.collection: _jagged(
-            columns.collections[s.collection], s.variables, passing[s.collection], multiplicity[s.collection], keep
+    events = {name: values[keep] for name, values in columns.events.items()}
+    events["index"] = first_index + np.flatnonzero(keep)
+    objects = {
+        s.collection: ak.unflatten(
+            _records(columns.collections[s.collection], s.variables, passing[s.collection], keep),
+            multiplicity[s.collection][keep],
         )
         for s in skim.objects
     }
-    fields |= {name: values[keep] for name, values in columns.events.items()}
-    fields["index"] = first_index + np.flatnonzero(keep)
-    unusable = {name: int(np.count_nonzero(~mask)) for name, mask in {**usable, "event": usable_events}.items()}
-    return Skimmed(events=ak.zip(fields, depth_limit=1), unusable=unusable)
+    lost = {name: int(np.count_nonzero(~mask)) for name, mask in usable.items() if not mask.all()}
+    return Skimmed(events=ak.zip(objects | events, depth_limit=1), unusable=lost)
 
 
 def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -207,13 +208,9 @@ def _per_event(mask: NDArray[np.bool_], counts: NDArray[np.int64]) -> NDArray[np
     return inside
 
 
-def _jagged(
-    collection: Collection,
-    variables: tuple[str, ...],
-    passing: NDArray[np.bool_],
-    multiplicity: NDArray[np.int64],
-    keep: NDArray[np.bool_],
+def _records(
+    collection: Collection, variables: tuple[str, ...], passing: NDArray[np.bool_], keep: NDArray[np.bool_]
 ) -> ak.Array:
+    """The passing objects of the kept events, end to end."""
     kept = np.flatnonzero(passing & np.repeat(keep, collection.counts))
-    records = ak.zip({variable: collection.variables[variable][kept] for variable in variables})
-    return ak.unflatten(records, multiplicity[keep])
+    return ak.zip({variable: collection.variables[variable][kept] for variable in variables})

@@ -1,0 +1,141 @@
+"""The cache: what makes an entry another entry, and that a damaged one is never believed."""
+
+import dataclasses
+import os
+
+import awkward as ak
+import pytest
+from pipeline.ingest import InputError, cache
+from pipeline.ingest.cache import entry_key, load, store
+from pipeline.ingest.rootfile import FileSkim, skimmed_part
+from small_files import random_branches
+
+
+@pytest.fixture
+def file(make_file):
+    return make_file("a.root", random_branches(200))
+
+
+@pytest.fixture
+def entry(file, skim) -> FileSkim:
+    return skimmed_part(str(file), "Events", skim)
+
+
+def same(one: FileSkim | None, other: FileSkim | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (
+        ak.array_equal(one.events, other.events)
+        and one.events.type == other.events.type
+        and (one.entries, one.unusable) == (other.entries, other.unusable)
+    )
+
+
+@pytest.mark.parametrize("events", [200, 0])
+def test_what_is_stored_comes_back(tmp_path, make_file, skim, events):
+    skimmed = skimmed_part(str(make_file("b.root", random_branches(events))), "Events", skim)
+    skimmed = dataclasses.replace(skimmed, unusable={"Jet": 3})
+    store(tmp_path / "cache", "key", skimmed)
+    assert same(load(tmp_path / "cache", "key"), skimmed)
+
+
+def test_nothing_stored_nothing_found(tmp_path):
+    assert load(tmp_path / "nowhere", "key") is None
+
+
+@pytest.mark.parametrize("position", [0, 100, -1000, -30, -1])
+def test_a_flipped_byte_is_noticed(tmp_path, entry, position, caplog):
+    store(tmp_path, "key", entry)
+    (path,) = tmp_path.glob("key.*.arrow")
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0x01
+    path.write_bytes(content)
+    assert load(tmp_path, "key") is None
+    assert "damaged; it is deleted and made again" in caplog.text
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("length", [0, 10, 1000])
+def test_a_cut_entry_is_noticed(tmp_path, entry, length):
+    store(tmp_path, "key", entry)
+    (path,) = tmp_path.glob("key.*.arrow")
+    path.write_bytes(path.read_bytes()[:length])
+    assert load(tmp_path, "key") is None
+    store(tmp_path, "key", entry)
+    assert same(load(tmp_path, "key"), entry)
+
+
+def test_a_killed_writer_leaves_no_entry(tmp_path, entry, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        store(tmp_path, "key", entry)
+    assert load(tmp_path, "key") is None
+
+
+def test_a_full_disk_costs_only_the_entry(tmp_path, entry, monkeypatch, caplog):
+    def half(path, content):
+        with path.open("wb") as part:
+            part.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", half)
+    store(tmp_path, "key", entry)
+    assert "cannot be written ([Errno 28] No space left on device)" in caplog.text
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.root"]
+
+
+def test_a_folder_that_cannot_be_made_costs_only_the_entry(tmp_path, entry, caplog):
+    (tmp_path / "file").write_text("not a folder")
+    store(tmp_path / "file" / "cache", "key", entry)
+    assert "cannot be written" in caplog.text
+
+
+# --- the key ---
+
+
+def test_the_key_is_of_content_not_of_name_or_time(file, skim):
+    key = entry_key(str(file), "Events", skim)
+    copy = file.with_name("copy.root")
+    copy.write_bytes(file.read_bytes())
+    os.utime(copy, (1, 1))
+    assert entry_key(str(copy), "Events", skim) == key
+
+
+def test_one_changed_byte_changes_the_key_even_at_the_same_time(file, skim):
+    key, times = entry_key(str(file), "Events", skim), file.stat()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0x01
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert entry_key(str(file), "Events", skim) != key
+
+
+@pytest.mark.parametrize("position", [0, 5_000, -1])
+def test_large_files_are_known_by_head_tail_and_time(file, skim, monkeypatch, position):
+    monkeypatch.setattr(cache, "WHOLE", 1000)
+    monkeypatch.setattr(cache, "BLOCK", 1000)
+    key, times = entry_key(str(file), "Events", skim), file.stat()
+    content = bytearray(file.read_bytes())
+    content[position] ^= 0x01
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + (1_000_000 if position == 5_000 else 0)))
+    assert entry_key(str(file), "Events", skim) != key
+
+
+def test_skim_tree_and_code_are_in_the_key(file, skim, monkeypatch):
+    keys = [entry_key(str(file), "Events", skim), entry_key(str(file), "Tree", skim)]
+    keys.append(entry_key(str(file), "Events", dataclasses.replace(skim, event_variables=())))
+    jets = dataclasses.replace(skim.objects[2], requirements=skim.objects[2].requirements[:2])
+    keys.append(entry_key(str(file), "Events", dataclasses.replace(skim, objects=(*skim.objects[:2], jets))))
+    monkeypatch.setattr("pipeline.__version__", "0.0.0")
+    keys.append(entry_key(str(file), "Events", skim))
+    source = file.with_name("skim.py")
+    source.write_text("changed")
+    monkeypatch.setattr(cache, "SOURCES", (*cache.SOURCES[:1], source))
+    keys.append(entry_key(str(file), "Events", skim))
+    assert len(set(keys)) == len(keys)
+
+
+def test_a_missing_file_has_no_key(tmp_path, skim):
+    with pytest.raises(InputError, match=r"nowhere.root: no such file"):
+        entry_key(str(tmp_path / "nowhere.root"), "Events", skim)

@@ -1,0 +1,187 @@
+"""The skim against the same cuts written event by event, and what it does with values that are none."""
+
+import awkward as ak
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pipeline.ingest.skim import Collection, Columns, ObjectSkim, Requirement, Skim, skimmed, summed
+from small_files import random_branches
+
+
+def columns(branches: dict[str, ak.Array], skim: Skim) -> Columns:
+    collections = {}
+    for part in skim.objects:
+        arrays = {name: branches[f"{part.collection}_{name}"] for name in part.columns}
+        counts = ak.to_numpy(ak.num(arrays["pt"]))
+        collections[part.collection] = Collection(
+            counts=counts, variables={name: ak.to_numpy(ak.flatten(array)) for name, array in arrays.items()}
+        )
+    return Columns(collections=collections, events={name: ak.to_numpy(branches[name]) for name in skim.event_columns})
+
+
+CENTRAL = float(np.float32(2.4))
+CUTS = {
+    "Electron": (lambda o: o["pt"] > 20 and abs(o["eta"]) < CENTRAL, ("pt", "eta")),
+    "Muon": (lambda o: o["pt"] > 20 and o["tightId"], ("pt", "eta")),
+    "Jet": (lambda o: o["pt"] > 25 and abs(o["eta"]) < CENTRAL and o["jetId"] & 4, ("pt", "eta", "mass")),
+}
+"""The fixture `skim` again, in plain Python."""
+
+
+def by_loop(branches: dict[str, ak.Array]) -> list[dict]:
+    rows = []
+    for index, event in enumerate(ak.to_list(ak.zip(branches, depth_limit=1))):
+        row = {"event": event["event"], "MET_pt": event["MET_pt"], "index": index}
+        for collection, (passes, keep) in CUTS.items():
+            names = ("pt", "eta", "mass", "jetId", "tightId")
+            values = zip(*(event[f"{collection}_{name}"] for name in names), strict=True)
+            objects = [dict(zip(names, one, strict=True)) for one in values]
+            row[collection] = [{name: one[name] for name in keep} for one in objects if passes(one)]
+        if len(row["Electron"]) + len(row["Muon"]) >= 1 and len(row["Jet"]) >= 2:
+            rows.append(row)
+    return rows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_equal_to_the_cuts_written_as_a_loop(skim, seed):
+    branches = random_branches(300, seed)
+    result = skimmed(columns(branches, skim), skim)
+    assert 30 < len(result.events) < 270
+    assert result.events.tolist() == by_loop(branches)
+    assert result.unusable == {}
+
+
+def test_equal_to_awkward_on_real_events(external_data):
+    """200 events of CMS Open Data, an independent selection with awkward's own masks."""
+    import uproot
+
+    cut = Skim(
+        objects=(
+            ObjectSkim("Muon", ("pt",), (Requirement("pt", "above", 5.0),)),
+            ObjectSkim("Jet", ("pt", "btagCSVV2"), (Requirement("pt", "above", 30.0), Requirement("jetId", "bits", 4))),
+        ),
+        at_least=((("Muon",), 1), (("Jet",), 1)),
+    )
+    with uproot.open(external_data / "cms_open_data_200_events.root") as file:
+        arrays = file["Events"].arrays(list(cut.branches))
+    muons = arrays.Muon_pt[arrays.Muon_pt > 5]
+    tight = (arrays.Jet_pt > 30) & ((arrays.Jet_jetId & 4) != 0)
+    keep = (ak.num(muons) >= 1) & (ak.sum(tight, axis=1) >= 1)
+    events = skimmed(columns({name: arrays[name] for name in arrays.fields}, cut), cut).events
+    assert ak.sum(keep) > 5
+    assert events["index"].tolist() == np.flatnonzero(keep).tolist()
+    assert events.Muon.pt.tolist() == muons[keep].tolist()
+    assert events.Jet.btagCSVV2.tolist() == arrays.Jet_btagCSVV2[tight][keep].tolist()
+
+
+def test_types_and_order_are_the_files(skim):
+    result = skimmed(columns(random_branches(100), skim), skim, first_index=1000).events
+    assert str(result.type.content.content("Jet")) == "var * {pt: float32, eta: float32, mass: float32}"
+    assert result["event"].type.content.primitive == "uint64"
+    assert result["index"].type.content.primitive == "int64"
+    assert result["index"][0] >= 1000
+    assert ak.any(result.Jet.pt[:, 1:] > result.Jet.pt[:, :-1]), "jets that come unsorted stay so"
+
+
+def one_collection(values: list[list[float]], *requirements: Requirement, dtype=np.float32) -> list[list[float]]:
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",), requirements),))
+    flat = np.array([value for event in values for value in event], dtype)
+    collection = Collection(counts=np.array([len(event) for event in values]), variables={"pt": flat})
+    result = skimmed(
+        Columns(collections={"Jet": collection}, events={"event": np.arange(len(values), dtype=np.uint64)}), skim
+    )
+    return result.events.Jet.pt.tolist()
+
+
+def test_comparisons_are_strict_and_in_the_precision_of_the_column():
+    edge = float(np.float32(2.1))
+    assert one_collection([[edge]], Requirement("pt", "below", 2.1)) == [[]], (
+        "float32(2.1) < 2.1 only in double precision"
+    )
+    assert one_collection([[edge]], Requirement("pt", "above", 2.1)) == [[]]
+    assert one_collection([[edge]], Requirement("pt", "equal", 2.1)) == [[edge]]
+    assert one_collection([[2, 4, 6]], Requirement("pt", "bits", 4), dtype=np.int32) == [[4, 6]]
+    assert one_collection([[3.0]], Requirement("pt", "below", 2.0, absolute=True)) == [[]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
+def test_unusable_objects_are_left_out_and_counted(bad):
+    branches = {
+        "Jet_pt": ak.values_astype(ak.Array([[50.0, bad, 40.0], [bad], []]), np.float32),
+        "event": ak.Array(np.arange(3, dtype=np.uint64)),
+    }
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",)),))
+    result = skimmed(columns(branches, skim), skim)
+    assert result.events.Jet.pt.tolist() == [[50.0, 40.0], [], []]
+    assert result.unusable == {"Jet": 2}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_value_in_any_read_column_makes_the_object_unusable(bad):
+    branches = {
+        "Jet_pt": ak.values_astype(ak.Array([[50.0, 45.0], [40.0]]), np.float32),
+        "Jet_mass": ak.values_astype(ak.Array([[5.0, bad], [4.0]]), np.float32),
+        "event": ak.Array(np.arange(2, dtype=np.uint64)),
+    }
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "mass")),), at_least=((("Jet",), 1),))
+    result = skimmed(columns(branches, skim), skim)
+    assert result.events.Jet.tolist() == [[{"pt": 50.0, "mass": 5.0}], [{"pt": 40.0, "mass": 4.0}]]
+    assert result.unusable == {"Jet": 1}
+
+
+def test_negative_values_are_fine_where_they_mean_something():
+    branches = {
+        "Jet_pt": ak.values_astype(ak.Array([[50.0]]), np.float32),
+        "Jet_btagCSVV2": ak.values_astype(ak.Array([[-10.0]]), np.float32),
+        "event": ak.Array(np.arange(1, dtype=np.uint64)),
+    }
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "btagCSVV2")),))
+    assert skimmed(columns(branches, skim), skim).events.Jet.btagCSVV2.tolist() == [[-10.0]]
+
+
+def test_events_with_a_bad_event_variable_are_left_out_and_counted():
+    branches = {
+        "Jet_pt": ak.values_astype(ak.Array([[50.0], [60.0], [70.0]]), np.float32),
+        "genWeight": ak.values_astype(ak.Array([1.0, np.nan, -2.0]), np.float32),
+        "event": ak.Array(np.arange(3, dtype=np.uint64)),
+    }
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",)),), event_variables=("genWeight",))
+    result = skimmed(columns(branches, skim), skim)
+    assert result.events["index"].tolist() == [0, 2]
+    assert result.events["genWeight"].tolist() == [1.0, -2.0], "a negative weight is a weight"
+    assert result.unusable == {"event": 1}
+
+
+def test_no_events(skim):
+    result = skimmed(columns(random_branches(0), skim), skim)
+    assert len(result.events) == 0
+    assert result.events.type.content == skimmed(columns(random_branches(50), skim), skim).events.type.content
+
+
+jets = st.lists(st.lists(st.floats(0, 100, width=32), max_size=6), min_size=1, max_size=30)
+
+
+@given(events=jets, cut=st.floats(0, 100, width=32), minimum=st.integers(0, 3))
+def test_counts_and_values_for_any_events(events, cut, minimum):
+    skim = Skim(
+        objects=(ObjectSkim("Jet", ("pt",), (Requirement("pt", "above", cut),)),), at_least=((("Jet",), minimum),)
+    )
+    flat = np.array([pt for event in events for pt in event], np.float32)
+    collection = Collection(counts=np.array([len(event) for event in events]), variables={"pt": flat})
+    chunk = Columns(collections={"Jet": collection}, events={"event": np.arange(len(events), dtype=np.uint64)})
+    expected = [(index, [pt for pt in event if pt > cut]) for index, event in enumerate(events)]
+    expected = [(index, passed) for index, passed in expected if len(passed) >= minimum]
+    result = skimmed(chunk, skim).events
+    assert list(zip(result["index"].tolist(), result.Jet.pt.tolist(), strict=True)) == expected
+
+
+def test_branches_are_those_cut_on_and_those_kept_once(skim):
+    assert skim.branches == (
+        *("Electron_pt", "Electron_eta", "Muon_pt", "Muon_eta", "Muon_tightId"),
+        *("Jet_pt", "Jet_eta", "Jet_mass", "Jet_jetId", "event", "MET_pt"),
+    )
+
+
+def test_counts_add_up_by_name():
+    assert summed([{"Jet": 1}, {}, {"Jet": 2, "event": 1}]) == {"Jet": 3, "event": 1}
