@@ -147,9 +147,8 @@ def _make(arguments: argparse.Namespace) -> None:
         own = [task for task in tasks if task.process is process]
         file = arguments.output / f"{process.name}.root"
         counts = _simulate_and_write(own, settings, file, arguments)
-        pythia = (*settings.generator.pythia, *process.pythia)
         entries[f"simulated/{process.name}"] = entry(
-            process, file, program=program, pythia=pythia, seed=arguments.seed, counts=counts
+            process, settings, file, program=program, seed=arguments.seed, counts=counts
         )
         print(f"{file}: {counts['entries']} of {counts['events']} events, {file.stat().st_size / 1e6:.2f} MB")
     if arguments.manifest:

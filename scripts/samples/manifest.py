@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from samples.settings import ProcessSettings
+from samples.settings import ProcessSettings, Settings, SkimSettings
 
 __all__ = ["MARKER", "entry", "update"]
 
@@ -18,15 +18,15 @@ MARKER = "  # --- simulated samples: written by scripts/make_samples.py ---"
 
 
 def entry(
-    process: ProcessSettings, file: Path, *, program: str, pythia: tuple[str, ...], seed: int, counts: Mapping[str, Any]
+    process: ProcessSettings, settings: Settings, file: Path, *, program: str, seed: int, counts: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The facts about one written file, in the manifest's schema.
 
     Args:
         process: what was simulated.
+        settings: with what.
         file: the finished ROOT file.
         program: generator and version.
-        pythia: every Pythia setting that was used.
         seed: the seed of the whole sample.
         counts: ``events`` (collisions before every filter), ``entries`` (in the file), ``sum_of_weights``.
     """
@@ -39,9 +39,9 @@ def entry(
         "weights": "generator",
         "generator": {
             "program": program,
-            "settings": list(pythia),
+            "settings": [*settings.generator.pythia, *process.pythia],
             "seed": seed,
-            "description": process.description,
+            "description": _description(process, settings.skim),
         },
         "files": [
             {
@@ -52,6 +52,17 @@ def entry(
             }
         ],
     }
+
+
+def _description(process: ProcessSettings, skim: SkimSettings) -> str:
+    """What a reader of the manifest should know beyond the generator's settings."""
+    lepton = f"a lepton with pt > {skim.lepton_pt:g} GeV and |eta| < {skim.lepton_eta:g}"
+    jets = f"{skim.min_jets} jets with pt > {skim.jet_pt:g} GeV and |eta| < {skim.jet_eta:g}"
+    return (
+        f"{process.description} Detector: {process.detector_draws} draws for each collision, which share "
+        f"luminosityBlock. Skim: {lepton}, {jets}, one of them with btagCSVV2 > {skim.min_discriminant:g}; "
+        "other leptons and jets are dropped. Crowded places are thinned; genWeight makes up for it."
+    )
 
 
 def update(manifest: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
