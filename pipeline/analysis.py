@@ -1,26 +1,28 @@
 """The analysis, from thresholds and events to the expected significance: one pure, differentiable function.
 
-    yields ─▶ templates ─▶ HistFactory numbers ─▶ objective
+    yields ─▶ templates ─▶ HistFactory numbers ─▶ figure of merit
 
-Forward, each step is exact. Backward, the yields carry the boundary flux of the thresholds, templates and numbers are smooth
-formulas, and the objective needs no differentiation through its fit. `Analysis` is static (hashable); `Data` is traced:
-events are arguments of a compiled function, never constants in it.
+Forward, each step is exact. Backward, the yields carry the boundary flux of the thresholds, templates and numbers are
+smooth formulas, and the figure of merit needs no differentiation through its fit. `Analysis` is static (hashable);
+`Data` is traced: events are arguments of a compiled function, never constants in it.
 """
 
+from dataclasses import KW_ONLY
 from typing import Literal, NamedTuple
 
 import equinox as eqx
-from jaxtyping import Array, Float64
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float64, Int
 
 from pipeline import measurement
 from pipeline.events import CandidateGroup, EventGroup
 from pipeline.histfactory import Numbers, Structure
 from pipeline.selection import Selection, Thresholds
-from pipeline.significance import Significance, discovery_significance, signal_strength_uncertainty
-from pipeline.templates import Recipe, Templates, make_templates
+from pipeline.significance import discovery_significance, signal_strength_uncertainty
+from pipeline.templates import Recipe, Templates, make_templates, without_bins
 from pipeline.yields import Edges, Layout, hard_yields
 
-__all__ = ["Analysis", "Data", "expected_yields", "model_numbers", "objective", "templates"]
+__all__ = ["Analysis", "Data", "Merit", "expected_yields", "figure_of_merit", "loss", "model_numbers", "templates"]
 
 
 class Analysis(NamedTuple):
@@ -33,13 +35,31 @@ class Analysis(NamedTuple):
     objective: Literal["discovery_significance", "signal_strength_uncertainty"]
 
 
-class Data(eqx.Module, strict=True):
-    """Everything that is not a threshold and may be different at the next call without compiling again."""
+class Data(eqx.Module):
+    """Everything that is neither structure nor threshold: it may change without compiling again."""
 
+    _: KW_ONLY
     groups: tuple[EventGroup, ...]
     candidates: tuple[CandidateGroup, ...]
     recipe: Recipe
     edges: Edges
+
+
+class Merit(eqx.Module):
+    """How good the analysis is expected to be, and whether to believe it.
+
+    Attributes:
+        value: the discovery significance Z, or the uncertainty of the signal strength.
+        converged: whether the fit behind it did.
+        gradient_norm: what was left of the gradient of the likelihood at the end of the fit; 0 without a fit.
+        iterations: of the fit; 0 without one.
+    """
+
+    _: KW_ONLY
+    value: Float64[Array, ""]
+    converged: Bool[Array, ""]
+    gradient_norm: Float64[Array, ""]
+    iterations: Int[Array, ""]
 
 
 def expected_yields(
@@ -56,5 +76,31 @@ def templates(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds
 
 
 def model_numbers(analysis: Analysis, made: Templates) -> Numbers:
-    """The numbers of the HistFactory model."""
-    return measurement.numbers(analysis.measurement, analysis.structure, made)
+    """The numbers of the HistFactory model, with starved bins left out."""
+    used = measurement.well_populated(analysis.measurement, made)
+    return measurement.numbers(analysis.measurement, analysis.structure, without_bins(made, used))
+
+
+def figure_of_merit(analysis: Analysis, numbers: Numbers) -> Merit:
+    """What is expected of the measurement, from the numbers of its model."""
+    if analysis.objective == "discovery_significance":
+        found = discovery_significance(analysis.structure, numbers)
+        fit = found.null_fit
+        return Merit(
+            value=found.z, converged=found.converged, gradient_norm=fit.gradient_norm, iterations=fit.iterations
+        )
+    measured = signal_strength_uncertainty(analysis.structure, numbers)
+    return Merit(
+        value=measured.uncertainty,
+        converged=measured.converged,
+        gradient_norm=jnp.zeros(()),
+        iterations=jnp.zeros((), jnp.int32),
+    )
+
+
+def loss(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
+) -> tuple[Float64[Array, ""], Merit]:
+    """The whole analysis: what an optimiser minimises (−Z, or the uncertainty), and the figure of merit."""
+    merit = figure_of_merit(analysis, model_numbers(analysis, templates(analysis, thresholds, bandwidths, data)))
+    return (-merit.value if analysis.objective == "discovery_significance" else merit.value), merit

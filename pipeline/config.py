@@ -193,13 +193,18 @@ class Variations(_Model):
 
 
 class Measurement(_Model):
-    """Parameter of interest and what it scales."""
+    """Parameter of interest and what it scales.
+
+    `free` maps further processes to the names of their own free norm factors. Bins with fewer effective simulated
+    background events, (Σw)²/Σw², than `minimum_effective_events` are left out of the likelihood; 0 keeps all.
+    """
 
     name: str
     poi: str
     signal: str
     free: dict[str, str] = {}
     bounds: tuple[float, float] = (0.0, 10.0)
+    minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
 
 
 class Objective(_Model):

@@ -11,12 +11,12 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Bool, Float64
 
 from pipeline.histfactory import Numbers, Structure, modifiers_of, neutral_numbers
-from pipeline.templates import Templates
+from pipeline.templates import Templates, effective_events
 
-__all__ = ["Channel", "Measurement", "Nuisance", "numbers", "skeleton"]
+__all__ = ["Channel", "Measurement", "Nuisance", "numbers", "skeleton", "well_populated"]
 
 SMALLEST_FACTOR = 0.01
 """κ is kept above this: at κ ≤ 0 HistFactory's exponential interpolation has no value (pyhf returns NaN)."""
@@ -48,7 +48,10 @@ class Nuisance:
 
 @dataclass(frozen=True)
 class Measurement:
-    """The static part: names, and which variation belongs to which parameter. `processes` are sample names."""
+    """The static part: names, and which variation belongs to which parameter. `processes` are sample names.
+
+    A bin with fewer effective simulated background events than `minimum_effective_events` is not used.
+    """
 
     name: str
     poi: str
@@ -57,6 +60,7 @@ class Measurement:
     free: tuple[tuple[str, int], ...]
     nuisances: tuple[Nuisance, ...]
     bounds: tuple[float, float]
+    minimum_effective_events: float
 
 
 def skeleton(measurement: Measurement) -> dict[str, Any]:
@@ -149,6 +153,17 @@ class _Order:
 
     def channels(self, values: Float64[Array, "processes channels"]) -> Float64[Array, "samples channels"]:
         return values[self._samples][:, self._channels]
+
+
+def well_populated(measurement: Measurement, templates: Templates) -> Bool[Array, " bins"]:
+    """The bins that are used: those with enough simulated background events to know what is expected there.
+
+    An optimiser finds bins without simulated background, where the significance is infinite and means nothing; a
+    statistical error does not help, because an empty bin has none. Such bins are left out of the likelihood.
+    """
+    signal = {process for name, process in measurement.free if name == measurement.poi}
+    background = [process for process in range(len(measurement.processes)) if process not in signal]
+    return effective_events(templates, background) >= measurement.minimum_effective_events
 
 
 def _two_sided(

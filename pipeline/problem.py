@@ -25,7 +25,17 @@ from pipeline.systematics import resolution_factors, splitmix64, varied_pt
 from pipeline.templates import DatasetRole, Recipe, make_recipe
 from pipeline.yields import Edges, Layout
 
-__all__ = ["Problem", "Sample", "build", "make_analysis", "make_selection", "ragged", "read_samples", "skim"]
+__all__ = [
+    "Problem",
+    "Sample",
+    "build",
+    "make_analysis",
+    "make_selection",
+    "ragged",
+    "read_samples",
+    "skim",
+    "wanted_datasets",
+]
 
 KINDS = {"electron": "electron", "muon": "muon", "jet": "jet", "bjet": "jet"}
 """In which collection the objects of a cut are."""
@@ -34,7 +44,7 @@ JET_VARIABLES = {"ht", "leading_jet_pt", "trijet_pt"}
 """Event-level variables that the selected jets make; any other one is a branch of the file."""
 
 CHUNK_SIZE = 8192
-"""Events in a chunk: its columns and search state stay in the cache of a core (see the performance section of the README)."""
+"""Events in a chunk: its columns and the state of the trijet search stay in the cache of a core."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,7 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         free=tuple((name, processes.index(process)) for process, name in free.items()),
         nuisances=tuple(nuisances),
         bounds=config.measurement.bounds,
+        minimum_effective_events=config.measurement.minimum_effective_events,
     )
 
 
@@ -193,10 +204,8 @@ def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units
 def read_samples(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Sample, ...]:
     """Read and skim every data set of a config: the nominal sample of each process, then the alternative ones."""
     manifest = load_manifest(config.data.manifest)
-    wanted = [(process, "nominal") for process in config.processes]
-    wanted += [(process, variation) for variation, process in config.variations.samples.items()]
     samples = []
-    for process, variation in wanted:
+    for process, variation in wanted_datasets(config):
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
         report(f"reading {dataset.key}")
         ingested = read(
@@ -213,6 +222,12 @@ def read_samples(config: Config, report: Callable[[str], None] = lambda _: None)
             )
         samples.append(Sample(dataset, ingested.events, ingested.entries_read))
     return tuple(samples)
+
+
+def wanted_datasets(config: Config) -> list[tuple[str, str]]:
+    """(process, variation) of every data set: the nominal one of each process, then the alternative ones."""
+    alternative = [(process, variation) for variation, process in config.variations.samples.items()]
+    return [*((process, "nominal") for process in config.processes), *alternative]
 
 
 def skim(config: Config, *, generator_weights: bool = False, extra: Mapping[str, Sequence[str]] | None = None) -> Skim:

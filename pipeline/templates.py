@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Bool, Float64
 
-__all__ = ["DatasetRole", "Recipe", "Templates", "make_recipe", "make_templates"]
+__all__ = ["DatasetRole", "Recipe", "Templates", "effective_events", "make_recipe", "make_templates", "without_bins"]
 
 NOMINAL = "nominal"
 _SUM, _SUM_OF_SQUARES, _FIRST_RANK = 0, 1, 2
@@ -97,3 +97,18 @@ def make_recipe(
                 row[_SUM] = factors[variation][1]
             row *= datasets[d].normalisation
     return Recipe(yields=jnp.asarray(tensor), variance=jnp.asarray(variance))
+
+
+def effective_events(made: Templates, processes: Sequence[int]) -> Float64[Array, " bins"]:
+    """(Σw)² / Σw² of some processes together in each bin: how many unweighted events would have the same relative error."""
+    yields, variance = made.yields[0][np.array(processes)].sum(axis=0), made.variance[np.array(processes)].sum(axis=0)
+    filled = variance > 0
+    return jnp.where(filled, yields**2 / jnp.where(filled, variance, 1.0), 0.0)
+
+
+def without_bins(made: Templates, keep: Bool[Array, " bins"]) -> Templates:
+    """The templates with nothing in the bins that are not kept: such a bin says nothing in a likelihood."""
+    return Templates(
+        yields=jnp.where(keep, made.yields, 0.0),
+        variance=jnp.where(keep, made.variance, 0.0),
+    )

@@ -24,7 +24,7 @@ __all__ = ["RaggedSample", "dense_groups"]
 
 # Few groups, because each is compiled by itself. A chunk visits no more trijets than its busiest event has, and events
 # are sorted by number of jets, so room for a jet or two too many costs memory, not time.
-CAPACITIES = (5, 7, 10, 16, MAX_OBJECTS)
+CAPACITIES = (6, 9, 14, MAX_OBJECTS)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,105 @@
+"""`python -m pipeline.optimize --config configs/quickstart.yaml`: tune the cuts of an analysis by gradient.
+
+Reads the events, evaluates the exact analysis and its gradient step by step, and writes what came out into a run folder. All
+logic is elsewhere: the loop in `pipeline.descent`, the comparison in `pipeline.comparison`, the files in `pipeline.report`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from pipeline.config import Config, ConfigError, load_config
+
+__all__ = ["main"]
+
+EPILOG = """
+examples:
+  python -m pipeline.optimize --config configs/quickstart.yaml
+  python -m pipeline.optimize --config configs/agc.yaml --output runs/agc --set optimiser.steps=100
+  python -m pipeline.optimize --config configs/agc.yaml --set cuts.jet_pt.threshold=35 --dry-run
+
+The run folder holds result.json (cuts and significance before and after, on training and validation events),
+workspace.json (a pyhf workspace at the optimised cuts), workspace_before.json, history.csv and config.yaml.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        # Before the heavy imports, so that a typo answers at once.
+        config = load_config(options.config, _overrides(options.set))
+        output = options.output or Path("runs") / config.name
+        if output.exists() and not options.overwrite and not options.dry_run:
+            raise ConfigError(f"{output} exists already; choose another --output or add --overwrite")
+        return _run(config, output, options)
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)  # noqa: T201
+        return 130
+    except (ConfigError, ValueError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
+    if options.device:
+        import jax
+
+        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
+    from pipeline.run import describe_inputs, run
+
+    if options.dry_run:
+        describe_inputs(config)
+        return 0
+    return run(config, output, overwrite=options.overwrite, quiet=options.quiet)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.optimize",
+        description="Tune the cuts of an analysis: gradients of the exact, hard-cut expected significance.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, required=True, metavar="YAML", help="the analysis and how to tune it")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/<name of the config>)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting of the config, for example optimiser.steps=100; may be repeated",
+    )
+    parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: a GPU if JAX finds one)")
+    parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
+    parser.add_argument("--quiet", action="store_true", help="print the final table only")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
+    return parser
+
+
+def _overrides(settings: Sequence[str]) -> dict[str, object]:
+    """`a.b=1` to {"a": {"b": 1}}; the value is read as YAML."""
+    overrides: dict[str, object] = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set optimiser.steps=100")
+        *parents, last = key.split(".")
+        place: dict[str, object] = overrides
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {setting}: {parent} is set twice")
+            place = inner
+        place[last] = yaml.safe_load(value)
+    return overrides
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""What the physicist at the terminal sees: a live line while it runs, and a table at the end."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from pipeline.config import Config
+from pipeline.descent import Step
+
+if TYPE_CHECKING:
+    from pipeline.comparison import Comparison, Estimate
+    from pipeline.problem import Problem
+    from pipeline.run import Outcome
+
+__all__ = ["Terminal"]
+
+SYMBOL = {"discovery_significance": "Z", "signal_strength_uncertainty": "σ(μ)"}
+PLAIN_LINES = 10
+"""Lines of progress where there is no terminal to redraw."""
+
+
+class Terminal:
+    """Prints to standard output; with `quiet` only the final table."""
+
+    def __init__(self, config: Config, *, quiet: bool) -> None:
+        self._config = config
+        self._quiet = quiet
+        self._console = Console(highlight=False)
+        self._symbol = SYMBOL[config.objective.name]
+
+    def say(self, line: str) -> None:
+        """One line about what happens now."""
+        if not self._quiet:
+            self._console.print(line)
+
+    @contextmanager
+    def progress(self, steps: int) -> Iterator[Callable[[Step], None]]:
+        """A line that follows the optimisation: redrawn on a terminal, every few steps elsewhere."""
+        if self._quiet:
+            yield lambda _: None
+        elif not self._console.is_terminal:
+            yield self._plain(steps)
+        else:
+            columns = (BarColumn(20), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
+            with Progress(*columns, TimeRemainingColumn(), console=self._console) as bar:
+                task = bar.add_task("compiling the analysis", total=steps)
+                yield lambda step: bar.update(task, completed=step.number + 1, description=self._line(step))
+
+    def _plain(self, steps: int) -> Callable[[Step], None]:
+        self._console.print("compiling the analysis")
+        every, started = max(1, steps // PLAIN_LINES), time.perf_counter()
+
+        def show(step: Step) -> None:
+            if step.number % every == 0 or step.number == steps - 1:
+                elapsed = time.perf_counter() - started
+                self._console.print(f"step {step.number:4d}  {self._line(step)}  {elapsed:.0f} s", soft_wrap=True)
+
+        return show
+
+    def _line(self, step: Step) -> str:
+        now = " ".join(f"{name} {value:.4g}" for name, value in step.thresholds.items())
+        return f"{self._symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})  {now}"
+
+    def table(self, problem: "Problem", outcome: "Outcome", output: Path) -> None:
+        """The result: cuts and figure of merit before and after."""
+        simulated = all(sample.dataset.source.simulated for sample in problem.samples)
+        table = Table(title=self._config.title or self._config.name, title_justify="left")
+        for column in ("", "default cuts", "optimised cuts", ""):
+            table.add_column(column)
+        for name, cut in self._config.cuts.items():
+            if cut.trainable:
+                bound = problem_bound(outcome, self._config, name)
+                table.add_row(f"{name} {cut.unit}", f"{outcome.before[name]:g}", f"{outcome.after[name]:.4g}", bound)
+        table.add_section()
+        for part, compared in outcome.compared.items():
+            row = (
+                _estimate(compared.before),
+                _estimate(compared.after),
+                f"change {_estimate(compared.change, sign=True)}",
+            )
+            table.add_row(f"{self._symbol}, {part} events", *row)
+        checks = [outcome.pyhf[name] for name in ("before", "after")]
+        numbers = [one.failure if one.significance is None else f"{one.significance:.4f}" for one in checks]
+        table.add_row("Z by pyhf, validation events", *numbers, "from workspace.json")
+        self._console.print(table)
+        if simulated:
+            self._console.print("All events are simulated.")
+        self._console.print(verdict(outcome.compared["validation"], self._symbol))
+        self._console.print(f"run folder: {output}", soft_wrap=True)
+
+
+def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:
+    """A remark where a threshold ended at its bound."""
+    from pipeline.run import at_bound
+
+    bound = at_bound(config, name, outcome.after[name])
+    return f"at its {bound} bound" if bound else ""
+
+
+def verdict(validation: "Comparison", symbol: str) -> str:
+    """The last word, in plain language: is the change on validation events significant?"""
+    change = validation.change
+    better = change.value > 0 if symbol == "Z" else change.value < 0
+    if not better:
+        return f"The optimised cuts are not better on validation events ({_estimate(change, sign=True)})."
+    strength = "significant" if abs(change.pull) >= 2 else "not significant"
+    return (
+        f"On events the optimiser has not seen, {symbol} changes by {_estimate(change, sign=True)}: "
+        f"{abs(change.pull):.1f} bootstrap errors, {strength}."
+    )
+
+
+def _estimate(estimate: "Estimate", *, sign: bool = False) -> str:
+    return f"{estimate.value:{'+' if sign else ''}.4g} ± {estimate.error:.2g}"

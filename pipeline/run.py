@@ -1,0 +1,261 @@
+"""One run, from a config to a run folder: what the command line does, as a function.
+
+The steps of the story, in order: read and reconstruct events, compile, tune, compare before and after, let pyhf recompute, write.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import pipeline
+from pipeline import analysis as exact
+from pipeline.analysis import Data, Merit
+from pipeline.comparison import Comparison, compare
+from pipeline.config import Config
+from pipeline.descent import Range, Schedule, Step, descend
+from pipeline.histfactory.to_pyhf import to_pyhf
+from pipeline.manifest import InputError, load_manifest
+from pipeline.problem import Problem, build, wanted_datasets
+from pipeline.report.crosscheck import PyhfResult, pyhf_discovery_significance
+from pipeline.report.folder import new_folder, write_config, write_history, write_json
+from pipeline.report.terminal import Terminal
+from pipeline.selection import Thresholds
+
+__all__ = ["Outcome", "describe_inputs", "run", "tune"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run found. Thresholds are of all cuts; `compared` is keyed by the part of the events."""
+
+    before: dict[str, float]
+    after: dict[str, float]
+    history: tuple[Step, ...]
+    compared: dict[str, Comparison]
+    workspaces: dict[str, dict[str, Any]]
+    pyhf: dict[str, PyhfResult]
+    ours: dict[str, Merit]
+    seconds: dict[str, float]
+
+
+def run(config: Config, output: Path, *, overwrite: bool = False, quiet: bool = False) -> int:
+    """Tune, compare, and write the run folder; returns the exit code of the command line."""
+    terminal = Terminal(config, quiet=quiet)
+    with new_folder(output, overwrite=overwrite) as folder:
+        started = time.perf_counter()
+        problem = build(config, terminal.say)
+        outcome = tune(problem, terminal, reading=time.perf_counter() - started)
+        write_json(folder / "result.json", result(problem, outcome))
+        write_json(folder / "workspace.json", outcome.workspaces["after"])
+        write_json(folder / "workspace_before.json", outcome.workspaces["before"])
+        write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
+        write_config(folder / "config.yaml", config.model_dump(mode="json"))
+    terminal.table(problem, outcome, output)
+    return 0
+
+
+def describe_inputs(config: Config) -> None:
+    """Print what a run would read; raises where something is missing."""
+    manifest = load_manifest(config.data.manifest)
+    for process, variation in wanted_datasets(config):
+        dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+        Terminal(config, quiet=False).say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
+
+
+def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
+    """The optimisation and its verdict."""
+    config, analysis = problem.config, problem.analysis
+    fixed = {name: cut.threshold for name, cut in config.cuts.items()}
+    step = jax.jit(jax.value_and_grad(_loss_of_trainable, has_aux=True), static_argnums=2)
+
+    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
+        return step(thresholds, _arrays(fixed), analysis, bandwidths, problem.training)
+
+    clock = [time.perf_counter()]
+    history = []
+    with terminal.progress(config.optimiser.steps) as show:
+        for taken in descend(evaluate, ranges(config), _start(config), schedule(config)):
+            clock.append(time.perf_counter())
+            history.append(taken)
+            show(taken)
+    if not np.isfinite(history[-1].best_loss):
+        raise InputError(
+            "no step of the optimisation had a converged fit; check the cuts and the samples of the config"
+        )
+
+    before, after = fixed, fixed | history[-1].best
+    merit = jax.jit(_merit, static_argnums=1)
+
+    def evaluate_merit(thresholds: Thresholds, data: Data) -> Merit:
+        return merit(thresholds, analysis, data)
+
+    terminal.say("validation and bootstrap errors")
+    parts = {"training": problem.training, "validation": problem.validation}
+    validation = config.validation
+    compared = compare(evaluate_merit, _arrays(before), _arrays(after), parts, validation.bootstrap, config.seed)
+    clock.append(time.perf_counter())
+    terminal.say("cross-check by pyhf")
+    workspaces = {name: workspace(problem, cuts) for name, cuts in (("before", before), ("after", after))}
+    checks = {name: pyhf_discovery_significance(made) for name, made in workspaces.items()}
+    ours = {
+        name: evaluate_merit(_arrays(cuts), problem.validation) for name, cuts in (("before", before), ("after", after))
+    }
+    return Outcome(
+        before=before,
+        after=after,
+        history=tuple(history),
+        compared=compared,
+        workspaces=workspaces,
+        pyhf=checks,
+        ours=ours,
+        seconds={
+            "reading": reading,
+            "first step, with compilation": clock[1] - clock[0],
+            "other steps": clock[-2] - clock[1],
+            "comparison": clock[-1] - clock[-2],
+        },
+    )
+
+
+def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
+    """The pyhf workspace of the validation events at some thresholds, with Asimov data."""
+    made = exact.templates(problem.analysis, _arrays(thresholds), {}, problem.validation)
+    numbers = exact.model_numbers(problem.analysis, made)
+    return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name)
+
+
+def ranges(config: Config) -> dict[str, Range]:
+    """How the trainable cuts may move."""
+    return {
+        name: Range(*cut.bounds, cut.step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
+        for name, cut in config.cuts.items()
+        if cut.trainable and cut.bounds is not None and cut.step is not None and cut.bandwidth is not None
+    }
+
+
+def schedule(config: Config) -> Schedule:
+    """The optimiser of a config."""
+    optimiser = config.optimiser
+    return Schedule(optimiser.name, optimiser.arguments, optimiser.learning_rate, optimiser.decay_to, optimiser.steps)
+
+
+def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
+    """The content of result.json. Everything but `seconds` and `environment` repeats bit by bit."""
+    config = problem.config
+    return {
+        "name": config.name,
+        "simulated": all(sample.dataset.source.simulated for sample in problem.samples),
+        "objective": config.objective.name,
+        "thresholds": {
+            name: {
+                "before": outcome.before[name],
+                "after": outcome.after[name],
+                "unit": cut.unit,
+                "trainable": cut.trainable,
+                "at_bound": at_bound(config, name, outcome.after[name]),
+            }
+            for name, cut in config.cuts.items()
+        },
+        "compared": {
+            part: {
+                "before": asdict(one.before),
+                "after": asdict(one.after),
+                "change": asdict(one.change) | {"pull": one.change.pull},
+                "converged": one.converged,
+            }
+            for part, one in outcome.compared.items()
+        },
+        "pyhf": {
+            name: {"discovery_significance": check.significance, "twice_nll_without_signal": check.twice_nll}
+            for name, check in outcome.pyhf.items()
+        },
+        "fit": {
+            name: {
+                "value": float(merit.value),
+                "converged": bool(merit.converged),
+                "gradient_norm": float(merit.gradient_norm),
+                "iterations": int(merit.iterations),
+            }
+            for name, merit in outcome.ours.items()
+        },
+        "steps": len(outcome.history),
+        "seed": config.seed,
+        "config_sha256": hashlib.sha256(
+            json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()
+        ).hexdigest(),
+        "data": {sample.dataset.key: _provenance(sample) for sample in problem.samples},
+        "seconds": outcome.seconds,
+        "environment": environment(),
+    }
+
+
+def at_bound(config: Config, name: str, value: float) -> str | None:
+    """Which bound a threshold ended at, if any."""
+    bounds = config.cuts[name].bounds
+    if bounds is None or not config.cuts[name].trainable:
+        return None
+    tolerance = 1e-6 * (bounds[1] - bounds[0])
+    return next((s for s, b in zip(("lower", "upper"), bounds, strict=True) if abs(value - b) <= tolerance), None)
+
+
+def environment() -> dict[str, str]:
+    """Versions of what computed the numbers."""
+    packages = ("jax", "jaxlib", "optax", "equinox", "numpy", "awkward", "uproot", "pyhf")
+    versions = {package: metadata.version(package) for package in packages}
+    device = jax.devices()[0]
+    return {
+        "pipeline": pipeline.__version__,
+        "python": platform.python_version(),
+        **versions,
+        "device": device.device_kind,
+    }
+
+
+def _provenance(sample: Any) -> dict[str, Any]:
+    files = sample.dataset.files
+    return {
+        "events": sample.dataset.events,
+        "entries_read": sample.entries_read,
+        "entries_kept": len(sample.events),
+        "sha256": [file.sha256 for file in files if file.sha256],
+    }
+
+
+def _history_row(step: Step) -> dict[str, float]:
+    return {
+        "step": step.number,
+        "value": float(step.merit.value),
+        "best_loss": step.best_loss,
+        "converged": bool(step.merit.converged),
+        **{name: value for name, value in step.thresholds.items()},
+        **{f"gradient_{name}": value for name, value in step.gradient.items()},
+        **{f"bandwidth_{name}": value for name, value in step.bandwidths.items()},
+    }
+
+
+def _loss_of_trainable(
+    thresholds: Thresholds, others: Thresholds, analysis: exact.Analysis, bandwidths: Thresholds, data: Data
+) -> Any:
+    return exact.loss(others | thresholds, analysis, bandwidths, data)
+
+
+def _merit(thresholds: Thresholds, analysis: exact.Analysis, data: Data) -> Merit:
+    return exact.loss(thresholds, analysis, {}, data)[1]
+
+
+def _start(config: Config) -> dict[str, float]:
+    return {name: cut.threshold for name, cut in config.cuts.items() if cut.trainable}
+
+
+def _arrays(values: Mapping[str, float]) -> Thresholds:
+    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
