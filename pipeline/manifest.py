@@ -9,6 +9,7 @@ A data set is named `<set>/<process>__<variation>`, as in `agc/ttbar__nominal`.
 """
 
 import difflib
+import fnmatch
 import posixpath
 import re
 from collections.abc import Iterable, Sequence
@@ -269,7 +270,21 @@ class Manifest(_Model):
         ]
         if len(fill_the_role) == 1:
             return fill_the_role[0]
-        raise InputError(f"The manifest has no data set '{key}'; {_nearest(key, self.datasets)}.")
+        raise InputError(f"The manifest has no data set '{key}'; {_nearest(key, self.datasets)}")
+
+    def matching(self, pattern: str) -> tuple[Dataset, ...]:
+        """The data sets whose key fits a shell pattern, such as `agc/ttbar__*`.
+
+        Args:
+            pattern: A key, or a pattern.
+
+        Raises:
+            InputError: No key fits; the message names the nearest.
+        """
+        keys = fnmatch.filter(self.datasets, pattern)
+        if not keys:
+            raise InputError(f"The manifest has no data set '{pattern}'; {_nearest(pattern, self.datasets)}")
+        return tuple(self.datasets[key] for key in keys)
 
 
 def dataset_key(set_name: str, process: str, variation: str = "nominal") -> str:
@@ -328,4 +343,4 @@ def _sentence(path: Path, error: ValidationError) -> str:
 def _nearest(key: str, known: Iterable[str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}"
+    return f"did you mean {' or '.join(near)}?" if near else f"it has {', '.join(known)}."

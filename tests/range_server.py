@@ -17,6 +17,7 @@ class Site:
         drops: How many answers by path break off in the middle.
         statuses: Error statuses by path, sent one after the other before the first good answer.
         ranges: Whether range requests are understood.
+        tags: ETags by path; a range is only given of the version that If-Range names.
         announced: Sizes by path that are announced instead of the true ones.
         requests: Method, path and Range header of each request so far.
         url: Address of the root.
@@ -26,6 +27,7 @@ class Site:
     drops: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, list[int]] = field(default_factory=dict)
     ranges: bool = True
+    tags: dict[str, str] = field(default_factory=dict)
     announced: dict[str, int] = field(default_factory=dict)
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
@@ -71,7 +73,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path not in site.files:
             return self._refuse(404)
         content = site.files[self.path]
-        span = re.fullmatch(r"bytes=(\d*)-(\d*)", asked or "") if site.ranges else None
+        changed = self.headers.get("If-Range", site.tags.get(self.path)) != site.tags.get(self.path)
+        span = re.fullmatch(r"bytes=(\d*)-(\d*)", asked or "") if site.ranges and not changed else None
         if span is None:
             start, stop = 0, len(content)
         elif span[1]:
@@ -79,10 +82,12 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             start, stop = max(len(content) - int(span[2]), 0), len(content)
         if start >= len(content) > 0:
-            return self._refuse(416)
+            return self._refuse(416, {"Content-Range": f"bytes */{len(content)}"})
         self.send_response(206 if span else 200)
         if span:
             self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
+        if self.path in site.tags:
+            self.send_header("ETag", site.tags[self.path])
         if site.ranges:
             self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(site.announced.get(self.path, stop - start)))
@@ -101,7 +106,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
             self.close_connection = self.path in self.site.announced
 
-    def _refuse(self, status: int) -> None:
+    def _refuse(self, status: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", "0")
         self.end_headers()

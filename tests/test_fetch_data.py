@@ -1,0 +1,156 @@
+"""The script that fetches data sets, against a real server and a small manifest."""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from pipeline.manifest import load_manifest
+
+from range_server import Site, serving
+
+CONTENT = {f"folder/{name}.root": name.encode() * 50_000 for name in "abc"}
+
+
+@pytest.fixture(scope="module")
+def fetch_data():
+    path = Path(__file__).parent.parent / "scripts" / "fetch_data.py"
+    spec = importlib.util.spec_from_file_location("fetch_data", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["fetch_data"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["fetch_data"]
+
+
+@pytest.fixture
+def site():
+    with serving(Site({f"/store/{path}": content for path, content in CONTENT.items()})) as running:
+        yield running
+
+
+@pytest.fixture
+def manifest(site, tmp_path) -> Path:
+    """Two data sets on the server, one beside the manifest."""
+
+    def dataset(variation: str, source: str, *names: str) -> dict:
+        listed = [{"path": f"folder/{name}.root", "events": 10} for name in names]
+        return {"source": source, "process": "p", "variation": variation, "cross_section_pb": 1.0, "files": listed}
+
+    def source(prefixes: dict[str, str]) -> dict:
+        return {"description": "d", "licence": "l", "citation": "c", "simulated": True, "prefixes": prefixes}
+
+    content = {
+        "sources": {
+            "remote": source({"main": f"{site.url}/store/", "mirror": f"{site.url}/mirror/"}),
+            "here": source({"local": "data"}),
+        },
+        "datasets": {
+            "far/p__nominal": dataset("nominal", "remote", "a", "b"),
+            "far/p__other": dataset("other", "remote", "c"),
+            "near/p__nominal": dataset("nominal", "here", "a"),
+        },
+    }
+    checksum = hashlib.sha256(CONTENT["folder/a.root"]).hexdigest()
+    content["datasets"]["far/p__nominal"]["files"][0] |= {"sha256": checksum, "size": 50_000}
+    path = tmp_path / "data_manifest.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def fetch(fetch_data, manifest, tmp_path):
+    def run(*arguments: str) -> int:
+        return fetch_data.main([*arguments, "--manifest", str(manifest), "--output", str(tmp_path / "out")])
+
+    return run
+
+
+def there(tmp_path: Path) -> dict[str, bytes]:
+    files = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    return {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in files}
+
+
+def test_all_files_come_and_a_second_run_asks_for_none(fetch, site, tmp_path, capsys):
+    assert fetch("--datasets", "far/*") == 0
+    assert there(tmp_path) == CONTENT
+    assert "3 of 3 files are in" in capsys.readouterr().out
+    asked = len(site.requests)
+    assert fetch("--datasets", "far/*") == 0
+    assert len(site.requests) == asked
+
+
+def test_the_manifest_finds_what_was_fetched(fetch, manifest, tmp_path):
+    fetch("--datasets", "far/p__nominal")
+    for location in load_manifest(manifest).dataset("far", "p").locations(str(tmp_path / "out")):
+        assert Path(location).is_file()
+
+
+def test_a_limit_on_files(fetch, tmp_path):
+    assert fetch("--datasets", "far/p__nominal", "far/p__other", "--max-files", "1") == 0
+    assert set(there(tmp_path)) == {"folder/a.root", "folder/c.root"}
+
+
+def test_what_fails_is_said_and_the_rest_still_comes(fetch, site, tmp_path, capsys):
+    del site.files["/store/folder/b.root"]
+    assert fetch("--datasets", "far/*") == 1
+    captured = capsys.readouterr()
+    assert set(there(tmp_path)) == {"folder/a.root", "folder/c.root"}
+    assert captured.err.strip().endswith(
+        "/b.root: no such file on the server; check the manifest, or use another prefix."
+    )
+    assert "2 of 3 files" in captured.out
+
+
+def test_a_wrong_checksum_leaves_no_file(fetch, site, tmp_path, capsys):
+    site.files["/store/folder/a.root"] = b"x" * 50_000
+    assert fetch("--datasets", "far/p__nominal", "--max-files", "1") == 1
+    assert "the checksum is not that of the manifest" in capsys.readouterr().err
+    assert "folder/a.root" not in there(tmp_path)
+
+
+def test_another_prefix(fetch, site, tmp_path):
+    site.files = {path.replace("store", "mirror"): content for path, content in site.files.items()}
+    assert fetch("--datasets", "far/p__other", "--prefix", "mirror") == 0
+    assert there(tmp_path) == {"folder/c.root": CONTENT["folder/c.root"]}
+
+
+def test_listing_fetches_nothing(fetch, site, capsys):
+    assert fetch("--datasets", "far/p__other", "--list") == 0
+    assert capsys.readouterr().out == f"{site.url}/store/folder/c.root  10 events\n"
+    assert site.requests == []
+
+
+def test_local_data_sets_need_nothing(fetch, capsys):
+    assert fetch("--datasets", "near/*") == 0
+    assert "Nothing to fetch" in capsys.readouterr().out
+
+
+def test_an_unknown_name_is_a_sentence(fetch, capsys):
+    assert fetch("--datasets", "far/p__nominl") == 1
+    assert "no data set 'far/p__nominl'; did you mean far/p__nominal" in capsys.readouterr().err
+
+
+def test_quiet_says_nothing(fetch, capsys):
+    assert fetch("--datasets", "far/*", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_help_teaches(fetch_data, capsys):
+    with pytest.raises(SystemExit):
+        fetch_data.main(["--help"])
+    text = capsys.readouterr().out
+    assert "python scripts/fetch_data.py --datasets agc/ttbar__nominal --max-files 1" in text
+
+
+def test_a_config_says_what_it_needs(fetch_data, tmp_path, capsys):
+    """The full AGC on the AGC's own files, three of each data set."""
+    agc = Path(__file__).parent.parent / "configs" / "agc.yaml"
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"extends": str(agc), "data": {"set": "agc", "max_files": 3}}))
+    assert fetch_data.main(["--config", str(config), "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 27
+    assert all(line.startswith("https://xrootd-local.unl.edu:1094//store/user/AGC/nanoAOD/") for line in lines)
