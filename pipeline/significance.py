@@ -316,7 +316,7 @@ def _find_limit(
 
 
 def _limit_target(method: Literal["CLs", "CLs+b"], confidence_level: float, band: float) -> float:
-    """The root of q at which a signal strength is excluded (arXiv:1007.1727, section 4.3; for CLs with CLb = Phi(N))."""
+    """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
     excluded = 1.0 - confidence_level
     tail = excluded * ndtr(band) if method == "CLs" else excluded
     return float(band + ndtri(1.0 - tail))
@@ -345,7 +345,7 @@ def _fisher_information(
     On its own Asimov data the second derivatives of the rates drop out of the Hessian, so first ones suffice.
     """
     rate = expected_rates(structure, numbers, parameters)
-    slopes = jax.jacfwd(expected_rates, argnums=2)(structure, numbers, parameters)
+    slopes: Float64[Array, "bins parameters"] = jax.jacfwd(expected_rates, argnums=2)(structure, numbers, parameters)
     weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
     return slopes.T @ (weight[:, None] * slopes) + jnp.diag(_constraint_information(structure, numbers, parameters))
 

@@ -1,9 +1,10 @@
 """The auxiliary measurements: how wide each constraint is, which parameters are free, what was observed.
 
 Two widths follow from the yields, and so they carry derivatives. A staterror's parameter multiplies the sum of its
-samples, and its Gaussian width is `sqrt(sum of sigma**2) / sum of nominal`. A shapesys counts `tau = (nominal / sigma)**2`
-auxiliary events and its constraint is the Poisson probability of `tau` given `gamma * tau`. Where a bin has no yield or
-no uncertainty there is nothing to measure: the parameter is held at its start and its width is read as 1, as in pyhf.
+samples, and its Gaussian width is `sqrt(sum of sigma**2) / sum of nominal`. A shapesys counts
+`tau = (nominal / sigma)**2` auxiliary events, and its constraint is the Poisson probability of `tau` given
+`gamma * tau`. Where a bin has no yield or no uncertainty there is nothing to measure: the parameter is held at its
+start and its width is read as 1, as in pyhf.
 """
 
 import jax.numpy as jnp

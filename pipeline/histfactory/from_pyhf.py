@@ -14,9 +14,11 @@ from jaxtyping import Array, Float64
 from pipeline.histfactory.model import (
     Channel,
     Modifier,
+    ModifierKind,
     Numbers,
     ParameterSet,
     Structure,
+    WidthSource,
     first_parameter,
     modifiers_of,
     target_table,
@@ -112,7 +114,7 @@ def _samples(spec: Mapping[str, Any]) -> dict[tuple[str, str], _Sample]:
 def _structure(model: "pyhf.Model", samples: Mapping[tuple[str, str], _Sample]) -> Structure:
     config = model.config
     stated = {parameter["name"]: parameter for parameter in model.spec.get("parameters", [])}
-    kinds = {name: kind for name, kind in config.modifiers}
+    kinds = dict(config.modifiers)
     settings = config.modifier_settings
     return Structure(
         channels=tuple(Channel(name=name, bins=int(config.channel_nbins[name])) for name in config.channels),
@@ -138,8 +140,8 @@ def _targets(
     return tuple(key for key in every if key in samples and (kind, name) in samples[key][1])
 
 
-def _parameter_set(pyhf_set: Any, kind: str, stated: Mapping[str, Any]) -> ParameterSet:
-    derived = kind in ("staterror", "shapesys")
+def _parameter_set(pyhf_set: Any, kind: ModifierKind, stated: Mapping[str, Any]) -> ParameterSet:
+    derived: WidthSource = kind if kind == "staterror" or kind == "shapesys" else "stated"
     poisson = pyhf_set.constrained and pyhf_set.pdf_type == "poisson"
     width_is_stated = ("factors" if poisson else "sigmas") in stated
     return ParameterSet(
@@ -148,9 +150,11 @@ def _parameter_set(pyhf_set: Any, kind: str, stated: Mapping[str, Any]) -> Param
         constraint=pyhf_set.pdf_type if pyhf_set.constrained else "none",
         initial=_floats(pyhf_set.suggested_init),
         bounds=tuple((float(low), float(high)) for low, high in pyhf_set.suggested_bounds),
-        fixed=None if derived and "fixed" not in stated else tuple(bool(f) for f in pyhf_set.suggested_fixed),
+        fixed=None
+        if derived != "stated" and "fixed" not in stated
+        else tuple(bool(held) for held in pyhf_set.suggested_fixed),
         auxdata=_auxdata(pyhf_set, follows=poisson and "auxdata" not in stated),
-        width=kind if derived and not width_is_stated else "stated",
+        width="stated" if width_is_stated else derived,
     )
 
 
@@ -165,7 +169,7 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 
 def _numbers(structure: Structure, model: "pyhf.Model", samples: Mapping[tuple[str, str], _Sample]) -> Numbers:
-    def bins(kind: str, part: str | None = None) -> Float64[Array, "modifiers samples bins"]:
+    def bins(kind: ModifierKind, part: str | None = None) -> Float64[Array, "modifiers samples bins"]:
         return _stack(
             structure,
             [
@@ -195,7 +199,8 @@ def _reader(kind: str, name: str, part: str | None) -> Callable[[_Sample], Seque
         modifier = sample[1].get((kind, name))
         if modifier is None:
             return None
-        return modifier["data"] if part is None else modifier["data"][part]
+        values: Sequence[float] = modifier["data"] if part is None else modifier["data"][part]
+        return values
 
     return read
 

@@ -1,7 +1,7 @@
 """Interpolation between nominal and varied yields: HistFactory's codes 0, 1, 2, 4 and 4p.
 
-A histosys shift is `up(alpha) * (high - nominal) + down(alpha) * (nominal - low)`: in every code the yields enter
-linearly and only the two weights depend on alpha. So a model's histosys shifts are one matrix product.
+In every code the shift of a template is `odd(alpha) * (high - low) / 2 + even(alpha) * ((high + low) / 2 - nominal)`:
+only two functions of alpha differ from code to code, and the shifts of a model are one matrix product.
 A normsys factor is a power of the high or low factor and, in code 4, a polynomial of degree six between -1 and +1.
 
 The formulas are those of pyhf 0.7 (`pyhf.interpolators`), which follow CERN-OPEN-2012-016, section 4.1; pyhf names
@@ -12,6 +12,7 @@ from dataclasses import KW_ONLY
 from typing import Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
@@ -20,8 +21,8 @@ __all__ = ["NormsysCurve", "histosys_weights", "normsys_curve", "normsys_factor"
 
 SMALLEST_FACTOR = 1e-10  # a normsys factor must be positive to have a power; smaller ones are read as this
 
-# Boundary conditions of code 4 at alpha = +-1 (value, slope, curvature) → coefficients of alpha, alpha**2, ... alpha**6.
-# pyhf/interpolators/code4.py, with alpha0 = 1.
+# Code 4: value - 1, slope and curvature at alpha = +1 and -1 → coefficients of alpha, alpha**2, ... alpha**6
+# (pyhf/interpolators/code4.py, with alpha0 = 1).
 _CODE4_COEFFICIENTS = np.array(
     [
         [15 / 16, -15 / 16, -7 / 16, -7 / 16, 1 / 16, -1 / 16],
@@ -33,11 +34,14 @@ _CODE4_COEFFICIENTS = np.array(
     ]
 )
 
+# The derivative of (1, alpha, ... alpha**6) is this matrix times the same powers.
+_POWER_RULE = np.diag(np.arange(1.0, 7.0), k=-1)
+
 
 def histosys_weights(
     code: Literal["code0", "code2", "code4p"], alpha: Float64[Array, " histosys"]
 ) -> tuple[Float64[Array, " histosys"], Float64[Array, " histosys"]]:
-    """The weights of `high - nominal` and of `nominal - low` in the shift of a template.
+    """The weights of a template's odd part `(high - low) / 2` and even part `(high + low) / 2 - nominal`.
 
     Args:
         code: piecewise linear ('code0'), quadratic ('code2'), or polynomial of degree six ('code4p') between -1 and
@@ -46,48 +50,31 @@ def histosys_weights(
     """
     match code:
         case "code0":
-            return jnp.where(alpha > 0, alpha, 0.0), jnp.where(alpha > 0, 0.0, alpha)
+            return alpha, jnp.abs(alpha)
         case "code2":
-            return _code2_weights(alpha)
+            # pyhf's code 2 jumps at +1 and -1: the outer slopes multiply `alpha - 1` and `alpha`, without the offset
+            # that would meet the parabola. A workspace that asks for code 2 means pyhf's, so the jumps are kept.
+            above, below = alpha > 1, alpha < -1
+            even = jnp.where(above, 2.0 * (alpha - 1.0), jnp.where(below, -2.0 * alpha, alpha**2))
+            return jnp.where(above, alpha - 1.0, alpha), even
         case "code4p":
-            return _code4p_weights(alpha)
-
-
-def _code2_weights(
-    alpha: Float64[Array, " histosys"],
-) -> tuple[Float64[Array, " histosys"], Float64[Array, " histosys"]]:
-    """Pyhf's code 2, which jumps at alpha = +1 and -1.
-
-    The jumps are pyhf's (code2.py multiplies the outer slopes by `alpha - 1` and by `alpha`, and drops the offset that
-    would make them meet the parabola). They are kept, because a workspace that asks for code 2 means pyhf's.
-    """
-    up = jnp.where(alpha > 1, 1.5 * (alpha - 1), jnp.where(alpha < -1, -0.5 * alpha, 0.5 * (alpha**2 + alpha)))
-    down = jnp.where(alpha > 1, -0.5 * (alpha - 1), jnp.where(alpha < -1, 1.5 * alpha, 0.5 * (alpha - alpha**2)))
-    return up, down
-
-
-def _code4p_weights(
-    alpha: Float64[Array, " histosys"],
-) -> tuple[Float64[Array, " histosys"], Float64[Array, " histosys"]]:
-    square = alpha**2
-    even = square * (15.0 + square * (3.0 * square - 10.0)) / 16.0
-    up = jnp.where(alpha > 1, alpha, jnp.where(alpha < -1, 0.0, 0.5 * alpha + even))
-    down = jnp.where(alpha > 1, 0.0, jnp.where(alpha < -1, alpha, 0.5 * alpha - even))
-    return up, down
+            square = alpha**2
+            inner = square * (15.0 + square * (3.0 * square - 10.0)) / 8.0
+            return alpha, jnp.where(square < 1, inner, jnp.abs(alpha))
 
 
 class NormsysCurve(eqx.Module):
     """What a normsys factor needs besides alpha; computed once for a fit.
 
     Attributes:
-        log_hi: logarithm of the factor at +1 sigma.
-        log_lo: logarithm of the factor at -1 sigma.
-        coefficients: of alpha, alpha**2, ... in the polynomial between -1 and +1; none in code 1.
+        odd: half the logarithm of high over low: outside, the exponent is `alpha * odd + |alpha| * even`.
+        even: half the logarithm of high times low.
+        coefficients: of 1, alpha, ... alpha**6 in the polynomial between -1 and +1; none in code 1.
     """
 
     _: KW_ONLY
-    log_hi: Float64[Array, "normsys samples channels"]
-    log_lo: Float64[Array, "normsys samples channels"]
+    odd: Float64[Array, "normsys samples channels"]
+    even: Float64[Array, "normsys samples channels"]
     coefficients: Float64[Array, "powers normsys samples channels"]
 
 
@@ -107,21 +94,38 @@ def normsys_curve(
     lo, hi = jnp.maximum(lo, SMALLEST_FACTOR), jnp.maximum(hi, SMALLEST_FACTOR)
     log_lo, log_hi = jnp.log(lo), jnp.log(hi)
     if code == "code1":
-        return NormsysCurve(log_hi=log_hi, log_lo=log_lo, coefficients=jnp.zeros((0, *lo.shape), jnp.float64))
-    boundary = jnp.stack([hi - 1.0, lo - 1.0, log_hi * hi, -log_lo * lo, log_hi**2 * hi, log_lo**2 * lo])
-    coefficients = jnp.tensordot(jnp.asarray(_CODE4_COEFFICIENTS), boundary, axes=1)
-    return NormsysCurve(log_hi=log_hi, log_lo=log_lo, coefficients=coefficients)
+        coefficients = jnp.zeros((0, *lo.shape), jnp.float64)
+    else:
+        boundary = jnp.stack([hi - 1.0, lo - 1.0, log_hi * hi, -log_lo * lo, log_hi**2 * hi, log_lo**2 * lo])
+        inner = jnp.tensordot(jnp.asarray(_CODE4_COEFFICIENTS), boundary, axes=1)
+        coefficients = jnp.concatenate([jnp.ones((1, *lo.shape), jnp.float64), inner])
+    return NormsysCurve(odd=0.5 * (log_hi - log_lo), even=0.5 * (log_hi + log_lo), coefficients=coefficients)
 
 
 def normsys_factor(
     curve: NormsysCurve, alpha: Float64[Array, " normsys"]
 ) -> Float64[Array, "normsys samples channels"]:
     """The factor of every normsys on every sample and channel, at `alpha` standard deviations."""
-    alpha = alpha[:, None, None]
-    power = jnp.exp(jnp.where(alpha > 0, alpha * curve.log_hi, -alpha * curve.log_lo))
+    column = alpha[:, None, None]
+    outer = jnp.exp(column * curve.odd + jnp.abs(column) * curve.even)
     if not len(curve.coefficients):
-        return power
-    polynomial = jnp.zeros_like(power)
-    for coefficient in curve.coefficients[::-1]:
-        polynomial = (polynomial + coefficient) * alpha
-    return jnp.where(jnp.abs(alpha) < 1, 1.0 + polynomial, power)
+        return outer
+    inner = jnp.sum(curve.coefficients * _powers(alpha)[:, :, None, None], axis=0)
+    return jnp.where(jnp.abs(column) < 1, inner, outer)
+
+
+@jax.custom_jvp
+def _powers(alpha: Float64[Array, " normsys"]) -> Float64[Array, "powers normsys"]:
+    """1, alpha, ... alpha**6. Its derivatives are itself times a constant matrix, which keeps Hessians short."""
+    rows = [jnp.ones_like(alpha)]
+    for _ in range(6):
+        rows.append(rows[-1] * alpha)
+    return jnp.stack(rows)
+
+
+@_powers.defjvp
+def _powers_jvp(
+    primals: tuple[Float64[Array, " normsys"]], tangents: tuple[Float64[Array, " normsys"]]
+) -> tuple[Float64[Array, "powers normsys"], Float64[Array, "powers normsys"]]:
+    powers = _powers(*primals)
+    return powers, (jnp.asarray(_POWER_RULE) @ powers) * tangents[0][None]

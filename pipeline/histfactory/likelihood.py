@@ -1,14 +1,14 @@
 """The HistFactory likelihood, equal to pyhf's, as a JAX function of parameters *and* numbers.
 
-    L = product over bins of Poisson(n | rate) * product over Gaussian(a | theta, width) * product over Poisson(a | gamma tau)
+    L = prod Poisson(count | rate) * prod Gaussian(datum | parameter, width) * prod Poisson(datum | tau * parameter)
 
 `logpdf` and `expected_data` are pyhf's. Fits use `deviance`: minus twice the logarithm of L over the best L that any
 model could have on the same data. It is zero at perfect agreement, so it keeps all its digits where a fit needs them.
 
-Poisson terms need the logarithm of a rate. pyhf returns -inf or NaN when events are seen in a bin whose rate is zero or
-negative; a cut that moves and a variation that overshoots do that. Here the logarithm goes on, below `SMALLEST_RATE`, as
-the parabola that touches it: value, slope and curvature stay finite and point back to positive rates, and every rate
-above is untouched.
+Poisson terms need the logarithm of a rate. pyhf returns -inf or NaN when events are seen in a bin whose rate is zero
+or negative; a cut that moves and a variation that overshoots do that. Here the logarithm goes on, below
+`SMALLEST_RATE`, as the parabola that touches it: value, slope and curvature stay finite and point back to positive
+rates, and every rate above is untouched.
 """
 
 from dataclasses import KW_ONLY
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaln
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Bool, Float64
 
 from pipeline.histfactory.constraints import (
     constrained_positions,
@@ -30,9 +30,9 @@ from pipeline.histfactory.modifiers import Effects, effects, rates
 
 __all__ = ["Terms", "asimov_data", "deviance", "expected_data", "expected_rates", "logpdf", "saturated_logpdf", "terms"]
 
-# q0 is a small difference of large numbers, and a Newton fit must see the minimum to the last digits: with 32-bit floats
-# a likelihood of 100,000 events is known to a hundredth of an event at best. Switched on here and nowhere else.
-jax.config.update("jax_enable_x64", True)
+# q0 is a small difference of large numbers, and a Newton fit must see the minimum to the last digits: 32-bit floats
+# know a likelihood of 100,000 events to a hundredth of an event at best. Switched on here and nowhere else.
+jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
 
 SMALLEST_RATE = 1e-10  # expected events
 
@@ -106,22 +106,24 @@ def deviance(
     data: Float64[Array, " data"],
 ) -> Float64[Array, ""]:
     """Minus twice the logarithm of the likelihood ratio to a model that fits every datum."""
-    main, aux = data[: structure.bins], data[structure.bins :]
-    normal, poisson = _aux_positions(structure, "normal"), _aux_positions(structure, "poisson")
-    expected_aux = _expected_auxdata(structure, model, parameters)
-    width = model.width[constrained_positions(structure, "normal")]
-    return (
-        jnp.sum(_poisson_deviance(main, rates(structure, model.effects, parameters)))
-        + jnp.sum(((aux[normal] - expected_aux[normal]) / width) ** 2)
-        + jnp.sum(_poisson_deviance(aux[poisson], expected_aux[poisson]))
-    )
+    count, rate = data[: structure.bins], rates(structure, model.effects, parameters)
+    # Constraints as vectors over all parameters, not over the constrained ones: without gathers the Hessian is short.
+    measured = _spread_auxdata(structure, data)
+    is_normal, is_poisson = _constraint_masks(structure)
+    pull = jnp.where(is_normal, (parameters - measured) / model.width, 0.0)
+    if is_poisson.any():
+        count = jnp.concatenate([count, jnp.where(is_poisson, measured, 1.0)])
+        rate = jnp.concatenate([rate, jnp.where(is_poisson, model.width * parameters, 1.0)])
+    return jnp.sum(_poisson_deviance(count, rate)) + jnp.sum(pull**2)
 
 
 def saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " data"]) -> Float64[Array, ""]:
     """The logarithm of the largest likelihood that these data allow."""
-    width = model.width[constrained_positions(structure, "normal")]
-    counts = jnp.concatenate([data[: structure.bins], data[structure.bins :][_aux_positions(structure, "poisson")]])
+    measured = _spread_auxdata(structure, data)
+    is_normal, is_poisson = _constraint_masks(structure)
+    counts = jnp.concatenate([data[: structure.bins], measured[np.flatnonzero(is_poisson)]])
     best_poisson = counts * _safe_log(counts) - counts - gammaln(counts + 1.0)
+    width = model.width[np.flatnonzero(is_normal)]
     return jnp.sum(best_poisson) - jnp.sum(jnp.log(width * np.sqrt(2 * np.pi)))
 
 
@@ -133,10 +135,20 @@ def _expected_auxdata(
     return parameters[positions] * jnp.where(is_poisson, model.width[positions], 1.0)
 
 
-def _aux_positions(structure: Structure, constraint: str) -> np.ndarray:
-    """The positions of the parameters with one kind of constraint among the auxiliary data."""
-    everything = constrained_positions(structure, "normal", "poisson")
-    return np.flatnonzero(np.isin(everything, constrained_positions(structure, constraint)))
+def _spread_auxdata(structure: Structure, data: Float64[Array, " data"]) -> Float64[Array, " parameters"]:
+    """The auxiliary datum of every parameter; 0 for those without constraint."""
+    positions = constrained_positions(structure, "normal", "poisson")
+    return jnp.zeros(structure.size, jnp.float64).at[positions].set(data[structure.bins :])
+
+
+def _constraint_masks(
+    structure: Structure,
+) -> tuple[Bool[np.ndarray, " parameters"], Bool[np.ndarray, " parameters"]]:
+    everything = np.arange(structure.size)
+    return (
+        np.isin(everything, constrained_positions(structure, "normal")),
+        np.isin(everything, constrained_positions(structure, "poisson")),
+    )
 
 
 def _poisson_deviance(count: Float64[Array, " counts"], rate: Float64[Array, " counts"]) -> Float64[Array, " counts"]:

@@ -10,6 +10,7 @@ bin, not the number of modifiers.
 from dataclasses import KW_ONLY
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float64, Int
@@ -34,26 +35,27 @@ class Effects(eqx.Module):
 
     Attributes:
         nominal: expected events.
-        shift_up: histosys, high minus nominal; 0 where the modifier does not act.
-        shift_down: histosys, nominal minus low.
+        odd: of each histosys, half the difference of high and low; 0 where the modifier does not act.
+        even: of each histosys, the mean of high and low, minus nominal.
         normsys: the normsys curves; a factor of 1 where the modifier does not act.
     """
 
     _: KW_ONLY
     nominal: Float64[Array, "samples bins"]
-    shift_up: Float64[Array, "histosys samples bins"]
-    shift_down: Float64[Array, "histosys samples bins"]
+    odd: Float64[Array, "histosys samples bins"]
+    even: Float64[Array, "histosys samples bins"]
     normsys: NormsysCurve
 
 
 def effects(structure: Structure, numbers: Numbers) -> Effects:
     """Prepare the numbers of a model for many evaluations."""
-    acts = _tables(structure, "histosys")[:, :, channel_of_bins(structure)]
+    shifts = _tables(structure, "histosys")[:, :, channel_of_bins(structure)]
     scales = _tables(structure, "normsys")
+    high, low, nominal = numbers.histosys_hi, numbers.histosys_lo, numbers.nominal
     return Effects(
-        nominal=numbers.nominal,
-        shift_up=jnp.where(acts, numbers.histosys_hi - numbers.nominal[None], 0.0),
-        shift_down=jnp.where(acts, numbers.nominal[None] - numbers.histosys_lo, 0.0),
+        nominal=nominal,
+        odd=jnp.where(shifts, 0.5 * (high - low), 0.0),
+        even=jnp.where(shifts, 0.5 * ((high - nominal[None]) + (low - nominal[None])), 0.0),
         normsys=normsys_curve(
             structure.normsys_code,
             jnp.where(scales, numbers.normsys_lo, 1.0),
@@ -64,12 +66,19 @@ def effects(structure: Structure, numbers: Numbers) -> Effects:
 
 def rates(structure: Structure, effects: Effects, parameters: Float64[Array, " parameters"]) -> Float64[Array, " bins"]:
     """Expected events in every bin."""
-    up, down = histosys_weights(structure.histosys_code, parameters[_scalar_positions(structure, "histosys")])
-    shifted = effects.nominal + jnp.tensordot(up, effects.shift_up, 1) + jnp.tensordot(down, effects.shift_down, 1)
-    normsys = _product(normsys_factor(effects.normsys, parameters[_scalar_positions(structure, "normsys")]))
+    histosys, normsys = _scalar_positions(structure, "histosys"), _scalar_positions(structure, "normsys")
+    direct = _direct_positions(structure)
+    # All parameters in one gather: its derivative is one scatter, and those are slow to compile.
     with_one = jnp.concatenate([parameters, jnp.ones(1, jnp.float64)])
-    direct = _product(with_one[_direct_positions(structure)])
-    return jnp.sum(shifted * normsys[:, channel_of_bins(structure)] * direct, axis=0)
+    picked = with_one[np.concatenate([histosys, normsys, direct.ravel()])]
+    for_histosys, for_normsys, factors = jnp.split(picked, [len(histosys), len(histosys) + len(normsys)])
+
+    odd, even = histosys_weights(structure.histosys_code, for_histosys)
+    shifted = effects.nominal + jnp.tensordot(odd, effects.odd, 1) + jnp.tensordot(even, effects.even, 1)
+    scaled = _product(normsys_factor(effects.normsys, for_normsys)) @ _channel_indicator(structure)
+    for factor in factors.reshape(direct.shape):
+        scaled = scaled * factor
+    return jnp.sum(shifted * scaled, axis=0)
 
 
 def parameter_of_bins(structure: Structure, modifier: Modifier) -> Int[np.ndarray, " bins"]:
@@ -78,7 +87,7 @@ def parameter_of_bins(structure: Structure, modifier: Modifier) -> Int[np.ndarra
     A staterror or shapesys counts its parameters through its channels; a shapefactor starts again in each channel.
     """
     channels = channel_of_bins(structure)
-    touched = target_table(structure, modifier).any(axis=0)[channels]
+    touched = np.any(target_table(structure, modifier), axis=0)[channels]
     if modifier.kind == "shapefactor":
         within = np.concatenate([np.arange(channel.bins) for channel in structure.channels])
     else:
@@ -88,12 +97,18 @@ def parameter_of_bins(structure: Structure, modifier: Modifier) -> Int[np.ndarra
 
 def bin_table(structure: Structure, modifier: Modifier) -> Bool[np.ndarray, "samples bins"]:
     """Where a modifier acts, bin by bin."""
-    return target_table(structure, modifier)[:, channel_of_bins(structure)]
+    table: Bool[np.ndarray, "samples bins"] = target_table(structure, modifier)[:, channel_of_bins(structure)]
+    return table
 
 
 def _tables(structure: Structure, kind: ModifierKind) -> Bool[np.ndarray, "modifiers samples channels"]:
     tables = [target_table(structure, modifier) for modifier in modifiers_of(structure, kind)]
     return np.array(tables, dtype=bool).reshape(-1, len(structure.samples), len(structure.channels))
+
+
+def _channel_indicator(structure: Structure) -> Float64[np.ndarray, "channels bins"]:
+    channels = np.arange(len(structure.channels))
+    return (channels[:, None] == channel_of_bins(structure)[None, :]).astype(np.float64)
 
 
 def _scalar_positions(structure: Structure, kind: ModifierKind) -> Int[np.ndarray, " modifiers"]:
@@ -120,13 +135,11 @@ def _direct_positions(structure: Structure) -> Int[np.ndarray, "depth samples bi
     return np.moveaxis(np.array(filled, dtype=np.int64).reshape(len(structure.samples), structure.bins, depth), 2, 0)
 
 
-def _product(factors: Float64[Array, "factors samples columns"]) -> Float64[Array, "samples columns"]:
-    """The product over the first axis, by halves: plain multiplications, whose derivatives are exact also at zero."""
-    while len(factors) > 1:
-        half, odd = divmod(len(factors), 2)
-        factors = (
-            jnp.concatenate([factors[:half] * factors[half : 2 * half], factors[2 * half :]])
-            if odd
-            else (factors[:half] * factors[half:])
-        )
-    return factors[0] if len(factors) else jnp.ones(factors.shape[1:], jnp.float64)
+def _product(factors: Float64[Array, "factors samples channels"]) -> Float64[Array, "samples channels"]:
+    """The product over the first axis, by logarithms: a sum has a shorter Hessian than a chain of products.
+
+    A factor of exactly zero, where the polynomial of code 4 crosses from plus to minus, is the only one that this
+    cannot differentiate; it is moved off zero by less than anything can notice.
+    """
+    size = jnp.maximum(jnp.abs(factors), np.finfo(np.float64).tiny)
+    return jnp.prod(jnp.sign(jax.lax.stop_gradient(factors)), axis=0) * jnp.exp(jnp.sum(jnp.log(size), axis=0))

@@ -1,4 +1,4 @@
-"""The AGC's pyhf workspace, built straight from the published histograms: text of the AGC's cabinetry configuration only.
+"""The AGC's pyhf workspace, built straight from the published histograms and the text of its specification.
 
 Independent of `pipeline` and of cabinetry. A nominal sample's events all have one weight `w`, so the statistical
 variance of a bin is `w` times its content.
