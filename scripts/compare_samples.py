@@ -130,7 +130,7 @@ def load_samples(manifest: Path, luminosity: float) -> Iterator[Sample]:
         if not key.startswith("simulated/"):
             continue
         (file,) = dataset["files"]
-        events = agc.read(folder / file["path"], extra=("genWeight", "luminosityBlock", "Jet_hadronFlavour"))
+        events = agc.read(folder / file["path"], extra=("genWeight", "event", "Jet_hadronFlavour"))
         normalisation = dataset["cross_section_pb"] * luminosity / file["sum_of_weights"]
         yield Sample(
             process=dataset["process"],
@@ -272,17 +272,17 @@ def _fit_histogram(sample: Sample, region: str) -> tuple[Floats, Floats]:
     weight = sample.weight[selected.index]
     content, _ = agc.histogram(selected.observable, weight)
     bins = np.searchsorted(agc.FIT_EDGES, selected.observable, side="right") - 1
-    collisions = ak.to_numpy(sample.events.luminosityBlock)[selected.index]
+    collisions = ak.to_numpy(sample.events.event)[selected.index]
     inside = [np.flatnonzero(bins == b) for b in range(len(content))]
     return content, np.asarray([_error(weight[rows], collisions[rows]) for rows in inside])
 
 
 def _sum_and_error(sample: Sample, index: NDArray[np.int64]) -> tuple[float, float]:
     weight = sample.weight[index]
-    return weight.sum(), _error(weight, ak.to_numpy(sample.events.luminosityBlock)[index])
+    return weight.sum(), _error(weight, ak.to_numpy(sample.events.event)[index])
 
 
-def _error(weight: Floats, collision: NDArray[np.uint32]) -> float:
+def _error(weight: Floats, collision: NDArray[np.uint64]) -> float:
     _, number = np.unique(collision, return_inverse=True)
     return float(np.sqrt((np.bincount(number, weight, minlength=1) ** 2).sum()))
 

@@ -185,17 +185,25 @@ def _plan(process: ProcessSettings, settings: Settings, arguments: argparse.Name
 def _generate_missing(tasks: list[Task], *, jobs: int) -> None:
     missing = [task for task in tasks if not task.counts_file.exists()]
     text = TextColumn("[progress.description]{task.description}")
-    with (
-        Progress(text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as progress,
-        ProcessPoolExecutor(jobs, get_context("spawn"), initializer=os.nice, initargs=(10,)) as pool,
-    ):
+    with Progress(text, BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()) as progress:
         bar = progress.add_task("generating", total=sum(task.events for task in missing))
-        running = {pool.submit(_generate_chunk, task): task for task in missing}
+        for task in _generated(missing, jobs):
+            progress.update(bar, advance=task.events, description=task.process.name)
+
+
+def _generated(tasks: list[Task], jobs: int) -> Iterator[Task]:
+    """The tasks as they are done: here, or in other processes that leave the machine usable."""
+    if jobs == 1:
+        for task in tasks:
+            _generate_chunk(task)
+            yield task
+        return
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=os.nice, initargs=(10,)) as pool:
+        running = {pool.submit(_generate_chunk, task): task for task in tasks}
         try:
             for done in as_completed(running):
                 done.result()
-                task = running[done]
-                progress.update(bar, advance=task.events, description=task.process.name)
+                yield running[done]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
@@ -219,7 +227,7 @@ def _simulate_and_write(
     process = tasks[0].process
     rng = np.random.default_rng([tasks[0].seed, len(tasks)])
     counts = [json.loads(task.counts_file.read_text(encoding="utf-8")) for task in tasks]
-    first_collision = 0
+    first_collision = 1
     parts = []
     for task in tasks:
         collisions = ak.from_parquet(task.file)
@@ -244,6 +252,7 @@ def _seen_by_detector(
     """Skimmed events; with several detector draws a collision appears several times, each time with a share of it."""
     draws = process.detector_draws
     repeated = collisions[np.repeat(np.arange(len(collisions)), draws)]
+    repeated["draw"] = np.tile(np.arange(1, draws + 1), len(collisions))
     events = simulate(repeated, settings.detector, rng, muons=muons)
     events["genWeight"] = ak.to_numpy(events.genWeight) * process.rate_factor / draws
     return skim(events, settings.skim, muons=muons)

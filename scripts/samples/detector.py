@@ -23,15 +23,16 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
     """Electrons, muons, jets and missing transverse momentum of every event.
 
     Args:
-        events: particle level, as :class:`samples.generator.Chunk` describes it, with a number ``collision``.
+        events: particle level, as :class:`samples.generator.Chunk` describes it, with numbers
+            ``collision`` and ``draw``.
         settings: the numbers of the parametrisation.
         rng: source of every random number.
         muons: whether muons can pass the tight identification. In the AGC's input files none does, so the AGC's
             selection is an electron selection; the same is our default.
 
     Returns:
-        Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi``, ``genWeight``, ``collision``; jets in
-        descending pt.
+        Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi``, ``genWeight``, ``collision``, ``draw``;
+        jets in descending pt.
     """
     is_electron = abs(events.lepton.pdg_id) == 11
     electrons = _electrons(events.lepton[is_electron], settings.electron, rng)
@@ -47,6 +48,7 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
             "MET_phi": np.angle(met),
             "genWeight": ak.to_numpy(events.weight),
             "collision": ak.to_numpy(events.collision),
+            "draw": ak.to_numpy(events.draw),
         },
         depth_limit=1,
     )

@@ -59,8 +59,8 @@ def _description(process: ProcessSettings, skim: SkimSettings) -> str:
     lepton = f"a lepton with pt > {skim.lepton_pt:g} GeV and |eta| < {skim.lepton_eta:g}"
     jets = f"{skim.min_jets} jets with pt > {skim.jet_pt:g} GeV and |eta| < {skim.jet_eta:g}"
     return (
-        f"{process.description} Detector: {process.detector_draws} draws for each collision, which share "
-        f"luminosityBlock. Skim: {lepton}, {jets}, one of them with btagCSVV2 > {skim.min_discriminant:g}; "
+        f"{process.description} Detector: {process.detector_draws} draws for each collision, which share the event "
+        f"number and differ in run. Skim: {lepton}, {jets}, one of them with btagCSVV2 > {skim.min_discriminant:g}; "
         "other leptons and jets are dropped. Crowded places are thinned; genWeight makes up for it."
     )
 

@@ -41,32 +41,34 @@ DTYPES = {
         "hadronFlavour": "i4",
     },
 }
-_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 10, "mass": 8, "btagCSVV2": 8, "sip3d": 6, "qgl": 6}
+_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 10, "mass": 8, "btagCSVV2": 10, "sip3d": 6, "qgl": 6}
 _OTHER_MANTISSA_BITS = 6
+_COLLISIONS_IN_BLOCK = 1000
 
 
 def write(path: Path, events: ak.Array) -> None:
     """Writes tree ``Events``; the file appears under its name only when it is whole.
 
-    ``event`` counts the entries. ``luminosityBlock`` numbers the generated collisions: entries that share it are draws
-    of the detector for one collision, and a statistical error has to add their weights before it squares them.
+    ``event`` numbers the generated collisions and ``run`` the draws of the detector for one collision. Entries that
+    share ``event`` are therefore correlated: a statistical error has to add their weights before it squares them, and a
+    split into training and validation by event number keeps them together.
 
     Args:
         path: the file; an older one is replaced.
         events: records as :func:`samples.detector.simulate` returns them, with ``genWeight`` final.
     """
     partial = path.with_suffix(".partial")
-    number = np.arange(1, len(events) + 1)
+    collision = ak.to_numpy(events.collision)
     scalars = {
-        "run": np.ones(len(events), "u4"),
-        "luminosityBlock": ak.to_numpy(events.collision).astype("u4"),
-        "event": number.astype("u8"),
+        "run": ak.to_numpy(events.draw).astype("u4"),
+        "luminosityBlock": (collision // _COLLISIONS_IN_BLOCK + 1).astype("u4"),
+        "event": collision.astype("u8"),
         "genWeight": ak.to_numpy(events.genWeight).astype("f4"),
         "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=_OTHER_MANTISSA_BITS),
         "MET_phi": reduce_precision(ak.to_numpy(events.MET_phi).astype("f4"), bits=_OTHER_MANTISSA_BITS),
     }
     collections = {name: _with_types(events[name], dtypes) for name, dtypes in DTYPES.items()}
-    with uproot.recreate(partial, compression=uproot.LZMA(9)) as file:
+    with uproot.recreate(partial, compression=uproot.LZMA(6)) as file:
         branch_types = {name: values.dtype for name, values in scalars.items()}
         branch_types |= {name: values.type.content for name, values in collections.items()}
         tree = file.mktree("Events", branch_types, counter_name=lambda name: f"n{name}", title="Simulated events")
