@@ -1,10 +1,10 @@
 """Maximum-likelihood fits: a bounded Newton method with the exact Hessian, safeguarded, and differentiable.
 
 Each step goes to the minimum of the quadratic model, within the bounds, in the parameters that are free to move: those
-not held, and not pressed against a bound. Where the Hessian is not positive definite (it often is not at a signal
-strength of zero) its eigenvalues are replaced by their absolute values, which turns saddle points into descent. Of
-several lengths of that step and of a plain gradient step the best one is taken, so the likelihood never gets worse. Near
-the minimum this is Newton's method, and every step doubles the number of correct digits.
+not held, and not pressed against a bound. Where the Hessian is not positive definite (as often without signal) its
+eigenvalues are replaced by their absolute values, which turns saddle points into descent. Of several lengths of that
+step and of a plain gradient step the best one is taken, so the likelihood never gets worse. Near the minimum this is
+Newton's method, and every step doubles the number of correct digits.
 
 The loop is not differentiated. At a minimum the slope with respect to each free parameter is zero, and that equation
 defines the parameters as functions of everything else (implicit function theorem); parameters at a bound do not move.
@@ -279,7 +279,8 @@ def _positive(
         values, vectors = jnp.linalg.eigh(matrix)
         saddle = values[0] < -FLAT
         positive = jnp.where(saddle, jnp.maximum(jnp.abs(values), RAISED), jnp.where(values > FLAT, values, 1.0))
-        return (vectors * positive[None, :]) @ vectors.T
+        raised: Float64[Array, "parameters parameters"] = (vectors * positive[None, :]) @ vectors.T
+        return raised
 
     definite = jnp.all(jnp.diag(jnp.linalg.cholesky(matrix)) ** 2 > FLAT)  # a factorisation that fails is NaN
     positive: Float64[Array, "parameters parameters"] = jax.lax.cond(definite, lambda m: m, by_eigenvalues, matrix)

@@ -108,7 +108,7 @@ def _tables(structure: Structure, kind: ModifierKind) -> Bool[np.ndarray, "modif
 
 def _channel_indicator(structure: Structure) -> Float64[np.ndarray, "channels bins"]:
     channels = np.arange(len(structure.channels))
-    return (channels[:, None] == channel_of_bins(structure)[None, :]).astype(np.float64)
+    return np.asarray(channels[:, None] == channel_of_bins(structure)[None, :], dtype=np.float64)
 
 
 def _scalar_positions(structure: Structure, kind: ModifierKind) -> Int[np.ndarray, " modifiers"]:

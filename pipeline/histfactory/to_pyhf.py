@@ -1,6 +1,7 @@
 """(Structure, Numbers) → a pyhf workspace: the way back of `from_pyhf`.
 
-The workspace is plain JSON and carries everything: pyhf and cabinetry rebuild the same model from it, without this package.
+The workspace is plain JSON and carries everything: pyhf and cabinetry rebuild the same model from it, without this
+package. Only the choice of interpolation is not part of the JSON; pyhf takes it when it builds the model.
 """
 
 from typing import Any
@@ -8,9 +9,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Float64
 
-from pipeline.histfactory.constraints import nominal_parameters
 from pipeline.histfactory.likelihood import asimov_data
-from pipeline.histfactory.model import Modifier, Numbers, Structure, modifiers_of
+from pipeline.histfactory.model import Modifier, Numbers, ParameterSet, Structure, first_parameter, modifiers_of
 
 __all__ = ["to_pyhf"]
 
@@ -24,72 +24,102 @@ def to_pyhf(
         structure: the wiring.
         numbers: the yields and uncertainties.
         measurement: name of the measurement.
-        data: observed data, channel after channel; by default the Asimov data at the nominal parameters.
-
-    Raises:
-        ValueError: the model has modifiers or a parameter setting that this function does not write yet.
+        data: observed data, channel after channel, with or without auxiliary data; by default the Asimov data at the
+            nominal parameters.
     """
-    unsupported = {"lumi", "shapesys", "shapefactor"} & {modifier.kind for modifier in structure.modifiers}
-    if unsupported:
-        raise ValueError(f"cannot write modifiers of kind {', '.join(sorted(unsupported))}")
     if data is None:
-        data = asimov_data(structure, numbers, nominal_parameters(structure, numbers))
-    starts = np.cumsum([0, *(channel.bins for channel in structure.channels)])
-    bins = {c.name: slice(int(a), int(a) + c.bins) for c, a in zip(structure.channels, starts, strict=False)}
+        data = asimov_data(structure, numbers)
+    spans = _spans(structure)
+    widths = np.asarray(numbers.constraint_width)
+    first = first_parameter(structure)
     return {
         "version": "1.0.0",
         "channels": [
             {
-                "name": channel,
+                "name": channel.name,
                 "samples": [
                     {
                         "name": sample,
-                        "data": _list(numbers.nominal[s, where]),
-                        "modifiers": _modifiers(structure, numbers, channel, sample, where),
+                        "data": _list(numbers.nominal[row, spans[channel.name]]),
+                        "modifiers": [
+                            {
+                                "name": modifier.name,
+                                "type": modifier.kind,
+                                "data": _content(structure, numbers, modifier, channel.name, sample),
+                            }
+                            for modifier in structure.modifiers
+                            if (channel.name, sample) in modifier.targets
+                        ],
                     }
-                    for s, sample in enumerate(structure.samples)
+                    for row, sample in enumerate(structure.samples)
                 ],
             }
-            for channel, where in bins.items()
+            for channel in structure.channels
         ],
         "measurements": [
-            {"name": measurement, "config": {"poi": structure.poi, "parameters": _free_parameters(structure)}}
+            {
+                "name": measurement,
+                "config": {
+                    "poi": structure.poi or "",
+                    "parameters": [
+                        _parameter(one, widths[first[one.name] : first[one.name] + one.size])
+                        for one in structure.parameter_sets
+                    ],
+                },
+            }
         ],
-        "observations": [{"name": channel, "data": _list(data[where])} for channel, where in bins.items()],
+        "observations": [{"name": channel, "data": _list(data[span])} for channel, span in spans.items()],
     }
 
 
-def _modifiers(structure: Structure, numbers: Numbers, channel: str, sample: str, where: slice) -> list[dict[str, Any]]:
-    c = [one.name for one in structure.channels].index(channel)
+def _spans(structure: Structure) -> dict[str, slice]:
+    """The bins of each channel."""
+    ends = np.cumsum([channel.bins for channel in structure.channels])
+    return {
+        channel.name: slice(int(end) - channel.bins, int(end))
+        for channel, end in zip(structure.channels, ends, strict=True)
+    }
+
+
+def _content(structure: Structure, numbers: Numbers, modifier: Modifier, channel: str, sample: str) -> Any:
+    """What stands under 'data' of a modifier."""
+    row = modifiers_of(structure, modifier.kind).index(modifier)
     s = structure.samples.index(sample)
-
-    def content(modifier: Modifier) -> Any:
-        row = modifiers_of(structure, modifier.kind).index(modifier)
-        match modifier.kind:
-            case "normsys":
-                return {"hi": float(numbers.normsys_hi[row, s, c]), "lo": float(numbers.normsys_lo[row, s, c])}
-            case "histosys":
-                hi, lo = numbers.histosys_hi[row, s, where], numbers.histosys_lo[row, s, where]
-                return {"hi_data": _list(hi), "lo_data": _list(lo)}
-            case "staterror":
-                return _list(numbers.staterror[s, where])
-            case _:
-                return None
-
-    return [
-        {"name": modifier.name, "type": modifier.kind, "data": content(modifier)}
-        for modifier in structure.modifiers
-        if (channel, sample) in modifier.targets
-    ]
+    c = [one.name for one in structure.channels].index(channel)
+    bins = _spans(structure)[channel]
+    match modifier.kind:
+        case "normsys":
+            return {"hi": float(numbers.normsys_hi[row, s, c]), "lo": float(numbers.normsys_lo[row, s, c])}
+        case "histosys":
+            high, low = numbers.histosys_hi[row, s, bins], numbers.histosys_lo[row, s, bins]
+            return {"hi_data": _list(high), "lo_data": _list(low)}
+        case "staterror":
+            table = numbers.staterror if numbers.staterror.ndim == 2 else numbers.staterror[row]
+            return _list(table[s, bins])
+        case "shapesys":
+            return _list(numbers.shapesys[row, bins])
+        case "normfactor" | "shapefactor" | "lumi":
+            return None
 
 
-def _free_parameters(structure: Structure) -> list[dict[str, Any]]:
-    """Starts and bounds of the unconstrained parameters; the others have pyhf's own."""
-    return [
-        {"name": one.name, "inits": list(one.initial), "bounds": [list(bounds) for bounds in one.bounds]}
-        for one in structure.parameter_sets
-        if one.constraint == "none"
-    ]
+def _parameter(one: ParameterSet, widths: Float64[np.ndarray, " size"]) -> dict[str, Any]:
+    """A parameter's entry in the measurement: what does not follow from the modifiers."""
+    entry: dict[str, Any] = {
+        "name": one.name,
+        "inits": list(one.initial),
+        "bounds": [list(pair) for pair in one.bounds],
+    }
+    if one.fixed is not None:
+        # The schema has one flag for a set; only pyhf's own rule for staterror and shapesys has one for each bin.
+        entry["fixed"] = all(one.fixed)
+    if one.auxdata:
+        entry["auxdata"] = list(one.auxdata)
+    # pyhf knows widths of Gaussian constraints for lumi and staterror only; all others are 1.
+    if one.width == "stated" and one.constraint == "poisson":
+        entry["factors"] = [float(width) for width in widths]
+    elif one.width == "stated" and one.constraint == "normal" and np.any(widths != 1.0):
+        entry["sigmas"] = [float(width) for width in widths]
+    return entry
 
 
 def _list(values: Float64[Array, " bins"]) -> list[float]:

@@ -1,0 +1,173 @@
+"""Fits against pyhf's own optimisers, and their derivatives against fits repeated with other numbers."""
+
+import dataclasses
+from functools import partial
+
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyhf
+import pytest
+from hypothesis import strategies as st
+from pipeline.fit import covariance, fit
+from pipeline.histfactory import asimov_data, bounds, from_pyhf, parameter_names
+
+from reference import agc_workspace
+from reference.workspaces import EVERYTHING, WRITTEN_OUT, large_workspace
+
+# pyhf 0.7 validates with a part of jsonschema that is to go.
+pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
+
+run_fit = jax.jit(fit, static_argnums=0)
+
+
+def best_of_pyhf(workspace, data=None):
+    """The smallest -2 ln L that SLSQP and Minuit find."""
+    model = pyhf.Workspace(workspace).model()
+    data = np.asarray(pyhf.Workspace(workspace).data(model) if data is None else data)
+    values = []
+    for optimizer in (pyhf.optimize.scipy_optimizer(), pyhf.optimize.minuit_optimizer(tolerance=0.001)):
+        pyhf.set_backend("numpy", optimizer)
+        try:
+            _, value = pyhf.infer.mle.fit(data, model, return_fitted_val=True, maxiter=5000)
+        except pyhf.exceptions.FailedMinimization:
+            continue
+        values.append(float(value))
+    pyhf.set_backend("numpy")
+    return min(values)
+
+
+@pytest.mark.parametrize("name", WRITTEN_OUT)
+def test_reaches_the_minimum_of_pyhf(name):
+    structure, numbers, data = from_pyhf(WRITTEN_OUT[name])
+    found = run_fit(structure, numbers, data)
+    assert found.converged
+    assert found.gradient_norm < 1e-6
+    assert float(found.twice_nll) <= best_of_pyhf(WRITTEN_OUT[name]) + 1e-6
+    lower, upper = bounds(structure)
+    assert np.all((found.parameters >= lower) & (found.parameters <= upper))
+
+
+def test_reaches_the_minimum_of_pyhf_with_more_than_a_hundred_parameters():
+    workspace = large_workspace()
+    structure, numbers, data = from_pyhf(workspace)
+    found = run_fit(structure, numbers, data)
+    assert found.converged
+    assert float(found.twice_nll) <= best_of_pyhf(workspace) + 1e-6
+
+
+# agc-spec, section 13.4: exact fits of the pseudo-data, by an independent program.
+AGC_FITS = {"1": (0.960769, 0.108212), "5": (0.953315, 0.091939)}
+
+
+@pytest.mark.parametrize("files", AGC_FITS)
+def test_the_agc_fits_as_published(external_data, files):
+    structure, numbers, data = from_pyhf(agc_workspace.build(external_data / f"histos_{files}_file_per_process.json"))
+    found = run_fit(structure, numbers, data)
+    position = parameter_names(structure).index("ttbar_norm")
+    errors = jax.jit(covariance, static_argnums=0)(structure, numbers, data, found.parameters, found.free)
+    mu, sigma = AGC_FITS[files]
+    assert found.converged
+    assert float(found.parameters[position]) == pytest.approx(mu, abs=1e-6)
+    assert float(jnp.sqrt(errors[position, position])) == pytest.approx(sigma, abs=1e-6)
+
+
+def test_the_agc_with_all_files_converges_from_everywhere(external_data):
+    """Where the default call of cabinetry fails (agc-spec, section 13.2)."""
+    structure, numbers, data = from_pyhf(agc_workspace.build(external_data / "histos_all_file_per_process.json"))
+    lower, upper = map(np.asarray, bounds(structure))
+    rng = np.random.default_rng(3)
+    starts = jnp.asarray(rng.uniform(np.maximum(lower, -4), np.minimum(upper, 4), (16, structure.size)))
+    found = jax.jit(jax.vmap(lambda start: fit(structure, numbers, data, initial=start)))(starts)
+    assert np.all(found.converged)
+    np.testing.assert_allclose(found.twice_nll, found.twice_nll[0], atol=1e-8)
+    np.testing.assert_allclose(found.parameters, jnp.broadcast_to(found.parameters[0], starts.shape), atol=1e-6)
+
+
+@hypothesis.settings(max_examples=15, deadline=None)
+@hypothesis.given(seed=st.integers(0, 10_000), strength=st.floats(0, 4))
+def test_toys_reach_the_minimum_of_pyhf(seed, strength):
+    """Poisson toys: empty bins, bounds that become active, parameters far from where they started."""
+    structure, numbers, _ = from_pyhf(EVERYTHING)
+    position = parameter_names(structure).index("mu")
+    point = jnp.array([value for one in structure.parameter_sets for value in one.initial]).at[position].set(strength)
+    expected = np.asarray(asimov_data(structure, numbers, point))
+    toy = expected.copy()
+    toy[: structure.bins] = np.random.default_rng(seed).poisson(expected[: structure.bins])
+    found = run_fit(structure, numbers, jnp.asarray(toy))
+    assert found.converged
+    assert float(found.twice_nll) <= best_of_pyhf(EVERYTHING, toy) + 1e-6
+
+
+def test_many_toys_at_once_are_the_toys_one_by_one():
+    structure, numbers, data = from_pyhf(EVERYTHING)
+    toys = jnp.asarray(np.random.default_rng(1).poisson(30.0, (6, structure.bins)).astype(float))
+    toys = jnp.concatenate([toys, jnp.broadcast_to(data[structure.bins :], (6, len(data) - structure.bins))], axis=1)
+    together = jax.jit(jax.vmap(lambda toy: fit(structure, numbers, toy)))(toys)
+    for i, toy in enumerate(toys):
+        alone = run_fit(structure, numbers, toy)
+        np.testing.assert_allclose(together.parameters[i], alone.parameters, atol=1e-7)
+        np.testing.assert_allclose(together.twice_nll[i], alone.twice_nll, atol=1e-9)
+
+
+LEAVES = ("nominal", "normsys_lo", "normsys_hi", "histosys_lo", "histosys_hi", "staterror", "shapesys")
+
+
+def direction(numbers, seed):
+    """A change of every number that is not zero."""
+    rng = np.random.default_rng(seed)
+    moved = {leaf: jnp.asarray(rng.normal(size=getattr(numbers, leaf).shape)) for leaf in LEAVES}
+    moved = {leaf: jnp.where(getattr(numbers, leaf) != 0, 0.1 * moved[leaf], 0.0) for leaf in LEAVES}
+    return dataclasses.replace(numbers, **moved, constraint_width=jnp.zeros_like(numbers.constraint_width))
+
+
+@pytest.mark.parametrize("name", ["coupled histosys", "everything"])
+def test_the_derivative_of_the_fit_is_that_of_fits_repeated(name):
+    structure, numbers, data = from_pyhf(WRITTEN_OUT[name])
+    tangent = direction(numbers, 5)
+
+    @jax.jit
+    def along(t):
+        moved = jax.tree.map(lambda n, d: n + t * d, numbers, tangent)
+        found = fit(structure, moved, data)
+        return found.parameters, found.twice_nll
+
+    h = 1e-3
+    points = [along(jnp.asarray(k * h)) for k in (-2, -1, 1, 2)]
+    by_differences = jax.tree.map(lambda a, b, c, d: (a - 8 * b + 8 * c - d) / (12 * h), *points)
+    _, forward = jax.jvp(along, (jnp.asarray(0.0),), (jnp.asarray(1.0),))
+    for mine, theirs in zip(forward, by_differences, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-6)
+    reverse = jax.jit(jax.jacrev(along))(jnp.asarray(0.0))
+    for mine, theirs in zip(reverse, forward, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+    second = jax.jit(jax.jacfwd(jax.grad(lambda t: along(t)[1])))(jnp.asarray(0.0))
+    slope = jax.jit(jax.grad(lambda t: along(t)[1]))
+    by_differences = (slope(jnp.asarray(h)) - slope(jnp.asarray(-h))) / (2 * h)
+    np.testing.assert_allclose(second, by_differences, rtol=1e-4)
+
+
+def test_a_fit_that_may_not_finish_says_so():
+    structure, numbers, data = from_pyhf(EVERYTHING)
+    unfinished = jax.jit(partial(fit, max_iterations=2), static_argnums=0)(structure, numbers, data)
+    assert not unfinished.converged
+    assert int(unfinished.iterations) == 2
+    assert float(unfinished.distance) > 1e-9
+
+
+def test_data_that_are_not_numbers_do_not_converge():
+    structure, numbers, data = from_pyhf(WRITTEN_OUT["coupled histosys"])
+    assert not run_fit(structure, numbers, data.at[0].set(jnp.nan)).converged
+
+
+def test_parameters_at_a_bound_do_not_move():
+    structure, numbers, data = from_pyhf(WRITTEN_OUT["hello world"])
+    deficit = data.at[:2].set(jnp.array([30.0, 25.0]))
+    found = run_fit(structure, numbers, deficit)
+    position = parameter_names(structure).index("mu")
+    assert found.converged
+    assert float(found.parameters[position]) == 0.0
+    assert not found.free[position]
+    slope = jax.jit(jax.jacrev(lambda n: fit(structure, n, deficit).parameters[position]))(numbers)
+    assert np.all(slope.nominal == 0)
