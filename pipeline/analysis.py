@@ -8,9 +8,11 @@ smooth formulas, and the figure of merit needs no differentiation through its fi
 """
 
 from dataclasses import KW_ONLY
+from functools import partial
 from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float64, Int
 
@@ -19,10 +21,23 @@ from pipeline.events import CandidateGroup, EventGroup
 from pipeline.histfactory import Numbers, Structure
 from pipeline.selection import Selection, Thresholds
 from pipeline.significance import discovery_significance, signal_strength_uncertainty
-from pipeline.templates import Recipe, Templates, make_templates, without_bins
-from pipeline.yields import Edges, Layout, hard_yields
+from pipeline.templates import Recipe, Templates, make_templates, merge_bins
+from pipeline.yields import Edges, Layout, hard_yields, yields_and_flux
 
-__all__ = ["Analysis", "Data", "Merit", "expected_yields", "figure_of_merit", "loss", "model_numbers", "templates"]
+__all__ = [
+    "Analysis",
+    "Data",
+    "Merit",
+    "expected_yields",
+    "figure_of_merit",
+    "loss",
+    "loss_and_gradient",
+    "loss_of_yields",
+    "merit_of",
+    "model_numbers",
+    "numbers_of",
+    "templates",
+]
 
 
 class Analysis(NamedTuple):
@@ -76,9 +91,10 @@ def templates(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds
 
 
 def model_numbers(analysis: Analysis, made: Templates) -> Numbers:
-    """The numbers of the HistFactory model, with starved bins left out."""
-    used = measurement.well_populated(analysis.measurement, made)
-    return measurement.numbers(analysis.measurement, analysis.structure, without_bins(made, used))
+    """The numbers of the HistFactory model, with bins merged where the simulated background is thin."""
+    if analysis.measurement.minimum_effective_events > 0:
+        made = merge_bins(made, measurement.merged_bins(analysis.measurement, made))
+    return measurement.numbers(analysis.measurement, analysis.structure, made)
 
 
 def figure_of_merit(analysis: Analysis, numbers: Numbers) -> Merit:
@@ -102,5 +118,50 @@ def loss(
     thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
 ) -> tuple[Float64[Array, ""], Merit]:
     """The whole analysis: what an optimiser minimises (−Z, or the uncertainty), and the figure of merit."""
-    merit = figure_of_merit(analysis, model_numbers(analysis, templates(analysis, thresholds, bandwidths, data)))
+    return loss_of_yields(expected_yields(analysis, thresholds, bandwidths, data), analysis, data.recipe)
+
+
+def loss_of_yields(
+    yields: Float64[Array, "kinematics datasets bins columns"], analysis: Analysis, recipe: Recipe
+) -> tuple[Float64[Array, ""], Merit]:
+    """The second half of `loss`, which sees histograms only: events may be summed elsewhere, in chunks or by workers."""
+    merit = figure_of_merit(analysis, model_numbers(analysis, make_templates(recipe, yields)))
     return (-merit.value if analysis.objective == "discovery_significance" else merit.value), merit
+
+
+def loss_and_gradient(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
+) -> tuple[tuple[Float64[Array, ""], Merit], Thresholds]:
+    """`jax.value_and_grad(loss)` for the thresholds that have a bandwidth, in two compiled halves.
+
+    Equal to the derivative of the composition; compiling the halves apart lets the second one serve every caller. The
+    gradient is Σ ∂loss/∂yield · ∂yield/∂threshold.
+    """
+    events = (data.edges, data.groups, data.candidates)
+    yields, flux = _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+    result, slope = _loss_of_yields_and_slope(yields, analysis, data.recipe)
+    return result, {name: jnp.vdot(slope, one) for name, one in flux.items()}
+
+
+def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
+    """The exact figure of merit, without gradient, in two compiled halves."""
+    return _loss_of_yields_and_slope(_exact_yields(thresholds, analysis, data), analysis, data.recipe)[0][1]
+
+
+def numbers_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Numbers:
+    """The numbers of the exact model."""
+    return _model_of_yields(_exact_yields(thresholds, analysis, data), analysis, data.recipe)
+
+
+_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
+_loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
+
+
+@partial(jax.jit, static_argnums=1)
+def _exact_yields(thresholds: Thresholds, analysis: Analysis, data: Data) -> Float64[Array, "k d b c"]:
+    return expected_yields(analysis, thresholds, {}, data)
+
+
+@partial(jax.jit, static_argnums=1)
+def _model_of_yields(yields: Float64[Array, "k d b c"], analysis: Analysis, recipe: Recipe) -> Numbers:
+    return model_numbers(analysis, make_templates(recipe, yields))

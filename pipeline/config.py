@@ -195,13 +195,13 @@ class Variations(_Model):
 class Measurement(_Model):
     """Parameter of interest and what it scales.
 
-    `free` maps further processes to the names of their own free norm factors. Bins with fewer effective simulated
-    background events, (Σw)²/Σw², than `minimum_effective_events` are left out of the likelihood; 0 keeps all.
+    `poi` scales the processes in `signal`; `free` maps further processes to the names of free norm factors. Bins with fewer effective simulated
+    background events, (Σw)²/Σw², than `minimum_effective_events` are merged with their neighbours; 0 leaves all bins as they are.
     """
 
     name: str
     poi: str
-    signal: str
+    signal: tuple[str, ...]
     free: dict[str, str] = {}
     bounds: tuple[float, float] = (0.0, 10.0)
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
@@ -255,7 +255,10 @@ class Config(_Model):
         for name, systematic in self.systematics.items():
             for process in systematic.processes or ():
                 _known(process, self.processes, f"systematics.{name}.processes", "process")
-        _known(self.measurement.signal, self.processes, "measurement.signal", "process")
+        for process in self.measurement.signal:
+            _known(process, self.processes, "measurement.signal", "process")
+        for process in self.measurement.free:
+            _known(process, self.processes, "measurement.free", "process")
         for name, cut in self.cuts.items():
             for region in cut.regions or ():
                 _known(region, self.regions, f"cuts.{name}.regions", "region")

@@ -11,12 +11,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Array, Float64, Int, Int32
 
 from pipeline.histfactory import Numbers, Structure, modifiers_of, neutral_numbers
-from pipeline.templates import Templates, effective_events
+from pipeline.templates import Templates, populated_bins
 
-__all__ = ["Channel", "Measurement", "Nuisance", "numbers", "skeleton", "well_populated"]
+__all__ = ["Channel", "Measurement", "Nuisance", "merged_bins", "numbers", "skeleton"]
+
+Positions = Int[np.ndarray, " places"]
+"""Host-side indices."""
 
 SMALLEST_FACTOR = 0.01
 """κ is kept above this: at κ ≤ 0 HistFactory's exponential interpolation has no value (pyhf returns NaN)."""
@@ -50,7 +53,7 @@ class Nuisance:
 class Measurement:
     """The static part: names, and which variation belongs to which parameter. `processes` are sample names.
 
-    A bin with fewer effective simulated background events than `minimum_effective_events` is not used.
+    A bin with fewer effective simulated background events than `minimum_effective_events` is merged with its neighbour.
     """
 
     name: str
@@ -107,91 +110,101 @@ def skeleton(measurement: Measurement) -> dict[str, Any]:
 
 
 def numbers(measurement: Measurement, structure: Structure, templates: Templates) -> Numbers:
-    """The traced numbers of the model; `structure` is that of `skeleton(measurement)`."""
-    order = _Order(measurement, structure)
+    """The traced numbers of the model; `structure` is that of `skeleton(measurement)`.
+
+    Factors and shapes are made for all variations at once and then sorted into the rows of the structure.
+    """
+    samples, bins, channels = _order(measurement, structure)
+    by_name = {nuisance.name: nuisance for nuisance in measurement.nuisances}
+    scales = [by_name[modifier.name] for modifier in modifiers_of(structure, "normsys")]
+    shifts = [by_name[modifier.name] for modifier in modifiers_of(structure, "histosys")]
     nominal = templates.yields[0]
+    factors, shapes = _factors_and_shapes(measurement, templates)
+    hi, lo = _factors_of(scales, factors)
+    up, down = _shapes_of(shifts, shapes, nominal)
     empty = neutral_numbers(structure)
-    normsys_lo, normsys_hi = empty.normsys_lo, empty.normsys_hi
-    histosys_lo = histosys_hi = jnp.broadcast_to(order(nominal), empty.histosys_lo.shape)
-    norm_rows = {modifier.name: row for row, modifier in enumerate(modifiers_of(structure, "normsys"))}
-    shape_rows = {modifier.name: row for row, modifier in enumerate(modifiers_of(structure, "histosys"))}
-    for nuisance in measurement.nuisances:
-        row = norm_rows[nuisance.name]
-        if nuisance.up is None:
-            normsys_hi = normsys_hi.at[row].set(1.0 + _size(nuisance))
-            normsys_lo = normsys_lo.at[row].set(1.0 - _size(nuisance))
-            continue
-        factors, shapes = _two_sided(measurement, templates, nuisance)
-        normsys_lo = normsys_lo.at[row].set(order.channels(factors[0]))
-        normsys_hi = normsys_hi.at[row].set(order.channels(factors[1]))
-        histosys_lo = histosys_lo.at[shape_rows[nuisance.name]].set(order(shapes[0]))
-        histosys_hi = histosys_hi.at[shape_rows[nuisance.name]].set(order(shapes[1]))
     return Numbers(
-        nominal=order(nominal),
-        normsys_lo=normsys_lo,
-        normsys_hi=normsys_hi,
-        histosys_lo=histosys_lo,
-        histosys_hi=histosys_hi,
-        staterror=_root(order(templates.variance)),
+        nominal=nominal[samples][:, bins],
+        normsys_lo=lo[:, samples][:, :, channels],
+        normsys_hi=hi[:, samples][:, :, channels],
+        histosys_lo=down[:, samples][:, :, bins],
+        histosys_hi=up[:, samples][:, :, bins],
+        staterror=_root(templates.variance)[samples][:, bins],
         shapesys=empty.shapesys,
         constraint_width=empty.constraint_width,
     )
 
 
-class _Order:
-    """Reorders (processes, bins) of the templates to (samples, bins) of the structure, which pyhf sorts by name."""
-
-    def __init__(self, measurement: Measurement, structure: Structure) -> None:
-        by_name = {channel.name: n for n, channel in enumerate(measurement.channels)}
-        self._channels = np.array([by_name[channel.name] for channel in structure.channels])
-        channels = [measurement.channels[n] for n in self._channels]
-        self._bins = np.concatenate([channel.offset + np.arange(channel.bins) for channel in channels])
-        self._samples = np.array([measurement.processes.index(sample) for sample in structure.samples])
-
-    def __call__(self, values: Float64[Array, "processes bins"]) -> Float64[Array, "samples bins"]:
-        return values[self._samples][:, self._bins]
-
-    def channels(self, values: Float64[Array, "processes channels"]) -> Float64[Array, "samples channels"]:
-        return values[self._samples][:, self._channels]
-
-
-def well_populated(measurement: Measurement, templates: Templates) -> Bool[Array, " bins"]:
-    """The bins that are used: those with enough simulated background events to know what is expected there.
+def merged_bins(measurement: Measurement, templates: Templates) -> Int32[Array, " bins"]:
+    """Which bin each bin is merged into, so that the simulated background of every bin in use is known.
 
     An optimiser finds bins without simulated background, where the significance is infinite and means nothing; a
-    statistical error does not help, because an empty bin has none. Such bins are left out of the likelihood.
+    statistical error does not help, because an empty bin has none. So a bin with too few effective background events
+    is merged with its neighbours, as one does by hand, before the likelihood sees it.
     """
     signal = {process for name, process in measurement.free if name == measurement.poi}
-    background = [process for process in range(len(measurement.processes)) if process not in signal]
-    return effective_events(templates, background) >= measurement.minimum_effective_events
-
-
-def _two_sided(
-    measurement: Measurement, templates: Templates, nuisance: Nuisance
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """((κ−, κ+), (shape−, shape+)) of a nuisance, for all processes, whether it acts on them or not."""
-    nominal, up = templates.yields[0], templates.yields[nuisance.up]
-    factor_up, shape_up = _normalised(measurement, nominal, up)
-    if nuisance.down is None:
-        return (_bounded(2.0 - factor_up), factor_up), (2.0 * nominal - shape_up, shape_up)
-    factor_down, shape_down = _normalised(measurement, nominal, templates.yields[nuisance.down])
-    return (factor_down, factor_up), (shape_down, shape_up)
-
-
-def _normalised(
-    measurement: Measurement, nominal: Float64[Array, "processes bins"], varied: Float64[Array, "processes bins"]
-) -> tuple[Float64[Array, "processes channels"], Float64[Array, "processes bins"]]:
-    """κ = Σ varied / Σ nominal in each channel, and varied / κ; neutral where either sum is not positive."""
-    factors, shapes = [], []
+    background = np.array([process for process in range(len(measurement.processes)) if process not in signal])
+    yields, variance = templates.yields[0][background].sum(axis=0), templates.variance[background].sum(axis=0)
+    into = []
     for channel in measurement.channels:
         bins = slice(channel.offset, channel.offset + channel.bins)
-        total, total_varied = nominal[:, bins].sum(axis=1), varied[:, bins].sum(axis=1)
-        usable = (total > 0) & (total_varied > 0)
-        factor = jnp.where(usable, total_varied, 1.0) / jnp.where(usable, total, 1.0)
-        factors.append(_bounded(factor))
-        shapes.append(jnp.where(usable[:, None], varied[:, bins] / factor[:, None], nominal[:, bins]))
+        into.append(populated_bins(yields[bins], variance[bins], measurement.minimum_effective_events, channel.offset))
     order = np.argsort([channel.offset for channel in measurement.channels])
-    return jnp.stack(factors, axis=1), jnp.concatenate([shapes[n] for n in order], axis=1)
+    return jnp.concatenate([into[number] for number in order])
+
+
+def _order(measurement: Measurement, structure: Structure) -> tuple[Positions, Positions, Positions]:
+    """Where samples, bins and channels of the structure, which pyhf sorts by name, are in the templates."""
+    by_name = {channel.name: number for number, channel in enumerate(measurement.channels)}
+    channels = np.array([by_name[channel.name] for channel in structure.channels])
+    bins = [measurement.channels[c].offset + np.arange(measurement.channels[c].bins) for c in channels]
+    samples = np.array([measurement.processes.index(sample) for sample in structure.samples])
+    return samples, np.concatenate(bins), channels
+
+
+def _factors_and_shapes(
+    measurement: Measurement, templates: Templates
+) -> tuple[Float64[Array, "variations processes channels"], Float64[Array, "variations processes bins"]]:
+    """κ = Σ varied / Σ nominal in each channel, and the varied template over κ; neutral where a sum is not positive."""
+    inside = np.zeros((templates.yields.shape[2], len(measurement.channels)))
+    for number, channel in enumerate(measurement.channels):
+        inside[channel.offset : channel.offset + channel.bins, number] = 1
+    totals = templates.yields @ inside
+    usable = (totals > 0) & (totals[:1] > 0)
+    factors = _bounded(jnp.where(usable, totals, 1.0) / jnp.where(usable, totals[:1], 1.0))
+    shapes = templates.yields / (factors @ inside.T)
+    return factors, jnp.where((usable.astype(jnp.float64) @ inside.T) > 0, shapes, templates.yields[:1])
+
+
+def _factors_of(
+    nuisances: Sequence[Nuisance], factors: Float64[Array, "variations processes channels"]
+) -> tuple[Float64[Array, "normsys processes channels"], Float64[Array, "normsys processes channels"]]:
+    """(high, low) of each nuisance: from templates, mirrored where there is no down variation, or of a fixed size."""
+    if not nuisances:
+        nothing = jnp.zeros((0, *factors.shape[1:]), jnp.float64)
+        return nothing, nothing
+    high = factors[np.array([nuisance.up or 0 for nuisance in nuisances])]
+    low = factors[np.array([nuisance.down or 0 for nuisance in nuisances])]
+    size = np.array([nuisance.size or 0.0 for nuisance in nuisances])[:, None, None]
+    fixed = np.array([nuisance.up is None for nuisance in nuisances])[:, None, None]
+    mirrored = np.array([nuisance.down is None for nuisance in nuisances])[:, None, None]
+    high = jnp.where(fixed, 1.0 + size, high)
+    return high, jnp.where(fixed, 1.0 - size, jnp.where(mirrored, _bounded(2.0 - high), low))
+
+
+def _shapes_of(
+    nuisances: Sequence[Nuisance],
+    shapes: Float64[Array, "variations processes bins"],
+    nominal: Float64[Array, "processes bins"],
+) -> tuple[Float64[Array, "histosys processes bins"], Float64[Array, "histosys processes bins"]]:
+    """(high, low) of each nuisance with templates."""
+    if not nuisances:
+        nothing = jnp.zeros((0, *nominal.shape), jnp.float64)
+        return nothing, nothing
+    up = shapes[np.array([nuisance.up or 0 for nuisance in nuisances])]
+    down = shapes[np.array([nuisance.down or 0 for nuisance in nuisances])]
+    mirrored = np.array([nuisance.down is None for nuisance in nuisances])[:, None, None]
+    return up, jnp.where(mirrored, 2.0 * nominal - up, down)
 
 
 def _bounded(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
@@ -202,12 +215,6 @@ def _root(variance: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
     """sqrt with derivative 0 at 0: an empty bin has no error and no gradient of it."""
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
-
-
-def _size(nuisance: Nuisance) -> float:
-    if nuisance.size is None:
-        raise ValueError(f"nuisance parameter '{nuisance.name}' has neither templates nor a size")
-    return nuisance.size
 
 
 def _staterror(channel: Channel) -> str:

@@ -131,7 +131,7 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         numbers = tuple(processes.index(process) for process in on)
         nuisances.append(Nuisance(systematic.title, numbers, up, down, systematic.size))
     titles = {name: region.title or name for name, region in config.regions.items()}
-    free = {config.measurement.signal: config.measurement.poi} | config.measurement.free
+    free = dict.fromkeys(config.measurement.signal, config.measurement.poi) | config.measurement.free
     return Measurement(
         name=config.measurement.name,
         poi=config.measurement.poi,

@@ -76,10 +76,9 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
     """The optimisation and its verdict."""
     config, analysis = problem.config, problem.analysis
     fixed = {name: cut.threshold for name, cut in config.cuts.items()}
-    step = jax.jit(jax.value_and_grad(_loss_of_trainable, has_aux=True), static_argnums=2)
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
-        return step(thresholds, _arrays(fixed), analysis, bandwidths, problem.training)
+        return exact.loss_and_gradient(_arrays(fixed) | thresholds, analysis, bandwidths, problem.training)
 
     clock = [time.perf_counter()]
     history = []
@@ -94,10 +93,9 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
         )
 
     before, after = fixed, fixed | history[-1].best
-    merit = jax.jit(_merit, static_argnums=1)
 
     def evaluate_merit(thresholds: Thresholds, data: Data) -> Merit:
-        return merit(thresholds, analysis, data)
+        return exact.merit_of(thresholds, analysis, data)
 
     terminal.say("validation and bootstrap errors")
     parts = {"training": problem.training, "validation": problem.validation}
@@ -129,8 +127,7 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
 
 def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
     """The pyhf workspace of the validation events at some thresholds, with Asimov data."""
-    made = exact.templates(problem.analysis, _arrays(thresholds), {}, problem.validation)
-    numbers = exact.model_numbers(problem.analysis, made)
+    numbers = exact.numbers_of(_arrays(thresholds), problem.analysis, problem.validation)
     return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name)
 
 
@@ -241,16 +238,6 @@ def _history_row(step: Step) -> dict[str, float]:
         **{f"gradient_{name}": value for name, value in step.gradient.items()},
         **{f"bandwidth_{name}": value for name, value in step.bandwidths.items()},
     }
-
-
-def _loss_of_trainable(
-    thresholds: Thresholds, others: Thresholds, analysis: exact.Analysis, bandwidths: Thresholds, data: Data
-) -> Any:
-    return exact.loss(others | thresholds, analysis, bandwidths, data)
-
-
-def _merit(thresholds: Thresholds, analysis: exact.Analysis, data: Data) -> Merit:
-    return exact.loss(thresholds, analysis, {}, data)[1]
 
 
 def _start(config: Config) -> dict[str, float]:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Array, Float64, Int32
 
-__all__ = ["DatasetRole", "Recipe", "Templates", "effective_events", "make_recipe", "make_templates", "without_bins"]
+__all__ = ["DatasetRole", "Recipe", "Templates", "make_recipe", "make_templates", "merge_bins", "populated_bins"]
 
 NOMINAL = "nominal"
 _SUM, _SUM_OF_SQUARES, _FIRST_RANK = 0, 1, 2
@@ -99,16 +99,39 @@ def make_recipe(
     return Recipe(yields=jnp.asarray(tensor), variance=jnp.asarray(variance))
 
 
-def effective_events(made: Templates, processes: Sequence[int]) -> Float64[Array, " bins"]:
-    """(Σw)² / Σw² of some processes together in each bin: how many unweighted events would have the same relative error."""
-    yields, variance = made.yields[0][np.array(processes)].sum(axis=0), made.variance[np.array(processes)].sum(axis=0)
-    filled = variance > 0
-    return jnp.where(filled, yields**2 / jnp.where(filled, variance, 1.0), 0.0)
+def merge_bins(made: Templates, into: Int32[Array, " bins"]) -> Templates:
+    """The templates with the content of each bin moved into bin `into`; what was merged away stays empty.
+
+    A number outside the axis drops the bin.
+    """
+    bins = into.shape[0]
+    moved = (into[:, None] == jnp.arange(bins, dtype=jnp.int32)).astype(jnp.float64)
+    return Templates(yields=made.yields @ moved, variance=made.variance @ moved)
 
 
-def without_bins(made: Templates, keep: Bool[Array, " bins"]) -> Templates:
-    """The templates with nothing in the bins that are not kept: such a bin says nothing in a likelihood."""
-    return Templates(
-        yields=jnp.where(keep, made.yields, 0.0),
-        variance=jnp.where(keep, made.variance, 0.0),
-    )
+def populated_bins(
+    yields: Float64[Array, " bins"], variance: Float64[Array, " bins"], minimum: float, first: int
+) -> Int32[Array, " bins"]:
+    """Which bin each bin of one region is merged into, so that every bin has at least `minimum` effective events.
+
+    From left to right, a bin takes in its right neighbours until it has enough; what is left over at the end joins the
+    last bin that has. A region without enough events altogether is dropped (−1).
+
+    Args:
+        yields: of the bins of the region, which start at `first` on the joint axis.
+        variance: of the same.
+        minimum: effective events, (Σw)²/Σw².
+        first: position of the region's first bin.
+    """
+    total, squares = jnp.zeros(()), jnp.zeros(())
+    start, last_full = jnp.asarray(first, jnp.int32), jnp.asarray(-1, jnp.int32)
+    starts = []
+    for number in range(yields.shape[0]):
+        total, squares = total + yields[number], squares + variance[number]
+        starts.append(start)
+        full = (total**2 >= minimum * squares) & (squares > 0) & (total > 0)
+        last_full = jnp.where(full, start, last_full)
+        start = jnp.where(full, jnp.int32(first + number + 1), start)
+        total, squares = jnp.where(full, 0.0, total), jnp.where(full, 0.0, squares)
+    into = jnp.stack(starts)
+    return jnp.where(into == start, last_full, into)

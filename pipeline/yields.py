@@ -11,7 +11,7 @@ added in float64, and the normalisation of a data set multiplies the finished su
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -34,7 +34,7 @@ from pipeline.selection import (
     within,
 )
 
-__all__ = ["Edges", "Layout", "Outcome", "hard_yields", "outcomes"]
+__all__ = ["Edges", "Layout", "Outcome", "hard_yields", "outcomes", "yields_and_flux"]
 
 Edges = dict[str, Float[Array, " edges"]]
 """Bin edges of each region, keyed by its name."""
@@ -84,24 +84,34 @@ class _Analysis(NamedTuple):
 def hard_yields(
     selection: Selection, layout: Layout
 ) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
-    """The yields of all data sets, exact, with their derivatives by the thresholds.
+    """The yields of all data sets, exact, as a function that JAX can differentiate by the thresholds.
 
     Returns:
         `yields(thresholds, bandwidths, edges, groups, candidates)`, shape "kinematics datasets bins columns". Its
         derivative by a threshold that has a bandwidth is the boundary flux; by any other threshold it is 0.
     """
 
-    def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: tuple[eqx.Module, ...]) -> Array:
+    def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: Any) -> Array:
         analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
         return _sum_over_chunks(partial(_chunk_yields, analysis), layout, *events)
 
-    def value_and_flux(
-        thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: tuple[eqx.Module, ...]
-    ) -> tuple[Array, dict[str, Array]]:
-        analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
-        return _sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, *events)
+    return with_derivatives(value, partial(yields_and_flux, selection, layout))
 
-    return with_derivatives(value, value_and_flux)
+
+def yields_and_flux(
+    selection: Selection,
+    layout: Layout,
+    thresholds: Thresholds,
+    bandwidths: Thresholds,
+    edges: Edges,
+    groups: tuple[EventGroup, ...],
+    candidates: tuple[CandidateGroup, ...],
+) -> tuple[
+    Float64[Array, "kinematics datasets bins columns"], dict[str, Float64[Array, "kinematics datasets bins columns"]]
+]:
+    """The exact yields, and their boundary flux for each threshold that has a bandwidth, in one pass over the events."""
+    analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
+    return _sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
 
 
 def _sum_over_chunks(

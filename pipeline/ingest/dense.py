@@ -4,6 +4,7 @@ Events are put together by their number of jets, on a grid of capacities, so tha
 is cut short. Within a group each data set is cut into chunks of equal size, the last one filled up with events of weight 0.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,9 +23,12 @@ from pipeline.systematics import round_up
 
 __all__ = ["RaggedSample", "dense_groups"]
 
-# Few groups, because each is compiled by itself. A chunk visits no more trijets than its busiest event has, and events
-# are sorted by number of jets, so room for a jet or two too many costs memory, not time.
-CAPACITIES = (6, 9, 14, MAX_OBJECTS)
+# Each group is compiled by itself, and room for absent jets costs memory (trijets grow with the third power) but hardly
+# time: a chunk visits no more trijets than its busiest event has, and events are sorted by number of jets. So few
+# groups for few events, where compiling is what takes time, and a finer grid for many.
+FINE_GRID_FROM = 300_000
+COARSE = (8, 16, MAX_OBJECTS)
+FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,8 @@ def dense_groups(
     folds = [[_sorted(sample) for sample in samples] for samples in folds]
     kinematics = max(len(sample.jet_pt) for samples in folds for sample in samples)
     parts: list[list[tuple[EventGroup, CandidateGroup]]] = [[] for _ in folds]
-    for lower, capacity in zip((-1, *CAPACITIES), CAPACITIES, strict=False):
+    capacities = FINE if sum(len(s.events) for samples in folds for s in samples) >= FINE_GRID_FROM else COARSE
+    for lower, capacity in itertools.pairwise((-1, *capacities)):
         within = [[_between(sample, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample.events) for samples in within for sample in samples):
             continue
