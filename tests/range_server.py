@@ -41,7 +41,7 @@ class Site:
 def serving(site: Site) -> Iterator[Site]:
     """Serve a site while the context is open."""
     handler = type("Handler", (_Handler,), {"site": site})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         site.url = f"http://127.0.0.1:{server.server_port}"
@@ -50,6 +50,11 @@ def serving(site: Site) -> Iterator[Site]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

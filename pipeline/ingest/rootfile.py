@@ -12,10 +12,12 @@ import contextlib
 import dataclasses
 import difflib
 import itertools
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import aiohttp
 import awkward as ak
 import cramjam
 import numpy as np
@@ -30,8 +32,21 @@ __all__ = ["CHUNK", "FileSkim", "explained", "joined_parts", "skimmed_part"]
 CHUNK = 100_000
 """Rows that are read at a time."""
 
+PAUSES = (1.0, 4.0)
+"""Seconds to wait before a remote file is tried again after the connection broke."""
+
+_BROKEN_OFF = (aiohttp.ClientError, TimeoutError, ConnectionError)
 # What a damaged file raises, seen by cutting it and by flipping its bytes.
-_UNREADABLE = (OSError, ValueError, KeyError, IndexError, AssertionError, zlib.error, cramjam.DecompressionError)
+_DAMAGED = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AssertionError,
+    uproot.DeserializationError,
+    zlib.error,
+    cramjam.DecompressionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +65,7 @@ class FileSkim:
 
 
 def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int = 1) -> FileSkim:
-    """Read and skim one of several equal shares of a file.
+    """Read and skim one of several equal shares of a file; if the connection to a remote one breaks, try again twice.
 
     Args:
         location: Path or URL.
@@ -63,6 +78,17 @@ def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int
         InputError: The file is missing, unreachable or damaged, lacks the tree or a branch, or has one of another shape
             than in NanoAOD, or the variables of a collection disagree on the number of objects.
     """
+    for pause in PAUSES:
+        try:
+            return _skimmed_part(location, tree, skim, part, parts)
+        except InputError as error:
+            if not _may_pass(error.__cause__):
+                raise
+        time.sleep(pause)
+    return _skimmed_part(location, tree, skim, part, parts)
+
+
+def _skimmed_part(location: str, tree: str, skim: Skim, part: int, parts: int) -> FileSkim:
     with _opened(location) as file:
         with explained(location):
             rows = _tree(location, file, tree)
@@ -110,11 +136,17 @@ def explained(location: str) -> Iterator[None]:
     except ImportError as error:
         message = f"{location}: this protocol needs another package ({' '.join(str(error).split())[:200]})."
         raise InputError(message) from error
-    except _UNREADABLE as error:
+    except (*_BROKEN_OFF, *_DAMAGED) as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        remote = "check the address and the network, then the file"
+        remote = "check the address and the network, or get it with scripts/fetch_data.py"
         advice = remote if "://" in location else "it is damaged or incomplete, so fetch or make it again"
         raise InputError(f"{location}: cannot be read ({reason}); {advice}.") from error
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether another attempt may end better: a connection that broke, a server that is busy."""
+    status = getattr(error, "status", None)
+    return isinstance(error, _BROKEN_OFF) and (status is None or status == 429 or status >= 500)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import io
 import awkward as ak
 import numpy as np
 import pytest
-from pipeline.ingest import InputError, events_progress, execution, read, reading
+from pipeline.ingest import InputError, events_progress, execution, read, reading, rootfile
 from pipeline.ingest.rootfile import skimmed_part
 from rich.console import Console
 from small_files import random_branches
@@ -69,10 +69,9 @@ def test_no_files(skim):
         read([], skim, label="ttbar")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_bad_file_is_named_from_any_process(three_files, skim, workers):
+def test_a_bad_file_is_named(three_files, skim):
     with pytest.raises(InputError, match=r"nowhere.root: no such file"):
-        read([*three_files, three_files[0].with_name("nowhere.root")], skim, workers=workers)
+        read([*three_files, three_files[0].with_name("nowhere.root")], skim)
 
 
 def test_unusable_values_are_reported_once(make_file, skim, caplog):
@@ -106,7 +105,31 @@ def test_a_missing_url(skim):
         read([f"{site.url}/a.root"], skim)
 
 
-def test_an_unreachable_host(skim):
+@pytest.fixture
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(rootfile, "PAUSES", (0.0, 0.0))
+
+
+@pytest.mark.parametrize("trouble", [{"drops": {"/a.root": 2}}, {"statuses": {"/a.root": [503, 500]}}])
+def test_a_connection_that_breaks_is_tried_again(make_file, skim, no_pauses, trouble):
+    file = make_file("a.root", random_branches(100))
+    with serving(Site({"/a.root": file.read_bytes()}, **trouble)) as site:
+        assert len(read([f"{site.url}/a.root"], skim).events) == len(read([file], skim).events)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "tries"),
+    [({"drops": {"/a.root": 99}}, 3), ({"statuses": {"/a.root": [403] * 99}}, 1), ({"ranges": False}, 2)],
+)
+def test_a_server_that_does_not_do_is_given_up(make_file, skim, no_pauses, trouble, tries):
+    file = make_file("a.root", random_branches(3000))
+    message = r"/a.root: cannot be read \(.*\); check the address and the network, or get it with scripts/fetch_data.py"
+    with serving(Site({"/a.root": file.read_bytes()}, **trouble)) as site, pytest.raises(InputError, match=message):
+        read([f"{site.url}/a.root"], skim)
+    assert len(site.requests) == tries
+
+
+def test_an_unreachable_host(skim, no_pauses):
     message = r"http://127.0.0.1:9/a.root: cannot be read \(.*\); check the address and the network"
     with pytest.raises(InputError, match=message):
         read(["http://127.0.0.1:9/a.root"], skim)

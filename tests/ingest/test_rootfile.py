@@ -1,5 +1,7 @@
 """One file: what is read, in which pieces, and what is said when it cannot be."""
 
+import importlib.util
+
 import awkward as ak
 import numpy as np
 import pytest
@@ -179,5 +181,10 @@ def test_branches_of_the_wrong_shape(make_file):
     refused(flat, r"branch 'Jet_eta' is a list per event, but one value per event is needed", skim=skim)
 
 
-def test_unknown_protocol():
-    refused("nonsense://somewhere/a.root", r"cannot be read|needs another package")
+@pytest.mark.skipif(importlib.util.find_spec("fsspec_xrootd") is not None, reason="fsspec-xrootd is installed")
+def test_a_protocol_without_its_package():
+    refused("root://somewhere//a.root", r"this protocol needs another package \(Install fsspec-xrootd")
+
+
+def test_an_unknown_protocol():
+    refused("nonsense://somewhere/a.root", r"cannot be read \(ValueError: Protocol not known: nonsense")

@@ -1,0 +1,203 @@
+"""Events per second and core of the ingest, against coffea's NanoEvents with the same selection; and memory over files.
+
+A NanoAOD file of realistic width is made from a real one: its events are drawn with replacement, and floats are smeared
+and cut to NanoAOD's mantissa, so that the copies do not compress away. It stays in --folder and is used again. The
+source is a public file: `nanoAOD_2015_CMS_Open_Data_ttbar.root` of scikit-hep-testdata (947 branches, 200 events).
+
+Each reader runs in its own process, after a warm-up on the source file. Time is processor time over all threads, so
+that a busy machine matters little. "kept" must be the same number, or the comparison means nothing. coffea reads
+chunks of 200,000 events, as in the AGC. What the ratio rests on: opening a file of 947 branches costs both readers the
+same 0.6 to 0.8 s, which hides the difference in short files; building NanoEvents costs coffea about 1 s per chunk.
+
+    python scripts/benchmark_ingest.py SOURCE.root --coffea-python /path/to/venv-with-coffea/bin/python
+"""
+
+import argparse
+import concurrent.futures
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+import uproot
+
+CLUSTER = 20_000
+"""Events that are written at a time: the length of a basket."""
+MANTISSA = np.uint32(0xFFFFE000)
+"""Keeps ten bits of mantissa, the precision of most NanoAOD floats."""
+VARIABLES = {
+    "Electron": ("pt", "eta", "phi", "mass", "cutBased", "sip3d"),
+    "Muon": ("pt", "eta", "phi", "mass", "tightId", "sip3d", "pfRelIso04_all"),
+    "Jet": ("pt", "eta", "phi", "mass", "btagCSVV2", "jetId"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parsed(argv)
+    if arguments.measure:
+        print(json.dumps(measured(arguments.measure, arguments.files, arguments.source)))
+        return 0
+    # In a process of its own: a large parent would be counted as the memory of its children.
+    with concurrent.futures.ProcessPoolExecutor(1) as maker:
+        wide = maker.submit(wide_file, arguments.source, arguments.folder, arguments.megabytes).result()
+    print(f"{wide}: {wide.stat().st_size / 1e6:.0f} MB, made from {arguments.source.name}\n")
+    print("reader    files   entries      kept   events/s/core   peak MB   result MB")
+    runs = [("pipeline", sys.executable, 1), ("pipeline", sys.executable, arguments.many)]
+    if arguments.coffea_python:
+        runs.append(("coffea", arguments.coffea_python, 1))
+    rates = {run: shown(*run, arguments, wide) for run in runs}
+    if arguments.coffea_python:
+        print(f"\npipeline over coffea: {rates[runs[0]] / rates[runs[2]]:.2f} times the events per second and core")
+    return 0
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="a real NanoAOD file (TTree)")
+    parser.add_argument("--coffea-python", help="Python of an environment with coffea; without it, no comparison")
+    parser.add_argument("--folder", type=Path, default=Path(), help="where the wide file is made (default: here)")
+    parser.add_argument("--megabytes", type=int, default=500, help="least size of the wide file (default: %(default)s)")
+    parser.add_argument("--many", type=int, default=20, help="files in the memory test (default: %(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of which the fastest counts (default: %(default)s)")
+    parser.add_argument("--measure", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--files", nargs="*", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args(argv)
+
+
+def shown(reader: str, python: str, files: int, arguments: argparse.Namespace, wide: Path) -> float:
+    """Print a line of the table; events per second and core."""
+    command = [python, __file__, str(arguments.source), "--measure", reader, "--files", *[str(wide)] * files]
+    runs = (subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(arguments.repeat))
+    best = min((json.loads(run.stdout.splitlines()[-1]) for run in runs), key=lambda result: result["seconds"])
+    rate = float(best["entries"] / best["seconds"])
+    sizes = f"{best['peak_mb']:9.0f} {best['result_mb']:11.1f}"
+    print(f"{reader:8} {files:6} {best['entries']:9} {best['kept']:9} {rate:15.0f} {sizes}", flush=True)
+    return rate
+
+
+def measured(reader: str, files: Sequence[Path], warm_up: Path) -> dict[str, float]:
+    READERS[reader]([warm_up])
+    start = time.process_time()
+    entries, events = READERS[reader](files)
+    seconds = time.process_time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {
+        "entries": entries,
+        "kept": len(events),
+        "seconds": seconds,
+        "peak_mb": peak,
+        "result_mb": events.nbytes / 1e6,
+    }
+
+
+# --- the two readers ---
+
+
+def with_pipeline(files: Sequence[Path]) -> tuple[int, ak.Array]:
+    from pipeline.ingest import ObjectSkim, Requirement, Skim, read
+
+    kinematic = (Requirement("pt", "above", 20), Requirement("eta", "below", 2.4, absolute=True))
+    cuts = {"Electron": kinematic, "Muon": kinematic, "Jet": (*kinematic, Requirement("jetId", "bits", 4))}
+    skim = Skim(
+        objects=tuple(ObjectSkim(name, variables, cuts[name]) for name, variables in VARIABLES.items()),
+        at_least=((("Electron", "Muon"), 1), (("Jet",), 3)),
+    )
+    ingested = read(files, skim)
+    return ingested.entries_read, ingested.events
+
+
+def with_coffea(files: Sequence[Path], chunk: int = 200_000) -> tuple[int, ak.Array]:
+    """The same with coffea's NanoEvents, as its users write it: chunk by chunk, masks on collections."""
+    from coffea.nanoevents import NanoAODSchema, NanoEventsFactory
+
+    kept, entries = [], 0
+    for file in files:
+        size = next(iter(uproot.num_entries(f"{file}:Events")))[2]
+        entries += size
+        for start in range(0, size, chunk):
+            rows = {"entry_start": start, "entry_stop": min(start + chunk, size)}
+            factory = NanoEventsFactory.from_root({str(file): "Events"}, schemaclass=NanoAODSchema, **rows)
+            kept.append(selected(factory.events()))
+    return entries, ak.concatenate(kept)
+
+
+def selected(events: ak.Array) -> ak.Array:
+    objects = {name: events[name][(events[name].pt > 20) & (abs(events[name].eta) < 2.4)] for name in VARIABLES}
+    objects["Jet"] = objects["Jet"][(objects["Jet"].jetId & 4) != 0]
+    counts = {name: ak.num(array.pt) for name, array in objects.items()}
+    keep = (counts["Electron"] + counts["Muon"] >= 1) & (counts["Jet"] >= 3)
+    fields = {
+        name: ak.zip({variable: objects[name][variable][keep] for variable in variables})
+        for name, variables in VARIABLES.items()
+    }
+    return ak.to_packed(ak.materialize(ak.zip(fields | {"event": events.event[keep]}, depth_limit=1)))
+
+
+READERS: dict[str, Callable[[Sequence[Path]], tuple[int, ak.Array]]] = {
+    "pipeline": with_pipeline,
+    "coffea": with_coffea,
+}
+
+
+# --- the wide file ---
+
+
+def wide_file(source: Path, folder: Path, megabytes: int) -> Path:
+    """A file with all branches of the source and at least so many megabytes, made unless it is there."""
+    wide = folder / f"{source.stem}_{megabytes}MB.root"
+    if wide.exists():
+        return wide
+    branches = branches_of(source)
+    generator = np.random.default_rng(1)
+    part = wide.with_suffix(".part")
+    with uproot.recreate(part, compression=uproot.ZLIB(1)) as file:
+        cluster = drawn(branches, generator, 0)
+        types = {name: array.type.content for name, array in cluster.items()}
+        tree = file.mktree("Events", types, field_name=lambda outer, inner: f"{outer}_{inner}" if inner else outer)
+        while part.stat().st_size < megabytes * 1e6:
+            tree.extend(cluster)
+            cluster = drawn(branches, generator, tree.num_entries)
+    return part.rename(wide)
+
+
+def branches_of(source: Path) -> dict[tuple[str, str], ak.Array]:
+    """The branches by collection and variable; what belongs to no collection has no variable. Counters are left out."""
+    with uproot.open(source) as file:
+        branches = {b.name: (b.array(), b.count_branch.name[1:] if b.count_branch else "") for b in file["Events"]}
+    counters = {f"n{collection}" for _, collection in branches.values()}
+    return {
+        (collection or name, name.removeprefix(f"{collection}_") if name != collection and collection else ""): array
+        for name, (array, collection) in branches.items()
+        if name not in counters
+    }
+
+
+def drawn(branches: dict[tuple[str, str], ak.Array], generator: np.random.Generator, first: int) -> dict[str, ak.Array]:
+    """A cluster of events drawn from the source, numbered from `first`."""
+    rows = generator.integers(len(branches["event", ""]), size=CLUSTER)
+    columns: dict[str, Any] = {}
+    for (name, variable), array in branches.items():
+        values = smeared(array[rows], generator)
+        columns = columns | {name: columns.get(name, {}) | {variable: values} if variable else values}
+    cluster = {name: ak.zip(fields) if isinstance(fields, dict) else fields for name, fields in columns.items()}
+    return cluster | {"event": ak.Array(np.arange(first, first + CLUSTER, dtype=np.uint64))}
+
+
+def smeared(array: ak.Array, generator: np.random.Generator) -> ak.Array:
+    """Floats moved by five per cent and cut to ten bits; anything else as it is."""
+    flat = ak.to_numpy(ak.flatten(array, axis=None))
+    if flat.dtype != np.float32:
+        return array
+    values = flat * generator.normal(1, 0.05, len(flat)).astype(np.float32)
+    values = (values.view(np.uint32) & MANTISSA).view(np.float32)
+    return ak.unflatten(values, ak.num(array)) if array.ndim == 2 else ak.Array(values)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
