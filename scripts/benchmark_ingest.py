@@ -160,7 +160,7 @@ def wide_file(source: Path, folder: Path, megabytes: int) -> Path:
         cluster = drawn(branches, generator, 0)
         types = {name: array.type.content for name, array in cluster.items()}
         tree = file.mktree("Events", types, field_name=lambda outer, inner: f"{outer}_{inner}" if inner else outer)
-        while part.stat().st_size < megabytes * 1e6:
+        while tree.num_entries == 0 or part.stat().st_size < megabytes * 1e6:
             tree.extend(cluster)
             cluster = drawn(branches, generator, tree.num_entries)
     return part.rename(wide)
@@ -169,7 +169,9 @@ def wide_file(source: Path, folder: Path, megabytes: int) -> Path:
 def branches_of(source: Path) -> dict[tuple[str, str], ak.Array]:
     """The branches by collection and variable; what belongs to no collection has no variable. Counters are left out."""
     with uproot.open(source) as file:
-        branches = {b.name: (b.array(), b.count_branch.name[1:] if b.count_branch else "") for b in file["Events"]}
+        branches = {
+            b.name: (b.array(), b.count_branch.name[1:] if b.count_branch is not None else "") for b in file["Events"]
+        }
     counters = {f"n{collection}" for _, collection in branches.values()}
     return {
         (collection or name, name.removeprefix(f"{collection}_") if name != collection and collection else ""): array
