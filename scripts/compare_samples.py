@@ -207,16 +207,18 @@ def _print_errors(console: Console, samples: list[Sample]) -> bool:
             content, error = _fit_histogram(sample, region)
             selected = sample.regions[region]
             _, variance = agc.histogram(selected.observable, sample.weight[selected.index])
-            relative = error / content
+            filled = content > 0
+            relative = np.divide(error, content, out=np.full_like(content, np.inf), where=filled)
             bar = ERROR_BARS.get((sample.process, region), np.inf) if sample.variation == "nominal" else np.inf
+            independent = np.sqrt(variance[filled]) / content[filled]
             passed = bool(relative.max() <= bar)
             good &= passed
             worst = f"{relative.max():.1%}"
             table.add_row(
                 sample.name,
-                *(f"{100 * value:.1f}" for value in relative),
+                *(f"{100 * value:.1f}" if value < np.inf else "empty" for value in relative),
                 _verdict(passed, f"{worst} / {bar:.0%}") if np.isfinite(bar) else worst,
-                f"{(np.sqrt(variance) / content).max():.1%}",
+                f"{independent.max():.1%}",
             )
         console.print(table)
     return good
