@@ -26,9 +26,10 @@ from pipeline.descent import Range, Schedule, Step, descend
 from pipeline.histfactory.to_pyhf import to_pyhf
 from pipeline.manifest import InputError, load_manifest
 from pipeline.problem import Problem, build, wanted_datasets
+from pipeline.report.attempt import attempt
 from pipeline.report.crosscheck import PyhfResult, pyhf_discovery_significance
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
-from pipeline.report.terminal import Terminal
+from pipeline.report.terminal import Terminal, verdict
 from pipeline.selection import Thresholds
 
 __all__ = ["Outcome", "describe_inputs", "run", "tune"]
@@ -55,13 +56,35 @@ def run(config: Config, output: Path, *, overwrite: bool = False, quiet: bool = 
         started = time.perf_counter()
         problem = build(config, terminal.say)
         outcome = tune(problem, terminal, reading=time.perf_counter() - started)
-        write_json(folder / "result.json", result(problem, outcome))
+        found = result(problem, outcome)
+        write_json(folder / "result.json", found)
         write_json(folder / "workspace.json", outcome.workspaces["after"])
         write_json(folder / "workspace_before.json", outcome.workspaces["before"])
         write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
         write_config(folder / "config.yaml", config.model_dump(mode="json"))
+        _illustrate(folder, problem, outcome, found, terminal)
     terminal.table(problem, outcome, output)
     return 0
+
+
+def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping[str, Any], terminal: Terminal) -> None:
+    """Pictures and page, after everything that counts is written."""
+    terminal.say("pictures and report")
+    with attempt("the report", terminal.warn):
+        # matplotlib takes a second to import, which a run that fails early need not wait for.
+        from pipeline.report.gallery import Scene
+        from pipeline.report.illustrate import illustrate
+
+        scene = Scene(
+            problem=problem,
+            before=outcome.before,
+            after=outcome.after,
+            steps=tuple((step.thresholds, float(step.merit.value)) for step in outcome.history),
+            workspace=outcome.workspaces["after"],
+            symbol=terminal.symbol,
+            source="Simulated" if found["simulated"] else "CMS Open Data simulation",
+        )
+        illustrate(folder, scene, found, verdict(outcome.compared["validation"], terminal.symbol), terminal.warn)
 
 
 def describe_inputs(config: Config) -> None:

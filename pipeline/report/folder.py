@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -47,8 +48,19 @@ def _umask() -> int:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Numbers in full, keys in the given order."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    """Numbers in full, keys in the given order; JSON has no NaN and no infinity, which become null."""
+    path.write_text(json.dumps(_finite(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _finite(content: Any) -> Any:
+    match content:
+        case Mapping():
+            return {key: _finite(value) for key, value in content.items()}
+        case list() | tuple():
+            return [_finite(value) for value in content]
+        case float():
+            return content if math.isfinite(content) else None
+    return content
 
 
 def write_config(path: Path, content: Mapping[str, Any]) -> None:

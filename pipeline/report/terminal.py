@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.problem import Problem
     from pipeline.run import Outcome
 
-__all__ = ["Terminal"]
+__all__ = ["Terminal", "verdict"]
 
 SYMBOL = {"discovery_significance": "Z", "signal_strength_uncertainty": "σ(μ)"}
 PLAIN_LINES = 10
@@ -32,12 +32,16 @@ class Terminal:
         self._config = config
         self._quiet = quiet
         self._console = Console(highlight=False)
-        self._symbol = SYMBOL[config.objective.name]
+        self.symbol = SYMBOL[config.objective.name]
 
     def say(self, line: str) -> None:
         """One line about what happens now."""
         if not self._quiet:
             self._console.print(line)
+
+    def warn(self, line: str) -> None:
+        """One line that is printed even with `quiet`."""
+        self._console.print(f"warning: {line}", style="yellow")
 
     @contextmanager
     def progress(self, steps: int) -> Iterator[Callable[[Step], None]]:
@@ -65,7 +69,7 @@ class Terminal:
 
     def _line(self, step: Step) -> str:
         now = " ".join(f"{name} {value:.4g}" for name, value in step.thresholds.items())
-        return f"{self._symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})  {now}"
+        return f"{self.symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})  {now}"
 
     def table(self, problem: "Problem", outcome: "Outcome", output: Path) -> None:
         """The result: cuts and figure of merit before and after."""
@@ -84,15 +88,16 @@ class Terminal:
                 _estimate(compared.after),
                 f"change {_estimate(compared.change, sign=True)}",
             )
-            table.add_row(f"{self._symbol}, {part} events", *row)
+            table.add_row(f"{self.symbol}, {part} events", *row)
         checks = [outcome.pyhf[name] for name in ("before", "after")]
         numbers = [one.failure if one.significance is None else f"{one.significance:.4f}" for one in checks]
         table.add_row("Z by pyhf, validation events", *numbers, "from workspace.json")
         self._console.print(table)
         if simulated:
             self._console.print("All events are simulated.")
-        self._console.print(verdict(outcome.compared["validation"], self._symbol))
+        self._console.print(verdict(outcome.compared["validation"], self.symbol))
         self._console.print(f"run folder: {output}", soft_wrap=True)
+        self._console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
 
 def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:

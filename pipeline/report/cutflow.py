@@ -1,0 +1,172 @@
+"""How many events are left after each requirement, and what a cut cuts: the dense events looked at with plain NumPy.
+
+Object cuts only; event-level cuts and the range of the histogram are in the last step of the cut-flow, which is the sum of
+the templates. Comparisons are made in float32, as everywhere.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis import Analysis, Data
+from pipeline.config import Config
+from pipeline.report.diagnostics import Region, Values
+from pipeline.selection import Count, Cut
+
+__all__ = ["CutFlow", "Distribution", "cut_flow", "distributions"]
+
+Mask = NDArray[np.bool_]
+COLLECTIONS = {"electron": "electrons", "muon": "muons", "jet": "jets", "bjet": "jets"}
+BINS = 40
+
+
+@dataclass(frozen=True)
+class CutFlow:
+    """Expected events of each process after each step, shape "processes steps"."""
+
+    processes: tuple[str, ...]
+    steps: tuple[str, ...]
+    events: Values
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """What one cut cuts: the objects that pass all other cuts, in events that are selected with them.
+
+    `values` are expected objects, shape "processes bins".
+    """
+
+    cut: str
+    processes: tuple[str, ...]
+    edges: Values
+    values: Values
+    before: float
+    after: float
+    bandwidth: float
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Chunks of one nominal data set: columns of each kind of object, "objects events", and expected events an event."""
+
+    process: int
+    columns: Mapping[str, Mapping[str, NDArray[np.float32]]]
+    weight: Values
+
+
+def cut_flow(
+    config: Config, analysis: Analysis, data: Data, thresholds: Mapping[str, float], regions: Sequence[Region]
+) -> CutFlow:
+    """Expected events after the lepton, the jet and the b-tag requirement, and in the bins of each region."""
+    processes = tuple(process.title for process in config.processes.values())
+    first = ("all read", f"{_range(analysis.selection.leptons)} lepton")
+    jets = min(region.jets.minimum for region in analysis.selection.regions)
+    steps = (*first, f"≥ {jets} jets", *(region.name for region in regions))
+    events = np.zeros((len(processes), len(steps)))
+    for part in _parts(analysis, data):
+        leptons, selected = _leptons(analysis, part, thresholds), _passing(analysis, part, "jet", thresholds)
+        one_lepton = _within(analysis.selection.leptons, leptons)
+        kept = [np.ones_like(one_lepton), one_lepton, one_lepton & (selected.sum(axis=0) >= jets)]
+        events[part.process, : len(kept)] += [part.weight[mask].sum() for mask in kept]
+    for column, region in enumerate(regions, start=len(first) + 1):
+        events[:, column] = region.nominal.sum(axis=1)
+    return CutFlow(processes, steps, events)
+
+
+def distributions(
+    config: Config, analysis: Analysis, data: Data, before: Mapping[str, float], after: Mapping[str, float]
+) -> tuple[Distribution, ...]:
+    """For each trainable cut on objects, what it cuts at the optimum of all others."""
+    processes = tuple(process.title for process in config.processes.values())
+    found = []
+    for cut in analysis.selection.cuts:
+        settings = config.cuts[cut.name]
+        if not settings.trainable or settings.bounds is None or "event" in cut.objects:
+            continue
+        margin = settings.bandwidth or 0.0
+        reach = (settings.bounds[0] - margin, settings.bounds[1] + margin)
+        edges = np.linspace(*reach, BINS + 1)
+        values = np.zeros((len(processes), BINS))
+        for part in _parts(analysis, data):
+            for kind in cut.objects:
+                candidates = _would_be_selected(analysis, part, kind, cut, after)
+                column = part.columns[COLLECTIONS[kind]][cut.variable]
+                column = np.abs(column) if cut.absolute else column
+                weights = np.broadcast_to(part.weight, column.shape)
+                values[part.process] += np.histogram(column[candidates], edges, weights=weights[candidates])[0]
+        bandwidth = settings.bandwidth_end or margin
+        found.append(Distribution(cut.name, processes, edges, values, before[cut.name], after[cut.name], bandwidth))
+    return tuple(found)
+
+
+def _would_be_selected(analysis: Analysis, part: _Part, kind: str, cut: Cut, thresholds: Mapping[str, float]) -> Mask:
+    """Objects that pass all other cuts, in events that are in some region once the object is accepted."""
+    candidates = _passing(analysis, part, kind, thresholds, without=cut.name)
+    leptons, jets = _leptons(analysis, part, thresholds), _passing(analysis, part, "jet", thresholds)
+    tags = _passing(analysis, part, "bjet", thresholds)
+    number, tagged = jets.sum(axis=0)[None], (jets & tags).sum(axis=0)[None]
+    total = leptons[None]
+    if kind in ("electron", "muon"):
+        total = total + ~_passing(analysis, part, kind, thresholds)
+    elif kind == "jet":
+        number, tagged = number + ~jets, tagged + (~jets & tags)
+    else:
+        candidates &= jets
+        tagged = tagged + (jets & ~tags)
+    inside = np.zeros(candidates.shape, bool)
+    for region in analysis.selection.regions:
+        inside |= _within(region.jets, number) & _within(region.btags, tagged)
+    return candidates & inside & _within(analysis.selection.leptons, total)
+
+
+def _parts(analysis: Analysis, data: Data) -> Iterator[_Part]:
+    """The nominal events of each process; padding has weight 0."""
+    recipe = np.asarray(data.recipe.yields)
+    for group in data.groups:
+        columns = {
+            name: {variable: np.asarray(column) for variable, column in getattr(group, name).items()}
+            for name in ("electrons", "muons", "jets")
+        }
+        columns["jets"]["pt"] = np.asarray(group.jet_pt)[0]
+        for chunk, dataset in enumerate(np.asarray(group.dataset)):
+            # Variation 0 is the nominal one, column 0 the sum of weights: what a weight of 1 is in expected events.
+            scale = recipe[0, :, 0, dataset, 0]
+            process = int(np.argmax(np.abs(scale)))
+            if scale[process] != 0:
+                yield _Part(
+                    process=process,
+                    columns={k: {v: c[chunk] for v, c in some.items()} for k, some in columns.items()},
+                    weight=scale[process] * np.asarray(group.weight[chunk], np.float64),
+                )
+
+
+def _passing(
+    analysis: Analysis, part: _Part, kind: str, thresholds: Mapping[str, float], without: str | None = None
+) -> Mask:
+    """Which objects pass all cuts of their kind, but one; absent objects (NaN) pass none."""
+    columns = part.columns[COLLECTIONS[kind]]
+    passed = ~np.isnan(next(iter(columns.values())))
+    for cut in analysis.selection.on(kind):
+        if cut.name != without:
+            column = np.abs(columns[cut.variable]) if cut.absolute else columns[cut.variable]
+            threshold = np.float32(thresholds[cut.name])
+            passed &= column > threshold if cut.keep == "above" else column < threshold
+    return passed
+
+
+def _leptons(analysis: Analysis, part: _Part, thresholds: Mapping[str, float]) -> NDArray[np.int64]:
+    electrons, muons = (_passing(analysis, part, kind, thresholds).sum(axis=0) for kind in ("electron", "muon"))
+    return np.asarray(electrons + muons)
+
+
+def _within(count: Count, number: NDArray[np.int64]) -> Mask:
+    enough = number >= count.minimum
+    return enough if count.maximum is None else enough & (number <= count.maximum)
+
+
+def _range(count: Count) -> str:
+    if count.minimum == count.maximum:
+        return f"{count.minimum}"
+    return f"≥ {count.minimum}" if count.maximum is None else f"{count.minimum}-{count.maximum}"

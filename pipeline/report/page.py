@@ -1,0 +1,253 @@
+"""The report of a run as one HTML file: no network, no script, light and dark, phone and print.
+
+It says first what was gained and whether that is significant; then come the cuts, the pictures with their captions, and, for
+whoever wants to repeat it, configuration, versions and checksums. Everything comes from `result.json` and the pictures.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+__all__ = ["Illustration", "page"]
+
+
+@dataclass(frozen=True)
+class Illustration:
+    """A picture as SVG text, with its title and caption."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1b1f; --soft: #5c5f66; --paper: #ffffff; --card: #f4f5f7; --line: #d9dbe0;
+  --accent: #2457c5; --good: #1d7a3a; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8e8ec; --soft: #a4a7b0; --paper: #16171b; --card: #212329;
+  --line: #3a3d45; --accent: #8fb4ff; --good: #6fcf8d; --bad: #ff8a80; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 62rem; padding: 1rem 1.1rem 4rem; background: var(--paper); color: var(--ink);
+  font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: .6rem 0; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
+p, figcaption, li { max-width: 46rem; }
+a { color: var(--accent); }
+.badge { display: inline-block; padding: .1rem .6rem; border: 1px solid var(--line); border-radius: 1rem;
+  font-size: .85rem; color: var(--soft); }
+.verdict { font-size: 1.15rem; border-left: .3rem solid var(--line); padding: .2rem 0 .2rem .9rem; }
+.verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; margin: 1rem 0; }
+.card { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
+.card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); font-size: .9rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .95rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td.number, th.number { text-align: right; }
+code, pre { font: .85rem/1.45 ui-monospace, monospace; }
+pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x: auto; }
+td code { overflow-wrap: anywhere; }
+figure { margin: 0 0 2.4rem; break-inside: avoid; }
+figure svg { width: 100%; height: auto; max-height: 60rem; display: block; color: var(--ink); }
+figcaption { color: var(--soft); font-size: .95rem; margin-top: .5rem; }
+details summary { cursor: pointer; color: var(--accent); }
+@media print { :root { --ink: #000; --soft: #333; --paper: #fff; --card: #fff; --line: #999; --accent: #000; --good: #000; --bad: #000; }
+  body { max-width: none; font-size: 10pt; } details > * { display: block; } figure svg { max-height: 20cm; } }
+"""
+
+TERMS = (
+    ("Z", "The expected discovery significance: how many standard deviations the data would lie away from 'no signal', if the "
+     "signal is what the simulation says. It is computed on the Asimov data set, which is the expectation without fluctuation."),
+    ("σ(μ)", "The expected uncertainty of the measured signal strength μ; μ = 1 is the predicted cross section."),
+    ("training, validation", "Two disjoint parts of the simulated events, chosen by a hash of the event number. The optimiser "
+     "sees the training part only. What it gains there is partly luck; the claim is the gain on the validation part."),
+    ("±", "One standard deviation by the finite number of simulated events, from bootstrap replicas of the sample. The error of a "
+     "change is smaller than the two errors suggest, because both values share the same events."),
+)  # fmt: skip
+
+
+def page(
+    result: Mapping[str, Any],
+    *,
+    title: str,
+    symbol: str,
+    verdict: str,
+    illustrations: Sequence[Illustration],
+    warnings: Sequence[str],
+    configuration: str,
+) -> str:
+    """The whole page.
+
+    Args:
+        result: the content of result.json.
+        title: of the run.
+        symbol: of the figure of merit.
+        verdict: the sentence that comes first.
+        illustrations: in their order.
+        warnings: what the reader must know before believing anything.
+        configuration: as YAML text.
+    """
+    origin = "Simulated events" if result["simulated"] else "Simulation of CMS Open Data"
+    tone = "good" if _is_gain(result, symbol) else "bad"
+    body = (
+        f'<span class="badge">{origin}</span>',
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="verdict {tone}">{escape(verdict)}</p>',
+        _cards(result, symbol),
+        _list(remarks(result, symbol), warnings),
+        "<h2>The cuts</h2>",
+        _cuts(result),
+        "<h2>Pictures</h2>",
+        *(_figure(one) for one in illustrations),
+        "<h2>Words used here</h2>",
+        "<dl>" + "".join(f"<dt><b>{escape(a)}</b></dt><dd><p>{escape(b)}</p></dd>" for a, b in TERMS) + "</dl>",
+        "<h2>To repeat this run</h2>",
+        _repeat(result, configuration),
+    )
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,">\n<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n'
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def remarks(result: Mapping[str, Any], symbol: str) -> list[str]:
+    """What the numbers themselves say against a careless reading."""
+    found = []
+    training, validation = result["compared"]["training"], result["compared"]["validation"]
+    if not (training["converged"] and validation["converged"]):
+        found.append("A fit did not converge: its figure of merit must not be used.")
+    if _better(training, symbol) > 0 and _better(validation, symbol) < 0.5 * _better(training, symbol):
+        found.append(
+            "Most of the gain on training events is not there on validation events: the cuts were tuned to the sample, "
+            "not to the physics. More simulated events, fewer steps or fewer cuts help."
+        )
+    for name, cut in result["thresholds"].items():
+        if cut["at_bound"]:
+            found.append(f"{name} ended at its {cut['at_bound']} bound: a wider range might give more.")
+    value = result["fit"]["after"]["value"]
+    if symbol == "Z" and value > _NO_P_VALUE:
+        found.append(
+            f"Z = {value:.0f} is a measure of separation, not of a probability: no p-value exists that far out, and "
+            "systematic uncertainties are not known to so many standard deviations."
+        )
+    return found
+
+
+_NO_P_VALUE = 38
+"""Beyond, the p-value of a standard normal underflows in double precision."""
+
+
+def _is_gain(result: Mapping[str, Any], symbol: str) -> bool:
+    change = result["compared"]["validation"]["change"]
+    return _better(result["compared"]["validation"], symbol) > 2 * change["error"]
+
+
+def _better(compared: Mapping[str, Any], symbol: str) -> float:
+    """The change, positive if it is an improvement."""
+    change = float(compared["change"]["value"])
+    return change if symbol == "Z" else -change
+
+
+def _cards(result: Mapping[str, Any], symbol: str) -> str:
+    cards = []
+    for part, text in (("validation", "events not seen by the optimiser"), ("training", "events of the optimisation")):
+        one = result["compared"][part]
+        change = one["change"]
+        cards.append((f"{symbol}, {text}", f"{_estimate(one['before'])} → {_estimate(one['after'])}"))
+        cards.append((f"change, {part} events", _estimate(change, sign=True)))
+    checks = [result["pyhf"][name]["discovery_significance"] for name in ("before", "after")]
+    numbers = " → ".join("no result" if one is None else f"{one:.4f}" for one in checks)
+    cards.append(("Z by pyhf from the written workspaces", numbers))
+    return (
+        '<div class="cards">'
+        + "".join(f'<div class="card"><span>{escape(a)}</span><b>{escape(b)}</b></div>' for a, b in cards)
+        + "</div>"
+    )
+
+
+def _cuts(result: Mapping[str, Any]) -> str:
+    rows = []
+    for name, cut in result["thresholds"].items():
+        remark = f"at its {cut['at_bound']} bound" if cut["at_bound"] else "" if cut["trainable"] else "fixed"
+        rows.append((name, f"{cut['before']:g} {cut['unit']}", f"{cut['after']:.4g} {cut['unit']}", remark))
+    return _table(("cut", "default", "optimised", ""), rows, numbers=(1, 2))
+
+
+def _figure(one: Illustration) -> str:
+    return (
+        f'<figure id="{escape(one.name)}"><h3>{escape(one.title)}</h3>{inline(one)}'
+        f"<figcaption>{escape(one.caption)}</figcaption></figure>"
+    )
+
+
+def inline(one: Illustration) -> str:
+    """The SVG element alone, drawn in the colour of the text, with ids of its own and a name for a screen reader."""
+    start = one.svg.index("<svg")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", one.svg[start:], flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg))
+    # Several SVG drawings share the names of one page.
+    svg = re.sub(r'\bid="', f'id="{one.name}-', svg)
+    svg = re.sub(r'href="#', f'href="#{one.name}-', svg).replace("url(#", f"url(#{one.name}-")
+    svg = re.sub(r"#000000\b", "currentColor", svg)
+    # Matplotlib leaves text without a fill, which means black.
+    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(one.title)}" fill="currentColor" ', 1)
+    return re.sub(r' xmlns:\w+="[^"]*"', "", svg).replace("xlink:href", "href")
+
+
+def _repeat(result: Mapping[str, Any], configuration: str) -> str:
+    data = [
+        (key, f"{one['events']}", f"{one['entries_read']}", f"{one['entries_kept']}", _codes(one["sha256"]))
+        for key, one in result["data"].items()
+    ]
+    versions = [(name, version) for name, version in result["environment"].items()]
+    seconds = [(name, f"{value:.1f} s") for name, value in result["seconds"].items()]
+    return "".join(
+        (
+            f"<p>Seed {result['seed']}; SHA-256 of the configuration <code>{result['config_sha256']}</code>. The folder of this "
+            "page holds the same pictures as PNG and PDF, the templates for ROOT, and workspaces for pyhf and cabinetry.</p>",
+            "<details open><summary>Data</summary>",
+            _table(("data set", "generated", "in file", "kept", "SHA-256"), data, numbers=(1, 2, 3), raw=(4,)),
+            "</details><details open><summary>Versions and times</summary>",
+            _table(("", ""), [*versions, *seconds]),
+            "</details><details><summary>Configuration</summary><pre>",
+            escape(configuration),
+            "</pre></details>",
+        )
+    )
+
+
+def _codes(checksums: Iterable[str]) -> str:
+    return "<br>".join(f"<code>{escape(one)}</code>" for one in checksums)
+
+
+def _list(*groups: Iterable[str]) -> str:
+    entries = "".join(f"<li>{escape(entry)}</li>" for group in groups for entry in group)
+    return f"<ul>{entries}</ul>" if entries else ""
+
+
+def _table(
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    numbers: Sequence[int] = (),
+    raw: Sequence[int] = (),
+) -> str:
+    """A table; columns in `numbers` stand right, those in `raw` are HTML already."""
+
+    def cell(tag: str, column: int, text: str) -> str:
+        look = ' class="number"' if column in numbers else ""
+        return f"<{tag}{look}>{text if column in raw and tag == 'td' else escape(text)}</{tag}>"
+
+    lines = [("th", header), *(("td", row) for row in rows)]
+    content = "".join(
+        "<tr>" + "".join(cell(tag, column, text) for column, text in enumerate(line)) + "</tr>" for tag, line in lines
+    )
+    return f'<div class="scroll"><table>{content}</table></div>'
+
+
+def _estimate(estimate: Mapping[str, float], *, sign: bool = False) -> str:
+    return f"{estimate['value']:{'+' if sign else ''}.4g} ± {estimate['error']:.2g}"

@@ -1,0 +1,367 @@
+"""Figures of a run: arrays in, figure out; nothing is read, computed or written here.
+
+The style is that of CMS publications (mplhep), at a size that a phone can show. Text and axes are pure black on nothing, so
+that the page can draw them in the colour of its text, light or dark. Every figure says that its events are simulated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib as mpl
+import mplhep
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from pipeline.report.cutflow import CutFlow, Distribution
+from pipeline.report.diagnostics import Contour, Contributions, Impact, Profile, Region, Values
+
+__all__ = [
+    "contour",
+    "cut_flow",
+    "distributions",
+    "gradients",
+    "history",
+    "impacts",
+    "profiles",
+    "style",
+    "systematics",
+    "templates",
+]
+
+COLORS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd", "#b9ac70", "#a96b59", "#e76300", "#92dadd")
+"""M. A. Petroff, arXiv:2107.02270: colours that stay apart for colour-blind readers and in grey; CMS recommends them."""
+
+BEFORE, AFTER, OTHER = COLORS[4], COLORS[2], COLORS[0]
+COLUMN, ROW = 4.6, 3.4
+"""Size of a panel in inches."""
+
+SIZES = {
+    "font.size": 11,
+    "axes.linewidth": 1,
+    "xtick.major.size": 6,
+    "xtick.minor.size": 3,
+    "ytick.major.size": 6,
+    "ytick.minor.size": 3,
+    "lines.linewidth": 1.6,
+    "hatch.linewidth": 0.6,
+    "font.sans-serif": ["DejaVu Sans"],
+    "mathtext.fontset": "dejavusans",
+    "figure.constrained_layout.use": True,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@contextmanager
+def style(name: str = "figure") -> Iterator[None]:
+    """The style of all figures; `name` makes the marks inside an SVG file unique and the same in every run."""
+    with mpl.rc_context({**mplhep.style.CMS, **SIZES, "svg.hashsalt": name}):
+        yield
+
+
+def templates(before: Sequence[Region], after: Sequence[Region], source: str) -> Figure:
+    """Stacked templates, a row a region, with the bands of both kinds of errors and their relative sizes below."""
+    figure, panels = _panels(2 * len(after), 2, heights=[3, 1] * len(after))
+    for row, pair in enumerate(zip(before, after, strict=True)):
+        top = 1.3 * max(float((region.total + region.band[1]).max()) for region in pair)
+        for column, (region, when) in enumerate(zip(pair, ("default cuts", "optimised cuts"), strict=True)):
+            main, ratio = panels[2 * row][column], panels[2 * row + 1][column]
+            _stack(main, region)
+            main.set_ylim(0, max(top, 1e-3))
+            main.set_ylabel("expected events" if column == 0 else "")
+            main.set_xticklabels([])
+            _title(main, f"{region.name}, {when}", source)
+            _relative_band(ratio, region)
+            ratio.set_xlabel(region.label)
+            ratio.set_ylabel("error" if column == 0 else "")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    return figure
+
+
+def _stack(axes: Axes, region: Region) -> None:
+    mplhep.histplot(
+        list(region.nominal),
+        bins=region.edges,
+        stack=True,
+        histtype="fill",
+        color=_colors(len(region.processes)),
+        label=list(region.processes),
+        ax=axes,
+        flow="none",
+    )
+    below, above = region.band
+    total, error = region.total, region.statistical
+    _band(axes, region.edges, total - below, total + above, color="black", alpha=0.25, label="systematic ⊕ MC stat.")
+    _band(axes, region.edges, total - error, total + error, fill=False, hatch="//////", label="MC stat.")
+    for bin_, into in enumerate(region.merged_into):
+        if into != bin_:
+            # A bin without a border of its own: the likelihood sees it together with the bin it is merged into.
+            center = 0.5 * (region.edges[bin_] + region.edges[bin_ + 1])
+            sign = "×" if into < 0 else "←" if into < bin_ else "→"
+            axes.text(center, 0.01, sign, transform=axes.get_xaxis_transform(), ha="center", fontsize=9)
+
+
+def _relative_band(axes: Axes, region: Region) -> None:
+    below, above = (_ratio(one, region.total) for one in region.band)
+    error = _ratio(region.statistical, region.total)
+    _band(axes, region.edges, 1 - below, 1 + above, color="black", alpha=0.25)
+    _band(axes, region.edges, 1 - error, 1 + error, fill=False, hatch="//////")
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set_ylim(0.4, 1.6)
+    axes.set_xlim(region.edges[0], region.edges[-1])
+
+
+def systematics(regions: Sequence[Region], source: str) -> Figure:
+    """Total template at ±1 standard deviation over the nominal one: a row an uncertainty, a column a region."""
+    names = list(regions[0].up)
+    figure, panels = _panels(len(names), len(regions), height=1.3)
+    for row, name in enumerate(names):
+        for column, region in enumerate(regions):
+            axes = panels[row][column]
+            for table, color, label in ((region.up, COLORS[2], "+1σ"), (region.down, COLORS[0], "−1σ")):
+                ratio = _ratio(table[name].sum(axis=0), region.total, empty=1.0)
+                axes.stairs(ratio, region.edges, color=color, label=label, baseline=None)
+            error = _ratio(region.statistical, region.total)
+            _band(axes, region.edges, 1 - error, 1 + error, color="black", alpha=0.15, label="MC stat. of nominal")
+            reach = max(
+                abs(patch - 1) for table in (region.up, region.down) for patch in _extremes(table[name], region)
+            )
+            axes.set_ylim(1 - 1.25 * max(reach, 0.01), 1 + 1.25 * max(reach, 0.01))
+            axes.set_xlim(region.edges[0], region.edges[-1])
+            axes.text(0.02, 0.95, name, transform=axes.transAxes, va="top", fontsize=9)
+            if row == 0:
+                _title(axes, region.name, source)
+            if row == len(names) - 1:
+                axes.set_xlabel(region.label)
+            else:
+                axes.set_xticklabels([])
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _extremes(varied: Values, region: Region) -> tuple[float, float]:
+    ratio = _ratio(varied.sum(axis=0), region.total, empty=1.0)
+    return float(ratio.min()), float(ratio.max())
+
+
+def history(
+    steps: Sequence[int],
+    values: Sequence[float],
+    best: int,
+    thresholds: Mapping[str, Sequence[float]],
+    labels: Mapping[str, str],
+    symbol: str,
+    source: str,
+) -> Figure:
+    """The figure of merit and every trainable threshold, step by step; `best` is the step whose thresholds are kept."""
+    figure, panels = _panels(1 + len(thresholds), 1, width=1.6 * COLUMN, height=1.7)
+    lines = [(symbol, values), *((labels[name], path) for name, path in thresholds.items())]
+    for number, ((axes,), (label, line)) in enumerate(zip(panels, lines, strict=True)):
+        axes.plot(steps, line, marker=".", color=AFTER if number == 0 else OTHER)
+        axes.axvline(best, color="black", linestyle=":", linewidth=1)
+        axes.set_ylabel(label, fontsize=9)
+        if number < len(thresholds):
+            axes.set_xticklabels([])
+    panels[-1][0].set_xlabel("step of the optimisation")
+    _title(panels[0][0], f"{symbol} on training events; kept: step {best}", source)
+    return figure
+
+
+def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, source: str) -> Figure:
+    """The exact figure of merit along each threshold, and the tangent at the optimum that the gradient predicts."""
+    figure, panels = _panels(1, len(profiles), width=3.6)
+    for axes, one in zip(panels[0], profiles, strict=True):
+        axes.plot(one.thresholds, one.training, "o-", color=AFTER, markersize=3, label="training events, exact")
+        axes.plot(one.thresholds, one.validation, "s--", color=OTHER, markersize=3, label="validation events, exact")
+        limits = axes.get_ylim()
+        reach = np.array([-1.5, 1.5]) * one.bandwidth
+        axes.plot(one.optimum + reach, one.value + one.slope * reach, color="black", label="tangent by the gradient")
+        axes.axvline(one.optimum, color="black", linestyle=":", linewidth=1)
+        axes.set_ylim(limits)
+        axes.set_xlabel(labels[one.cut])
+        axes.set_ylabel(symbol if one is profiles[0] else "")
+    _title(panels[0][0], "around the optimum", source)
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(profiles)))
+    return figure
+
+
+def gradients(
+    found: Sequence[Contributions], regions: Sequence[Region], labels: Mapping[str, str], symbol: str, source: str
+) -> Figure:
+    """Which bins push which cut: a row a cut, a column a region, bars by process."""
+    figure, panels = _panels(len(found), len(regions), height=2.1)
+    starts = np.cumsum([0, *(len(region.edges) - 1 for region in regions)])
+    for row, one in enumerate(found):
+        for column, region in enumerate(regions):
+            axes = panels[row][column]
+            _signed_stack(axes, region, one.values[:, starts[column] : starts[column + 1]])
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_xlim(region.edges[0], region.edges[-1])
+            if column == 0:
+                axes.set_ylabel(f"Δ{symbol} per bin", fontsize=9)
+            axes.text(
+                0.98,
+                0.95,
+                f"{labels[one.cut]} + {one.step:g}",
+                transform=axes.transAxes,
+                ha="right",
+                va="top",
+                fontsize=9,
+            )
+            if row == 0:
+                _title(axes, region.name, source)
+            if row == len(found) - 1:
+                axes.set_xlabel(region.label)
+            else:
+                axes.set_xticklabels([])
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3)
+    return figure
+
+
+def _signed_stack(axes: Axes, region: Region, values: Values) -> None:
+    """Bars that add up: positive ones upwards, negative ones downwards."""
+    centers, widths = 0.5 * (region.edges[1:] + region.edges[:-1]), np.diff(region.edges)
+    up, down = np.zeros(len(centers)), np.zeros(len(centers))
+    for name, color, row in zip(region.processes, _colors(len(region.processes)), values, strict=True):
+        bottom = np.where(row >= 0, up, down)
+        axes.bar(centers, row, 0.9 * widths, bottom=bottom, color=color, label=name)
+        up, down = up + np.maximum(row, 0), down + np.minimum(row, 0)
+    axes.stairs(values.sum(axis=0), region.edges, color="black", baseline=None, linewidth=1, label="sum")
+
+
+def impacts(found: Sequence[Impact], symbol: str, source: str, shown: int = 16) -> Figure:
+    """The largest impacts on the signal strength, and how much the expected data constrain each parameter."""
+    rows = list(found[:shown])
+    figure, ((left, right),) = _panels(1, 2, width=3.6, height=0.8 + 0.27 * len(rows))
+    places = np.arange(len(rows))[::-1]
+    left.barh(places, [one.shift for one in rows], color=[COLORS[2] if one.shift > 0 else COLORS[0] for one in rows])
+    left.axvline(0, color="black", linewidth=0.8)
+    left.set_yticks(places, [one.parameter for one in rows], fontsize=8)
+    left.set_xlabel(f"shift of {symbol} by +1σ")
+    right.errorbar(np.zeros(len(rows)), places, xerr=[one.width for one in rows], fmt="o", color="black", markersize=3)
+    right.axvspan(-1, 1, color=COLORS[4], alpha=0.25, linewidth=0)
+    right.set_yticks(places, [""] * len(rows))
+    right.set_xlim(-1.5, 1.5)
+    right.set_xlabel("σ after / σ before the fit")
+    for axes in (left, right):
+        axes.tick_params(axis="y", which="both", length=0)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+    _title(left, "Asimov data", source)
+    return figure
+
+
+def contour(
+    found: Contour,
+    path: Sequence[Mapping[str, float]],
+    optimum: Mapping[str, float],
+    labels: Mapping[str, str],
+    symbol: str,
+    source: str,
+) -> Figure:
+    """The exact figure of merit over two thresholds, and the way the optimiser went."""
+    figure, ((axes,),) = _panels(1, 1, width=1.3 * COLUMN, height=1.2 * ROW)
+    first, second = found.cuts
+    filled = axes.contourf(found.first, found.second, np.ma.masked_invalid(found.values), levels=12, cmap="cividis")
+    figure.colorbar(filled, ax=axes, label=f"{symbol}, training events")
+    axes.plot([p[first] for p in path], [p[second] for p in path], ".-", color="white", linewidth=1, label="path")
+    axes.plot(path[0][first], path[0][second], "o", color="white", markeredgecolor="black", label="default cuts")
+    axes.plot(
+        optimum[first], optimum[second], "*", markersize=13, color=AFTER, markeredgecolor="white", label="optimum"
+    )
+    axes.set_xlabel(labels[first])
+    axes.set_ylabel(labels[second])
+    figure.legend(loc="outside lower center", ncols=3)
+    _title(axes, "", source)
+    return figure
+
+
+def distributions(found: Sequence[Distribution], labels: Mapping[str, str], source: str) -> Figure:
+    """Objects that pass all but one cut; the cut before and after, and the window in which its gradient is measured."""
+    figure, panels = _panels(1, len(found), width=3.8)
+    for axes, one in zip(panels[0], found, strict=True):
+        mplhep.histplot(
+            list(one.values),
+            bins=one.edges,
+            stack=True,
+            histtype="fill",
+            color=_colors(len(one.processes)),
+            label=list(one.processes),
+            ax=axes,
+            flow="none",
+        )
+        axes.axvspan(
+            one.after - one.bandwidth,
+            one.after + one.bandwidth,
+            color="black",
+            alpha=0.15,
+            linewidth=0,
+            label="bandwidth",
+        )
+        axes.axvline(one.before, color="black", linestyle="--", label="default cut")
+        axes.axvline(one.after, color="black", label="optimised cut")
+        axes.set_xlabel(labels[one.cut])
+        axes.set_ylabel("objects" if one is found[0] else "")
+        axes.set_xlim(one.edges[0], one.edges[-1])
+    _title(panels[0][0], "all other cuts applied", source)
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    return figure
+
+
+def cut_flow(before: CutFlow, after: CutFlow, source: str) -> Figure:
+    """Expected events of each process after each requirement, before (open) and after (filled)."""
+    figure, ((axes,),) = _panels(1, 1, width=1.6 * COLUMN)
+    colors = _colors(len(after.processes))
+    for row, (name, color) in enumerate(zip(after.processes, colors, strict=True)):
+        axes.plot(after.steps, after.events[row], "o-", color=color, label=name)
+        axes.plot(before.steps, before.events[row], "o--", color=color, markerfacecolor="none")
+    axes.set_yscale("log")
+    axes.tick_params(axis="x", which="minor", bottom=False, top=False)
+    axes.set_ylabel("expected events")
+    figure.legend(loc="outside lower center", ncols=3)
+    _title(axes, "dashed: default cuts", source)
+    return figure
+
+
+def _panels(
+    rows: int, columns: int, width: float = COLUMN, height: float = ROW, heights: Sequence[float] | None = None
+) -> tuple[Figure, Any]:
+    total = height * rows if heights is None else 1.3 * ROW * rows / 2
+    figure = Figure(figsize=(width * columns, total + 0.6))
+    grid = {"height_ratios": heights} if heights is not None else {}
+    return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)
+
+
+def _title(axes: Axes, text: str, source: str) -> None:
+    """What is shown on the left, where the events come from on the right."""
+    axes.set_title(text, loc="left", fontsize=10)
+    axes.text(1, 1.01, source, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
+
+
+def _band(axes: Axes, edges: Values, low: Values, high: Values, **look: Any) -> None:
+    fill = look.pop("fill", True)
+    axes.stairs(
+        high,
+        edges,
+        baseline=low,
+        fill=True,
+        linewidth=0,
+        **({"facecolor": "none", "edgecolor": "black"} if not fill else {}),
+        **look,
+    )
+
+
+def _ratio(numerator: Values, denominator: Values, empty: float = 0.0) -> Values:
+    return np.divide(numerator, denominator, out=np.full_like(denominator, empty), where=denominator > 0)
+
+
+def _colors(number: int) -> list[str]:
+    return [COLORS[i % len(COLORS)] for i in range(number)]
