@@ -36,7 +36,7 @@ def hard_histogram(
         return jnp.zeros((bins, columns.shape[1]), columns.dtype).at[positions].add(columns, mode="drop")
 
     def one_hot(positions: Int32[Array, " events"], columns: Float32[Array, "events columns"]) -> Array:
-        belongs = (positions == jnp.arange(bins, dtype=positions.dtype)[:, None]).astype(columns.dtype)
+        belongs = (positions[None] == jnp.arange(bins, dtype=positions.dtype)[:, None]).astype(columns.dtype)
         return jnp.matmul(belongs, columns, precision=jax.lax.Precision.HIGHEST)
 
     return jax.lax.platform_dependent(positions, columns, cpu=scatter, default=one_hot)

@@ -1,7 +1,8 @@
 """Statistical errors of an expected significance by the Poisson bootstrap.
 
-Every event gets a weight from Poisson(1), the same in all kinematic variations and for all thresholds that are compared, so the error of
-a difference is the error of the difference, not the sum of two errors. Data sets are independent, and so are their weights.
+Every collision gets a weight from Poisson(1): the same in all kinematic variations, for all its detector simulations, and
+for all thresholds that are compared, so the error of a difference is the error of the difference, not the sum of two
+errors. Data sets are independent, and so are their weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,13 +35,15 @@ def bootstrap(
 
 
 def resampled(data: Data, generator: np.random.Generator) -> Data:
-    """The data with every event weight multiplied by a Poisson(1) number."""
+    """The data with every event weight multiplied by the Poisson(1) number of its collision."""
 
-    def weights(weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        return weight * generator.poisson(1.0, weight.shape).astype(np.float32)
-
-    groups = tuple(
-        eqx.tree_at(lambda group: group.weight, group, jnp.asarray(weights(np.asarray(group.weight))))
-        for group in data.groups
-    )
-    return eqx.tree_at(lambda data: data.groups, data, groups)
+    datasets = range(1 + max(int(group.dataset.max()) for group in data.groups))
+    collisions = 1 + max(int(group.collision.max()) for group in data.groups)
+    drawn = generator.poisson(1.0, (len(datasets), collisions)).astype(np.float32)
+    groups = []
+    for group in data.groups:
+        dataset, collision = np.asarray(group.dataset)[:, None], np.asarray(group.collision)
+        factor = drawn[np.broadcast_to(dataset, collision.shape), collision]
+        weight = jnp.asarray(np.asarray(group.weight) * factor)
+        groups.append(eqx.tree_at(lambda one: one.weight, group, weight))
+    return eqx.tree_at(lambda data: data.groups, data, tuple(groups))

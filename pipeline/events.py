@@ -23,7 +23,7 @@ class EventGroup(eqx.Module, strict=True):
 
     The columns are open sets, keyed by the variable names of the config (`pt`, `eta`, `btag`, …); units are those
     of the input file (GeV). Only the jet transverse momentum knows kinematic variations. `index` is the row of the
-    event in its file; `trijets` is the number of trijets of the busiest event of a chunk. A `task` is a pair of a kinematic variation and a chunk: alternative samples, for which
+    event in its file; events of one `collision` (several detector simulations of it) are not independent; `trijets` is the number of trijets of the busiest event of a chunk. A `task` is a pair of a kinematic variation and a chunk: alternative samples, for which
     the AGC defines no further variation, have nominal tasks only.
     """
 
@@ -34,6 +34,7 @@ class EventGroup(eqx.Module, strict=True):
     variables: dict[str, Float32[Array, "chunks events"]]
     weight: Float32[Array, "chunks events"]
     index: Int32[Array, "chunks events"]
+    collision: Int32[Array, "chunks events"]
     dataset: Int32[Array, " chunks"]
     trijets: Int32[Array, " chunks"]
     task_kinematic: Int32[Array, " tasks"]

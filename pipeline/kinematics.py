@@ -1,6 +1,7 @@
 """Four-vector formulas: arrays in, arrays out, any shape and precision.
 
-Metric (+, −, −, −), natural units: momenta, masses and energies in GeV. A negative mass (rounding in NanoAOD) counts as 0.
+Metric (+, −, −, −), natural units: momenta, masses and energies in GeV. Only the square of a mass enters, so the small
+negative ones that rounding leaves in NanoAOD are harmless, as in coffea.
 """
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ def px_py_pz_energy(
     pt: Float[Array, "..."], eta: Float[Array, "..."], phi: Float[Array, "..."], mass: Float[Array, "..."]
 ) -> FourVector:
     """Cartesian components of (pt, eta, phi, mass); E² = (pt cosh eta)² + m², as scikit-hep vector has it."""
-    energy = jnp.hypot(pt * jnp.cosh(eta), jnp.maximum(mass, 0))
+    energy = jnp.hypot(pt * jnp.cosh(eta), mass)
     return pt * jnp.cos(phi), pt * jnp.sin(phi), pt * jnp.sinh(eta), energy
 
 

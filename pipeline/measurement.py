@@ -18,7 +18,7 @@ from pipeline.templates import Templates, populated_bins
 
 __all__ = ["Channel", "Measurement", "Nuisance", "merged_bins", "numbers", "skeleton"]
 
-Positions = Int[np.ndarray, " places"]
+Positions = Int[np.ndarray, "..."]
 """Host-side indices."""
 
 SMALLEST_FACTOR = 0.01
@@ -204,7 +204,7 @@ def _shapes_of(
     up = shapes[np.array([nuisance.up or 0 for nuisance in nuisances])]
     down = shapes[np.array([nuisance.down or 0 for nuisance in nuisances])]
     mirrored = np.array([nuisance.down is None for nuisance in nuisances])[:, None, None]
-    return up, jnp.where(mirrored, 2.0 * nominal - up, down)
+    return up, jnp.where(mirrored, 2.0 * nominal[None] - up, down)
 
 
 def _bounded(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:

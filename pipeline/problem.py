@@ -26,6 +26,7 @@ from pipeline.templates import DatasetRole, Recipe, make_recipe
 from pipeline.yields import Edges, Layout
 
 __all__ = [
+    "bare_data",
     "Problem",
     "Sample",
     "build",
@@ -78,7 +79,7 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
         InputError: a file is missing or unusable, or no event is left.
     """
     samples = read_samples(config, report)
-    analysis = make_analysis(config, [sample.dataset for sample in samples])
+    analysis = make_analysis(config, len(samples))
     report("reconstructing trijets")
     held_out = [_held_out(config, sample) for sample in samples]
     fraction = config.validation.fraction
@@ -110,11 +111,11 @@ def make_edges(config: Config) -> Edges:
     }
 
 
-def make_analysis(config: Config, datasets: Sequence[Dataset]) -> Analysis:
+def make_analysis(config: Config, datasets: int) -> Analysis:
     """The static part of the analysis."""
     selection = make_selection(config)
     ranks = [rank + 1 for rank, _ in config.variations.jet_weight_slope.values()]
-    layout = Layout(datasets=len(datasets), kinematics=len(kinematics(config)), ranks=max(ranks, default=0))
+    layout = Layout(datasets=datasets, kinematics=len(kinematics(config)), ranks=max(ranks, default=0))
     measured = make_measurement(config, selection)
     structure, _, _ = from_pyhf(skeleton(measured))
     return Analysis(selection, layout, measured, structure, config.objective.name)
@@ -185,6 +186,14 @@ def make_data(
     ]
 
 
+def bare_data(config: Config, events: ak.Array) -> Data:
+    """Events of one file that is no data set of the manifest: weights 1, no templates."""
+    sample, _ = ragged(config, None, events)
+    ((groups, candidates),) = dense_groups([[sample]], chunk_size=CHUNK_SIZE)
+    nothing = Recipe(yields=jnp.zeros((0, 0, 0, 0, 0)), variance=jnp.zeros((0, 0)))
+    return Data(groups=groups, candidates=candidates, recipe=nothing, edges=make_edges(config))
+
+
 def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units: Sequence[float]) -> Recipe:
     roles = [
         DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
@@ -214,7 +223,9 @@ def read_samples(config: Config, report: Callable[[str], None] = lambda _: None)
             tree=dataset.source.tree,
             workers=config.data.workers,
             cache=config.data.cache,
+            label=dataset.key,
         )
+        dataset.check_entries(ingested.entries)
         if len(ingested.events) == 0:
             raise InputError(
                 f"{dataset.key}: none of {ingested.entries_read} events passes the loosest cuts; "
@@ -273,9 +284,10 @@ def ragged(config: Config, dataset: Dataset | None, events: ak.Array) -> tuple[R
     reachable = np.max(list(pt.values()), axis=0) > _lowest_jet_pt(config)
     keep = ak.unflatten(reachable, ak.num(jets))
     weight, unit = _weights(dataset, events)
+    _, collision = np.unique(ak.to_numpy(events.event), return_inverse=True)
     sample = RaggedSample(
         name=dataset.key if dataset else "events",
-        events=ak.zip(named | {"jet": jets[keep], "index": events.index}, depth_limit=1),
+        events=ak.zip(named | {"jet": jets[keep], "index": events.index, "collision": collision}, depth_limit=1),
         jet_pt=[ak.unflatten(varied, ak.num(jets))[keep] for varied in pt.values()],
         weight=weight,
         variables={name: ak.to_numpy(events[name]).astype(np.float32) for name in _event_branches(config)},
@@ -319,7 +331,7 @@ def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.floa
 
 def _held_out(config: Config, sample: Sample) -> NDArray[np.bool_]:
     """Validation events, by a hash of the event number: independent of order, files and skim."""
-    hashed = splitmix64(ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.uint64(config.seed)))
+    hashed = splitmix64(ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.array([config.seed], np.uint64)))
     return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < config.validation.fraction
 
 

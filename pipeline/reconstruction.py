@@ -20,6 +20,10 @@ from pipeline.kinematics import FourVector, invariant_mass, px_py_pz_energy, tra
 
 __all__ = ["trijet_candidates"]
 
+Trijets = tuple[
+    UInt32[Array, "candidates events"], Float32[Array, "candidates events"], Float32[Array, "candidates events"]
+]
+
 
 def trijet_candidates(
     pt: Float64[Array, "kinematics chunks jets events"],
@@ -33,19 +37,19 @@ def trijet_candidates(
     """
     kinematics, chunks = pt.shape[:2]
 
-    def chunk(work: tuple[Array, Array]) -> CandidateGroup:
-        kinematic, chunk = work
+    def of_chunk(task: tuple[Array, Array]) -> Trijets:
+        kinematic, chunk = task
         jet = [column[chunk].astype(jnp.float64) for column in (eta, phi, mass)]
         return _sorted_trijets(px_py_pz_energy(pt[kinematic, chunk], *jet))
 
-    work = jnp.meshgrid(jnp.arange(kinematics), jnp.arange(chunks), indexing="ij")
-    flat = jax.lax.map(chunk, (work[0].ravel(), work[1].ravel()))
-    unflatten = (kinematics, chunks)
-    return jax.tree.map(lambda column: column.reshape(unflatten + column.shape[1:]), flat)
+    tasks = jnp.meshgrid(jnp.arange(kinematics), jnp.arange(chunks), indexing="ij")
+    flat = jax.lax.map(of_chunk, (tasks[0].ravel(), tasks[1].ravel()))
+    jets, trijet_mass, trijet_pt = (column.reshape(kinematics, chunks, *column.shape[1:]) for column in flat)
+    return CandidateGroup(jets=jets, mass=trijet_mass, pt=trijet_pt)
 
 
-def _sorted_trijets(jets: FourVector) -> CandidateGroup:
-    """The trijets of one chunk; jets' components have shape "jets events"."""
+def _sorted_trijets(jets: FourVector) -> Trijets:
+    """(bit mask, mass, pt) of the trijets of one chunk; the jets' components have shape "jets events"."""
     triples = np.array(list(combinations(range(jets[0].shape[0]), 3)))
     px, py, pz, energy = (
         component[triples[:, 0]] + component[triples[:, 1]] + component[triples[:, 2]] for component in jets
@@ -53,15 +57,8 @@ def _sorted_trijets(jets: FourVector) -> CandidateGroup:
     pt = transverse_momentum(px, py)
     order = jnp.argsort(-pt, axis=0, stable=True)
     masks = jnp.asarray((1 << triples).sum(axis=1), jnp.uint32)
-
-    def by_falling_pt(column: Array) -> Array:
-        return jnp.take_along_axis(column, order, axis=0)
-
-    return CandidateGroup(
-        jets=masks[order],
-        mass=_round_down(by_falling_pt(invariant_mass(px, py, pz, energy))),
-        pt=by_falling_pt(pt).astype(jnp.float32),
-    )
+    mass = _round_down(jnp.take_along_axis(invariant_mass(px, py, pz, energy), order, axis=0))
+    return masks[order], mass, jnp.take_along_axis(pt, order, axis=0).astype(jnp.float32)
 
 
 def _round_down(value: Float64[Array, "..."]) -> Float32[Array, "..."]:

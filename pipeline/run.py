@@ -251,7 +251,7 @@ def _provenance(sample: Any) -> dict[str, Any]:
     }
 
 
-def _history_row(step: Step) -> dict[str, float]:
+def _history_row(step: Step) -> dict[str, float | bool]:
     return {
         "step": step.number,
         "value": float(step.merit.value),

@@ -81,8 +81,8 @@ class Selection:
 
 
 def passes(
-    cuts: tuple[Cut, ...], thresholds: Thresholds, columns: dict[str, Float32[Array, "objects events"]]
-) -> dict[str, Bool[Array, "objects events"]]:
+    cuts: tuple[Cut, ...], thresholds: Thresholds, columns: dict[str, Float32[Array, "*objects events"]]
+) -> dict[str, Bool[Array, "*objects events"]]:
     """For each cut, which objects pass it. Absent objects (NaN) pass none."""
     return {cut.name: _passes(cut, thresholds[cut.name], _values(cut, columns)) for cut in cuts}
 
@@ -91,8 +91,8 @@ def cut_flux(
     cuts: tuple[Cut, ...],
     thresholds: Thresholds,
     bandwidths: Thresholds,
-    columns: dict[str, Float32[Array, "objects events"]],
-) -> dict[str, Float32[Array, "objects events"]]:
+    columns: dict[str, Float32[Array, "*objects events"]],
+) -> dict[str, Float32[Array, "*objects events"]]:
     """For each cut with a bandwidth, the boundary flux of every object that passes all other cuts on it."""
     passed = passes(cuts, thresholds, columns)
     flux = {}
@@ -109,7 +109,7 @@ def cut_flux(
     return flux
 
 
-def present(columns: dict[str, Float32[Array, "objects events"]]) -> Bool[Array, "objects events"]:
+def present(columns: dict[str, Float32[Array, "*objects events"]]) -> Bool[Array, "*objects events"]:
     """Which places hold an object: absent ones are NaN."""
     column = next(iter(columns.values()))
     return ~jnp.isnan(column)
@@ -125,7 +125,7 @@ def count_bits(bits: UInt32[Array, " events"]) -> Int32[Array, " events"]:
     return jnp.bitwise_count(bits).astype(jnp.int32)
 
 
-def within(count: Count, number: Int32[Array, " events"]) -> Bool[Array, " events"]:
+def within(count: Count, number: Int32[Array, "*objects events"]) -> Bool[Array, "*objects events"]:
     """Whether a number of objects is one that is asked for."""
     enough = number >= count.minimum
     return enough if count.maximum is None else enough & (number <= count.maximum)
@@ -135,7 +135,7 @@ def _passes(cut: Cut, threshold: Float[Array, ""], values: Float32[Array, "*shap
     return values > _float32(threshold) if cut.keep == "above" else values < _float32(threshold)
 
 
-def _values(cut: Cut, columns: dict[str, Float32[Array, "objects events"]]) -> Float32[Array, "objects events"]:
+def _values(cut: Cut, columns: dict[str, Float32[Array, "*objects events"]]) -> Float32[Array, "*objects events"]:
     values = columns[cut.variable]
     return jnp.abs(values) if cut.absolute else values
 

@@ -50,15 +50,15 @@ def resolution_factors(
     normal quantile function turns into a normal one.
     """
     direction = (eta.view(np.uint32).astype(np.uint64) << np.uint64(32)) | phi.view(np.uint32).astype(np.uint64)
-    hashed = splitmix64(splitmix64(event_number.astype(np.uint64) + splitmix64(np.uint64(seed))) ^ direction)
+    hashed = splitmix64(splitmix64(event_number.astype(np.uint64) + splitmix64(np.array([seed], np.uint64))) ^ direction)
     uniform = ((hashed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     return 1 + width * ndtri(uniform)
 
 
-def splitmix64(counter: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
+def splitmix64(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The splitmix64 generator as a hash of a counter (Steele, Lea, Flood, OOPSLA 2014, doi:10.1145/2660193.2660195)."""
     with np.errstate(over="ignore"):
-        z = np.asarray(counter, np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        z = counter + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return z ^ (z >> np.uint64(31))

@@ -105,7 +105,7 @@ def merge_bins(made: Templates, into: Int32[Array, " bins"]) -> Templates:
     A number outside the axis drops the bin.
     """
     bins = into.shape[0]
-    moved = (into[:, None] == jnp.arange(bins, dtype=jnp.int32)).astype(jnp.float64)
+    moved = (into[:, None] == jnp.arange(bins, dtype=jnp.int32)[None]).astype(jnp.float64)
     return Templates(yields=made.yields @ moved, variance=made.variance @ moved)
 
 

@@ -1,6 +1,6 @@
 """The hard analysis of a chunk of events: cut, count, choose, histogram; and the boundary flux of every threshold.
 
-`outcome` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the histogram of
+`_outcome` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the histogram of
 the outcomes; the flux is the histogram, again, of the outcomes for sets that differ by one object near a boundary
 (`pipeline.boundary_flux`). Both use the very same function, so there is no second analysis that could differ.
 
@@ -34,7 +34,7 @@ from pipeline.selection import (
     within,
 )
 
-__all__ = ["Edges", "Layout", "Outcome", "hard_yields", "outcomes", "yields_and_flux"]
+__all__ = ["Edges", "Layout", "EventOutcomes", "event_outcomes", "hard_yields", "yields_and_flux"]
 
 Edges = dict[str, Float[Array, " edges"]]
 """Bin edges of each region, keyed by its name."""
@@ -50,7 +50,7 @@ class Layout(NamedTuple):
     ranks: int
 
 
-class Outcome(eqx.Module, strict=True):
+class _Outcome(eqx.Module, strict=True):
     """What the analysis makes of each event for given sets of jets, leptons left aside.
 
     `region` counts in the order of the selection, −1 for none; `position` is the bin on the joint axis of all regions,
@@ -60,6 +60,18 @@ class Outcome(eqx.Module, strict=True):
     region: Int32[Array, " events"]
     position: Int32[Array, " events"]
     accepted: dict[str, Bool[Array, " events"]]
+    columns: Float32[Array, "columns events"]
+
+
+class EventOutcomes(eqx.Module, strict=True):
+    """The fate of each event, all cuts included: its region (−1: none), position on the joint axis of bins, and observable.
+
+    The observable is in GeV, NaN outside the regions. An event inside a region may still lie in no bin.
+    """
+
+    region: Int32[Array, " events"]
+    position: Int32[Array, " events"]
+    observable: Float32[Array, " events"]
     columns: Float32[Array, "columns events"]
 
 
@@ -140,23 +152,29 @@ def _sum_over_chunks(
     return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *results)
 
 
-def outcomes(selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk) -> Outcome:
-    """The outcome of every event as it is; `region` and `position` include the lepton and event-level cuts."""
+def event_outcomes(
+    selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk
+) -> EventOutcomes:
+    """What the analysis makes of every event of a chunk, one by one."""
     analysis = _Analysis(selection, layout, thresholds, {}, edges)
     objects = _objects(analysis, chunk)
     choice = _choose_trijet(analysis, chunk, objects)
     outcome = _unflipped(analysis, chunk, objects, choice)
     keep = within(selection.leptons, objects.leptons) & _all(outcome.accepted, objects.leptons)
-    return Outcome(
+    values = _jet_variables(chunk, objects.selected) | {"trijet_mass": choice.mass}
+    observable = jnp.full(chunk.weight.shape, jnp.nan, jnp.float32)
+    for number, region in enumerate(selection.regions):
+        observable = jnp.where(outcome.region == number, values[region.observable], observable)
+    return EventOutcomes(
         region=jnp.where(keep, outcome.region, -1),
         position=jnp.where(keep, outcome.position, selection.bins),
-        accepted=outcome.accepted,
+        observable=jnp.where(keep, observable, jnp.nan),
         columns=outcome.columns,
     )
 
 
 def _chunk_yields(analysis: _Analysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
-    outcome = outcomes(analysis.selection, analysis.layout, analysis.thresholds, analysis.edges, chunk)
+    outcome = event_outcomes(analysis.selection, analysis.layout, analysis.thresholds, analysis.edges, chunk)
     return hard_histogram(outcome.position, outcome.columns.T, analysis.selection.bins)
 
 
@@ -235,7 +253,7 @@ def _choose_trijet(analysis: _Analysis, chunk: Chunk, objects: _Objects) -> Trij
     return choose_trijet(chunk, code, planes, objects.selected, objects.btag)
 
 
-def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice) -> Outcome:
+def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice) -> _Outcome:
     code = trijet_code(choice.jet_planes, jnp.zeros_like(objects.selected))
     return _outcome(analysis, chunk, objects.selected, objects.btag, code)
 
@@ -246,7 +264,7 @@ def _outcome(
     selected: UInt32[Array, " events"],
     btag: UInt32[Array, " events"],
     code: Int32[Array, " events"],
-) -> Outcome:
+) -> _Outcome:
     """The hard analysis of each event for the given sets of jets and the code of the trijet chosen from them."""
     selection, pt = analysis.selection, chunk.jets["pt"]
     jets, btags = count_bits(selected), count_bits(selected & btag)
@@ -267,8 +285,8 @@ def _outcome(
     for cut in selection.on("event"):
         accepted[cut.name] |= ~_concerns(cut, selection, region_of)
     weight = chunk.weight
-    columns = jnp.stack([weight, weight * weight, *(weight * ranked_pt(pt, selected, analysis.layout.ranks))])
-    return Outcome(region=region_of, position=position, accepted=accepted, columns=columns)
+    columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked_pt(pt, selected, analysis.layout.ranks))])
+    return _Outcome(region=region_of, position=position, accepted=accepted, columns=columns)
 
 
 def _lepton_terms(
@@ -288,7 +306,7 @@ def _lepton_terms(
 
 
 def _event_terms(
-    analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice, outcome: Outcome, one_lepton: Array
+    analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice, outcome: _Outcome, one_lepton: Array
 ) -> dict[str, Float32[Array, " events"]]:
     """For an event-level cut the event itself is the object."""
     cuts = analysis.selection.on("event")

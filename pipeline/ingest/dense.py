@@ -37,7 +37,8 @@ class RaggedSample:
 
     Attributes:
         name: for error messages.
-        events: records with fields `electron`, `muon`, `jet` (lists of records), and `index`.
+        events: records with fields `electron`, `muon`, `jet` (lists of records), `index` (row in the file) and
+            `collision` (a number shared by the events of one collision, below the number of events).
         jet_pt: for each kinematic variation, nominal first, the pt of every jet in GeV, ragged like `events.jet`.
         weight: of each event; 1 unless the sample has generator weights.
         variables: event-level columns.
@@ -178,8 +179,9 @@ def _block(sample: RaggedSample, shape: _Shape, chunks: int) -> dict[str, Any]:
         "jets": jets,
         "jet_pt": np.stack([chunked(column) for column in pt]),
         "variables": {name: chunked(column[None])[:, 0] for name, column in sample.variables.items()},
-        "weight": chunked(sample.weight[None], fill=0)[:, 0],
-        "index": chunked(ak.to_numpy(events.index).astype(np.int32)[None], fill=-1)[:, 0],
+        "weight": chunked(sample.weight[None], fill=0.0)[:, 0],
+        "index": chunked(ak.to_numpy(events.index).astype(np.int32)[None], fill=-1.0)[:, 0],
+        "collision": chunked(ak.to_numpy(events.collision).astype(np.int32)[None], fill=-1.0)[:, 0],
     }
 
 

@@ -1,0 +1,81 @@
+"""Event-by-event synchronisation: which events our selection takes, with which observable and weight.
+
+Analysis groups compare frameworks event by event. This writes, for one NanoAOD file and a config,
+
+    {"<region>|<variation>": {"event_index": [...], "observable": [...], "weight": [...]}}
+
+event_index counts from 0 in file order; observables are in GeV (also outside the histogram); weights are relative to nominal
+weight 1. If the jets of the file have a branch with resolution factors (Jet_resfac), those are used.
+
+example:
+  python scripts/sync_events.py FILE.root --config configs/agc.yaml --output sync.json
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import uproot
+
+from pipeline.config import Config, load_config
+from pipeline.event_list import EventList, list_events
+from pipeline.ingest import read
+from pipeline.problem import bare_data, kinematics, make_analysis, skim
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="NanoAOD file")
+    parser.add_argument("--config", type=Path, required=True, help="the analysis; its thresholds are used")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    options = parser.parse_args()
+    try:
+        config = load_config(options.config)
+        content = synchronise(config, options.file)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    options.output.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    for name, events in content.items():
+        print(f"{name}: {len(events['event_index'])} events")
+    return 0
+
+
+def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[float]]]:
+    """The content of the synchronisation file."""
+    branch, factors = config.objects.jet.branch, config.variations.resolution_branch
+    with uproot.open(file) as opened:
+        has_factors = f"{branch}_{factors}" in opened[tree].keys()  # noqa: SIM118 (a TTree is no mapping)
+    events = read([file], skim(config, extra={"jet": [factors]} if has_factors else None), tree=tree).events
+    analysis = make_analysis(config, datasets=1)
+    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.cuts.items()}
+    found = list_events(analysis, thresholds, bare_data(config, events))
+    content = {}
+    for number, region in enumerate(config.regions):
+        for kinematic, variation in enumerate(kinematics(config)):
+            content[f"{region}|{variation}"] = _entry(found, (found.region == number) & (found.kinematic == kinematic))
+        nominal = (found.region == number) & (found.kinematic == 0)
+        for variation, (rank, slope) in config.variations.jet_weight_slope.items():
+            content[f"{region}|{variation}"] = _entry(found, nominal, slope=slope, rank=rank)
+        for variation, (_, factor) in config.variations.process_weight.items():
+            content[f"{region}|{variation}"] = _entry(found, nominal, factor=factor)
+    return content
+
+
+def _entry(
+    found: EventList, rows: np.ndarray, *, slope: float = 0.0, rank: int = 0, factor: float = 1.0
+) -> dict[str, list[float]]:
+    order = np.argsort(found.index[rows], kind="stable")
+    pt = found.columns[2 + rank, rows][order].astype(np.float64)
+    return {
+        "event_index": found.index[rows][order].tolist(),
+        "observable": found.observable[rows][order].astype(np.float64).tolist(),
+        "weight": (factor * (1 + slope * pt)).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

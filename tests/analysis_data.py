@@ -1,0 +1,62 @@
+"""The committed simulated samples as the tests use them: read once, all events, plus the twin's view of the same files."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.analysis import Analysis, Data
+from pipeline.config import Config, load_config
+from pipeline.problem import Sample, make_analysis, make_data, read_samples
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Everything:
+    config: Config
+    samples: tuple[Sample, ...]
+    analysis: Analysis
+    data: Data
+
+
+@cache
+def everything(config: str = "agc.yaml") -> Everything:
+    """All events of all data sets of a config, without a split."""
+    loaded = load_config(ROOT / "configs" / config)
+    samples = read_samples(loaded)
+    analysis = make_analysis(loaded, len(samples))
+    (data,) = make_data(loaded, analysis, samples, [(1.0, [np.ones(len(s.events), bool) for s in samples])])
+    return Everything(loaded, samples, analysis, data)
+
+
+def file_of(sample: Sample) -> Path:
+    """The single file of a simulated data set."""
+    (location,) = sample.dataset.locations("local")
+    return Path(location)
+
+
+def default_thresholds(config: Config) -> dict[str, float]:
+    return {name: cut.threshold for name, cut in config.cuts.items()}
+
+
+def random_thresholds(config: Config, generator: np.random.Generator) -> dict[str, float]:
+    """A point anywhere within the bounds of all cuts."""
+    return {
+        name: float(generator.uniform(*cut.bounds)) if cut.bounds else cut.threshold
+        for name, cut in config.cuts.items()
+    }
+
+
+def with_unit_weights(data: Data) -> Data:
+    """Every event counts one, so that histograms are integers."""
+    import equinox as eqx
+    import jax.numpy as jnp
+
+    groups = tuple(
+        eqx.tree_at(lambda g: g.weight, group, (group.index >= 0).astype(jnp.float32)) for group in data.groups
+    )
+    return eqx.tree_at(lambda d: d.groups, data, groups)
+
+
