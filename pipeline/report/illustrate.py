@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from pipeline.report import plots
 from pipeline.report.attempt import attempt
 from pipeline.report.gallery import Picture, Scene, pictures
+from pipeline.report.histograms import write_cabinetry_config, write_histograms
 from pipeline.report.page import Illustration, page
 
 __all__ = ["illustrate"]
@@ -36,6 +40,10 @@ def illustrate(
         warnings.append(sentence)
         warn(sentence)
 
+    with attempt("histograms.root", note):
+        stages = {"before": scene.regions_before, "after": scene.regions_after, "fit": scene.regions_after}
+        write_histograms(folder / "histograms.root", scene.config, stages)
+        write_cabinetry_config(folder / "cabinetry.yaml", scene.config, scene.regions_after)
     illustrations = []
     for picture in pictures(scene, note):
         with attempt(f"the file of the picture '{picture.name}'", note):
@@ -65,12 +73,15 @@ def _page(
 
 
 def _save(folder: Path, picture: Picture) -> Illustration:
+    """PNG and PDF into the folder, SVG for the page; laid out once and drawn three times, where `savefig` draws six."""
     folder.mkdir(exist_ok=True)
+    figure, svg = picture.figure, io.StringIO()
     with plots.style(picture.name):
-        picture.figure.savefig(folder / f"{picture.name}.png", dpi=RESOLUTION, facecolor="white")
-        # Once laid out, a figure need not be laid out again for each format.
-        picture.figure.set_layout_engine("none")
-        picture.figure.savefig(folder / f"{picture.name}.pdf", metadata={"CreationDate": None})
-        svg = io.StringIO()
-        picture.figure.savefig(svg, format="svg", metadata={"Date": None})
+        plots.lay_out(figure)
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        FigureCanvasPdf(figure).print_pdf(folder / f"{picture.name}.pdf", metadata={"CreationDate": None})
+        # A picture in a file of its own may end up on a dark slide.
+        figure.set_facecolor("white")
+        figure.set_dpi(RESOLUTION)
+        FigureCanvasAgg(figure).print_png(folder / f"{picture.name}.png")
     return Illustration(picture.name, picture.title, picture.caption, svg.getvalue())

@@ -1,7 +1,7 @@
 """The report of a run as one HTML file: no network, no script, light and dark, phone and print.
 
-It says first what was gained and whether that is significant; then come the cuts, the pictures with their captions, and, for
-whoever wants to repeat it, configuration, versions and checksums. Everything comes from `result.json` and the pictures.
+It says first what was gained and whether that is significant; then come the cuts, the pictures with their captions, and,
+for whoever wants to repeat it, configuration, versions and checksums. All of it is in `result.json` and the pictures.
 """
 
 import re
@@ -39,7 +39,7 @@ a { color: var(--accent); }
   font-size: .85rem; color: var(--soft); }
 .verdict { font-size: 1.15rem; border-left: .3rem solid var(--line); padding: .2rem 0 .2rem .9rem; }
 .verdict.good { border-color: var(--good); } .verdict.bad { border-color: var(--bad); }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(13rem, 1fr)); gap: .8rem; margin: 1rem 0; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(16rem, 1fr)); gap: .8rem; margin: 1rem 0; }
 .card { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
 .card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
@@ -51,21 +51,24 @@ pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x:
 td code { overflow-wrap: anywhere; }
 figure { margin: 0 0 2.4rem; break-inside: avoid; }
 figure svg { width: 100%; height: auto; max-height: 60rem; display: block; color: var(--ink); }
+@media screen and (max-width: 40rem) { figure svg { min-width: 34rem; max-height: none; } }
 figcaption { color: var(--soft); font-size: .95rem; margin-top: .5rem; }
 details summary { cursor: pointer; color: var(--accent); }
-@media print { :root { --ink: #000; --soft: #333; --paper: #fff; --card: #fff; --line: #999; --accent: #000; --good: #000; --bad: #000; }
+@media print { :root { --ink: #000; --soft: #333; --paper: #fff; --card: #fff; --line: #999; --accent: #000;
+  --good: #000; --bad: #000; }
   body { max-width: none; font-size: 10pt; } details > * { display: block; } figure svg { max-height: 20cm; } }
 """
 
-TERMS = (
-    ("Z", "The expected discovery significance: how many standard deviations the data would lie away from 'no signal', if the "
-     "signal is what the simulation says. It is computed on the Asimov data set, which is the expectation without fluctuation."),
-    ("σ(μ)", "The expected uncertainty of the measured signal strength μ; μ = 1 is the predicted cross section."),
-    ("training, validation", "Two disjoint parts of the simulated events, chosen by a hash of the event number. The optimiser "
-     "sees the training part only. What it gains there is partly luck; the claim is the gain on the validation part."),
-    ("±", "One standard deviation by the finite number of simulated events, from bootstrap replicas of the sample. The error of a "
-     "change is smaller than the two errors suggest, because both values share the same events."),
-)  # fmt: skip
+TERMS = {
+    "Z": "The expected discovery significance: how many standard deviations the data would lie away from 'no signal', "
+    "if the signal is what the simulation says. It is computed on the Asimov data set: the expectation, without "
+    "fluctuation.",
+    "σ(μ)": "The expected uncertainty of the measured signal strength μ; μ = 1 is the predicted cross section.",
+    "training, validation": "Two disjoint parts of the events, chosen by a hash of the event number. The optimiser sees "
+    "the training part only. What it gains there is partly luck; the claim is the gain on the validation part.",
+    "±": "One standard deviation by the finite number of simulated events, from bootstrap replicas of the sample. The "
+    "error of a change is smaller than the two errors suggest, because both values share the same events.",
+}
 
 
 def page(
@@ -102,7 +105,7 @@ def page(
         "<h2>Pictures</h2>",
         *(_figure(one) for one in illustrations),
         "<h2>Words used here</h2>",
-        "<dl>" + "".join(f"<dt><b>{escape(a)}</b></dt><dd><p>{escape(b)}</p></dd>" for a, b in TERMS) + "</dl>",
+        "<dl>" + "".join(f"<dt><b>{escape(a)}</b></dt><dd><p>{escape(b)}</p></dd>" for a, b in TERMS.items()) + "</dl>",
         "<h2>To repeat this run</h2>",
         _repeat(result, configuration),
     )
@@ -157,15 +160,17 @@ def _cards(result: Mapping[str, Any], symbol: str) -> str:
     cards = []
     for part, text in (("validation", "events not seen by the optimiser"), ("training", "events of the optimisation")):
         one = result["compared"][part]
-        change = one["change"]
-        cards.append((f"{symbol}, {text}", f"{_estimate(one['before'])} → {_estimate(one['after'])}"))
-        cards.append((f"change, {part} events", _estimate(change, sign=True)))
+        values = f"{_estimate(one['before'])} → {_estimate(one['after'])}"
+        cards.append((f"{symbol}, {text}", values, f"change {_estimate(one['change'], sign=True)}"))
     checks = [result["pyhf"][name]["discovery_significance"] for name in ("before", "after")]
     numbers = " → ".join("no result" if one is None else f"{one:.4f}" for one in checks)
-    cards.append(("Z by pyhf from the written workspaces", numbers))
+    cards.append(("Z by pyhf, from the written workspaces", numbers, "events not seen by the optimiser"))
     return (
         '<div class="cards">'
-        + "".join(f'<div class="card"><span>{escape(a)}</span><b>{escape(b)}</b></div>' for a, b in cards)
+        + "".join(
+            f'<div class="card"><span>{escape(what)}</span><b>{escape(value)}</b><span>{escape(more)}</span></div>'
+            for what, value, more in cards
+        )
         + "</div>"
     )
 
@@ -180,7 +185,7 @@ def _cuts(result: Mapping[str, Any]) -> str:
 
 def _figure(one: Illustration) -> str:
     return (
-        f'<figure id="{escape(one.name)}"><h3>{escape(one.title)}</h3>{inline(one)}'
+        f'<figure id="{escape(one.name)}"><h3>{escape(one.title)}</h3><div class="scroll">{inline(one)}</div>'
         f"<figcaption>{escape(one.caption)}</figcaption></figure>"
     )
 
@@ -208,8 +213,9 @@ def _repeat(result: Mapping[str, Any], configuration: str) -> str:
     seconds = [(name, f"{value:.1f} s") for name, value in result["seconds"].items()]
     return "".join(
         (
-            f"<p>Seed {result['seed']}; SHA-256 of the configuration <code>{result['config_sha256']}</code>. The folder of this "
-            "page holds the same pictures as PNG and PDF, the templates for ROOT, and workspaces for pyhf and cabinetry.</p>",
+            f"<p>Seed {result['seed']}; SHA-256 of the configuration <code>{result['config_sha256']}</code>. The folder "
+            "of this page holds the same pictures as PNG and PDF, the templates as ROOT histograms with a configuration "
+            "for cabinetry, and the workspaces for pyhf.</p>",
             "<details open><summary>Data</summary>",
             _table(("data set", "generated", "in file", "kept", "SHA-256"), data, numbers=(1, 2, 3), raw=(4,)),
             "</details><details open><summary>Versions and times</summary>",

@@ -1,10 +1,11 @@
 """Figures of a run: arrays in, figure out; nothing is read, computed or written here.
 
-The style is that of CMS publications (mplhep), at a size that a phone can show. Text and axes are pure black on nothing, so
-that the page can draw them in the colour of its text, light or dark. Every figure says that its events are simulated.
+The style is that of CMS publications (mplhep), at a size that a phone can show. Text and axes are pure black on
+nothing, so that the page can draw them in the colour of its text, light or dark. Every figure says where its events
+come from.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +14,6 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from pipeline.report.cutflow import CutFlow, Distribution
 from pipeline.report.diagnostics import Contour, Contributions, Impact, Profile, Region, Values
@@ -25,6 +25,7 @@ __all__ = [
     "gradients",
     "history",
     "impacts",
+    "lay_out",
     "profiles",
     "style",
     "systematics",
@@ -32,19 +33,21 @@ __all__ = [
 ]
 
 COLORS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd", "#b9ac70", "#a96b59", "#e76300", "#92dadd")
-"""M. A. Petroff, arXiv:2107.02270: colours that stay apart for colour-blind readers and in grey; CMS recommends them."""
+"""M. A. Petroff, arXiv:2107.02270: they stay apart for colour-blind readers and in grey; CMS recommends them."""
 
-BEFORE, AFTER, OTHER = COLORS[4], COLORS[2], COLORS[0]
+TRAINING, VALIDATION = COLORS[2], COLORS[0]
+HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "black", "hatch": "//////"}
 COLUMN, ROW = 4.6, 3.4
 """Size of a panel in inches."""
 
 SIZES = {
     "font.size": 11,
     "axes.linewidth": 1,
-    "xtick.major.size": 6,
-    "xtick.minor.size": 3,
-    "ytick.major.size": 6,
-    "ytick.minor.size": 3,
+    "xtick.major.size": 5,
+    "ytick.major.size": 5,
+    # Minor ticks take most of the time of a drawing and tell little.
+    "xtick.minor.visible": False,
+    "ytick.minor.visible": False,
     "lines.linewidth": 1.6,
     "hatch.linewidth": 0.6,
     "font.sans-serif": ["DejaVu Sans"],
@@ -61,6 +64,14 @@ def style(name: str = "figure") -> Iterator[None]:
     """The style of all figures; `name` makes the marks inside an SVG file unique and the same in every run."""
     with mpl.rc_context({**mplhep.style.CMS, **SIZES, "svg.hashsalt": name}):
         yield
+
+
+def lay_out(figure: Figure) -> None:
+    """Give every axis its final place, once and for all formats."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def templates(before: Sequence[Region], after: Sequence[Region], source: str) -> Figure:
@@ -94,10 +105,11 @@ def _stack(axes: Axes, region: Region) -> None:
         ax=axes,
         flow="none",
     )
+    axes.set_xlim(region.edges[0], region.edges[-1])
     below, above = region.band
     total, error = region.total, region.statistical
     _band(axes, region.edges, total - below, total + above, color="black", alpha=0.25, label="systematic ⊕ MC stat.")
-    _band(axes, region.edges, total - error, total + error, fill=False, hatch="//////", label="MC stat.")
+    _band(axes, region.edges, total - error, total + error, **HATCHED, label="MC stat.")
     for bin_, into in enumerate(region.merged_into):
         if into != bin_:
             # A bin without a border of its own: the likelihood sees it together with the bin it is merged into.
@@ -110,7 +122,7 @@ def _relative_band(axes: Axes, region: Region) -> None:
     below, above = (_ratio(one, region.total) for one in region.band)
     error = _ratio(region.statistical, region.total)
     _band(axes, region.edges, 1 - below, 1 + above, color="black", alpha=0.25)
-    _band(axes, region.edges, 1 - error, 1 + error, fill=False, hatch="//////")
+    _band(axes, region.edges, 1 - error, 1 + error, **HATCHED)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set_ylim(0.4, 1.6)
     axes.set_xlim(region.edges[0], region.edges[-1])
@@ -128,10 +140,9 @@ def systematics(regions: Sequence[Region], source: str) -> Figure:
                 axes.stairs(ratio, region.edges, color=color, label=label, baseline=None)
             error = _ratio(region.statistical, region.total)
             _band(axes, region.edges, 1 - error, 1 + error, color="black", alpha=0.15, label="MC stat. of nominal")
-            reach = max(
-                abs(patch - 1) for table in (region.up, region.down) for patch in _extremes(table[name], region)
-            )
-            axes.set_ylim(1 - 1.25 * max(reach, 0.01), 1 + 1.25 * max(reach, 0.01))
+            ratios = [_ratio(table[name].sum(axis=0), region.total, empty=1.0) for table in (region.up, region.down)]
+            reach = 1.25 * max(0.01, float(np.abs(np.array(ratios) - 1).max()))
+            axes.set_ylim(1 - reach, 1 + reach)
             axes.set_xlim(region.edges[0], region.edges[-1])
             axes.text(0.02, 0.95, name, transform=axes.transAxes, va="top", fontsize=9)
             if row == 0:
@@ -143,11 +154,6 @@ def systematics(regions: Sequence[Region], source: str) -> Figure:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     return figure
-
-
-def _extremes(varied: Values, region: Region) -> tuple[float, float]:
-    ratio = _ratio(varied.sum(axis=0), region.total, empty=1.0)
-    return float(ratio.min()), float(ratio.max())
 
 
 def history(
@@ -163,7 +169,7 @@ def history(
     figure, panels = _panels(1 + len(thresholds), 1, width=1.6 * COLUMN, height=1.7)
     lines = [(symbol, values), *((labels[name], path) for name, path in thresholds.items())]
     for number, ((axes,), (label, line)) in enumerate(zip(panels, lines, strict=True)):
-        axes.plot(steps, line, marker=".", color=AFTER if number == 0 else OTHER)
+        axes.plot(steps, line, marker=".", color=TRAINING if number == 0 else VALIDATION)
         axes.axvline(best, color="black", linestyle=":", linewidth=1)
         axes.set_ylabel(label, fontsize=9)
         if number < len(thresholds):
@@ -176,9 +182,10 @@ def history(
 def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, source: str) -> Figure:
     """The exact figure of merit along each threshold, and the tangent at the optimum that the gradient predicts."""
     figure, panels = _panels(1, len(profiles), width=3.6)
+    small = {"markersize": 3}
     for axes, one in zip(panels[0], profiles, strict=True):
-        axes.plot(one.thresholds, one.training, "o-", color=AFTER, markersize=3, label="training events, exact")
-        axes.plot(one.thresholds, one.validation, "s--", color=OTHER, markersize=3, label="validation events, exact")
+        axes.plot(one.thresholds, one.training, "o-", color=TRAINING, label="training events, exact", **small)
+        axes.plot(one.thresholds, one.validation, "s--", color=VALIDATION, label="validation events, exact", **small)
         limits = axes.get_ylim()
         reach = np.array([-1.5, 1.5]) * one.bandwidth
         axes.plot(one.optimum + reach, one.value + one.slope * reach, color="black", label="tangent by the gradient")
@@ -206,15 +213,8 @@ def gradients(
             axes.set_xlim(region.edges[0], region.edges[-1])
             if column == 0:
                 axes.set_ylabel(f"Δ{symbol} per bin", fontsize=9)
-            axes.text(
-                0.98,
-                0.95,
-                f"{labels[one.cut]} + {one.step:g}",
-                transform=axes.transAxes,
-                ha="right",
-                va="top",
-                fontsize=9,
-            )
+            what = f"{labels[one.cut]} + {one.step:g}"
+            axes.text(0.98, 0.95, what, transform=axes.transAxes, ha="right", va="top", fontsize=9)
             if row == 0:
                 _title(axes, region.name, source)
             if row == len(found) - 1:
@@ -271,11 +271,11 @@ def contour(
     first, second = found.cuts
     filled = axes.contourf(found.first, found.second, np.ma.masked_invalid(found.values), levels=12, cmap="cividis")
     figure.colorbar(filled, ax=axes, label=f"{symbol}, training events")
-    axes.plot([p[first] for p in path], [p[second] for p in path], ".-", color="white", linewidth=1, label="path")
-    axes.plot(path[0][first], path[0][second], "o", color="white", markeredgecolor="black", label="default cuts")
-    axes.plot(
-        optimum[first], optimum[second], "*", markersize=13, color=AFTER, markeredgecolor="white", label="optimum"
-    )
+    way = [[position[name] for position in path] for name in found.cuts]
+    marks = {"markeredgecolor": "black", "markeredgewidth": 0.6}
+    axes.plot(*way, "o-", color="white", markersize=4, linewidth=1, label="path", **marks)
+    axes.plot(way[0][0], way[1][0], "s", color="white", markersize=8, label="default cuts", **marks)
+    axes.plot(optimum[first], optimum[second], "*", color=TRAINING, markersize=14, label="optimum", **marks)
     axes.set_xlabel(labels[first])
     axes.set_ylabel(labels[second])
     figure.legend(loc="outside lower center", ncols=3)
@@ -297,14 +297,8 @@ def distributions(found: Sequence[Distribution], labels: Mapping[str, str], sour
             ax=axes,
             flow="none",
         )
-        axes.axvspan(
-            one.after - one.bandwidth,
-            one.after + one.bandwidth,
-            color="black",
-            alpha=0.15,
-            linewidth=0,
-            label="bandwidth",
-        )
+        window = (one.after - one.bandwidth, one.after + one.bandwidth)
+        axes.axvspan(*window, color="black", alpha=0.15, linewidth=0, label="bandwidth")
         axes.axvline(one.before, color="black", linestyle="--", label="default cut")
         axes.axvline(one.after, color="black", label="optimised cut")
         axes.set_xlabel(labels[one.cut])
@@ -347,16 +341,7 @@ def _title(axes: Axes, text: str, source: str) -> None:
 
 
 def _band(axes: Axes, edges: Values, low: Values, high: Values, **look: Any) -> None:
-    fill = look.pop("fill", True)
-    axes.stairs(
-        high,
-        edges,
-        baseline=low,
-        fill=True,
-        linewidth=0,
-        **({"facecolor": "none", "edgecolor": "black"} if not fill else {}),
-        **look,
-    )
+    axes.stairs(high, edges, baseline=low, fill=True, linewidth=0, **look)
 
 
 def _ratio(numerator: Values, denominator: Values, empty: float = 0.0) -> Values:
