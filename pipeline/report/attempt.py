@@ -10,7 +10,7 @@ __all__ = ["attempt"]
 def attempt(what: str, warn: Callable[[str], None]) -> Iterator[None]:
     """Do something beside the result; if it fails, `warn` gets a sentence and the run goes on.
 
-    Every exception counts, a defect of ours or of a library included: minutes of optimisation are worth more than a picture.
+    Every exception counts, a defect of ours or of a library included: a result is worth more than its picture.
     """
     try:
         yield

@@ -12,7 +12,7 @@ __all__ = ["PyhfResult", "pyhf_discovery_significance"]
 
 @dataclass(frozen=True)
 class PyhfResult:
-    """sqrt(q0) by pyhf (NumPy, Minuit) on Asimov data, and the −2 ln L of its fit without signal; `failure` says why not."""
+    """sqrt(q0) by pyhf (NumPy, Minuit) on Asimov data, −2 ln L of its fit without signal; `failure` says why not."""
 
     significance: float | None
     twice_nll: float | None

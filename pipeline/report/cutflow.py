@@ -1,7 +1,7 @@
 """How many events are left after each requirement, and what a cut cuts: the dense events looked at with plain NumPy.
 
-Object cuts only; event-level cuts and the range of the histogram are in the last step of the cut-flow, which is the sum of
-the templates. Comparisons are made in float32, as everywhere.
+Object cuts only; event-level cuts and the range of the histogram are in the last step of the cut-flow, which is the
+sum of the templates. Comparisons are made in float32, as everywhere.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +49,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class _Part:
-    """Chunks of one nominal data set: columns of each kind of object, "objects events", and expected events an event."""
+    """A chunk of a nominal data set: columns of each kind of object, and what each event stands for."""
 
     process: int
     columns: Mapping[str, Mapping[str, NDArray[np.float32]]]
@@ -65,7 +65,7 @@ def cut_flow(
     jets = min(region.jets.minimum for region in analysis.selection.regions)
     steps = (*first, f"≥ {jets} jets", *(region.name for region in regions))
     events = np.zeros((len(processes), len(steps)))
-    for part in _parts(analysis, data):
+    for part in _parts(data):
         leptons, selected = _leptons(analysis, part, thresholds), _passing(analysis, part, "jet", thresholds)
         one_lepton = _within(analysis.selection.leptons, leptons)
         kept = [np.ones_like(one_lepton), one_lepton, one_lepton & (selected.sum(axis=0) >= jets)]
@@ -89,7 +89,7 @@ def distributions(
         reach = (settings.bounds[0] - margin, settings.bounds[1] + margin)
         edges = np.linspace(*reach, BINS + 1)
         values = np.zeros((len(processes), BINS))
-        for part in _parts(analysis, data):
+        for part in _parts(data):
             for kind in cut.objects:
                 candidates = _would_be_selected(analysis, part, kind, cut, after)
                 column = part.columns[COLLECTIONS[kind]][cut.variable]
@@ -121,7 +121,7 @@ def _would_be_selected(analysis: Analysis, part: _Part, kind: str, cut: Cut, thr
     return candidates & inside & _within(analysis.selection.leptons, total)
 
 
-def _parts(analysis: Analysis, data: Data) -> Iterator[_Part]:
+def _parts(data: Data) -> Iterator[_Part]:
     """The nominal events of each process; padding has weight 0."""
     recipe = np.asarray(data.recipe.yields)
     for group in data.groups:

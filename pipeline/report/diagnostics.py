@@ -1,7 +1,7 @@
 """What a report shows beyond the result, as plain NumPy arrays: templates, profiles, what pulls at each cut, impacts.
 
-Everything here is computed after the optimisation, from its final thresholds, with the very functions that the optimiser
-used: they are compiled already, so a look costs milliseconds. Nothing here changes a result.
+Everything here is computed after the optimisation, from its final thresholds, with the very functions that the
+optimiser used: they are compiled already, so a look costs milliseconds. Nothing here changes a result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +36,7 @@ __all__ = [
 
 Values = NDArray[np.float64]
 
+# The same function compiled with the same options: JAX finds what the optimiser compiled.
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
 
 
@@ -130,8 +131,8 @@ class Contour:
 class Impact:
     """What one nuisance parameter does to the expected measurement of the signal strength, in Gaussian approximation.
 
-    `shift` is the change of μ if the parameter is one post-fit standard deviation up; `width` is that standard deviation
-    in units of the one before the fit: below 1 the expected data constrain it.
+    `shift` is the change of μ if the parameter is one post-fit standard deviation up; `width` is that standard
+    deviation in units of the one before the fit: below 1 the expected data constrain it.
     """
 
     parameter: str
@@ -173,7 +174,7 @@ def _merged(analysis: Analysis, made: Templates) -> NDArray[np.int32]:
 
 
 def _varied(analysis: Analysis, made: Templates) -> dict[str, tuple[Values, Values]]:
-    """Templates at ±1 standard deviation of each systematic uncertainty, as the model has them (mirrored where one-sided)."""
+    """Templates at ±1 standard deviation of each systematic uncertainty, as in the model: one-sided ones mirrored."""
     yields = np.asarray(made.yields)
     varied = {}
     for nuisance in analysis.measurement.nuisances:
@@ -194,7 +195,7 @@ def _varied(analysis: Analysis, made: Templates) -> dict[str, tuple[Values, Valu
 
 
 def _mirrored(analysis: Analysis, nominal: Values, high: Values) -> Values:
-    """The template opposite to `high`: the change of the yield of a region and the change of its shape, both mirrored."""
+    """The template opposite to `high`: the change of a region's yield and the change of its shape, both mirrored."""
     low = np.empty_like(nominal)
     for channel in analysis.measurement.channels:
         bins = slice(channel.offset, channel.offset + channel.bins)
@@ -273,7 +274,7 @@ def contour(
     path: Sequence[Mapping[str, float]],
     points: int = 7,
 ) -> Contour | None:
-    """The exact figure of merit over the two thresholds that moved farthest, in their own steps; None with a single cut.
+    """The exact figure of merit over the two thresholds that moved farthest, in their steps; None with a single cut.
 
     The grid covers the path of the optimisation, with a margin of a bandwidth.
     """
@@ -291,11 +292,11 @@ def contour(
         cut, values = config.cuts[name], [optimum[name], *(position[name] for position in path)]
         margin, bounds = cut.bandwidth or 0.0, cut.bounds or (-np.inf, np.inf)
         grids.append(np.linspace(max(min(values) - margin, bounds[0]), min(max(values) + margin, bounds[1]), points))
-    values = [
+    heights = [
         [_merit(analysis, data, {**optimum, ordered[0]: float(x), ordered[1]: float(y)}) for x in grids[0]]
         for y in grids[1]
     ]
-    return Contour((ordered[0], ordered[1]), grids[0], grids[1], np.array(values))
+    return Contour((ordered[0], ordered[1]), grids[0], grids[1], np.array(heights))
 
 
 def impacts(workspace: Mapping[str, Any]) -> tuple[Impact, ...]:
@@ -372,7 +373,8 @@ def _flux(
     analysis: Analysis, data: Data, thresholds: Mapping[str, float], bandwidths: Thresholds
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     events = (data.edges, data.groups, data.candidates)
-    return _yields_and_flux(analysis.selection, analysis.layout, _arrays(thresholds), bandwidths, *events)
+    yields, flux = _yields_and_flux(analysis.selection, analysis.layout, _arrays(thresholds), bandwidths, *events)
+    return yields, flux
 
 
 def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, float]) -> float:

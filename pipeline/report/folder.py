@@ -1,4 +1,4 @@
-"""The run folder: written beside its place and moved there when complete, so that a killed run leaves nothing half-written."""
+"""The run folder: written beside its place and moved there when complete; a killed run leaves nothing half-written."""
 
 import csv
 import json

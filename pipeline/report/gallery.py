@@ -1,4 +1,4 @@
-"""Which pictures a run shows, in the order of the story, each with a caption for someone who sees such a plot for the first time.
+"""Which pictures a run shows, in the order of the story, each with a caption for someone new to such plots.
 
 A picture must never cost a result: one that cannot be made becomes a warning, and the others are still there.
 """
@@ -105,11 +105,11 @@ def _templates(scene: Scene) -> Picture:
     return Picture(
         "templates",
         "What the fit sees",
-        "Expected events in each bin, all processes on top of each other, on events that the optimiser has not seen. Left: "
-        "default cuts; right: optimised cuts. The grey band is the total error before any fit: every systematic uncertainty "
-        "and the finite number of simulated events in quadrature. The hatched band is the latter alone: where it is wide, "
-        "too few events were simulated to know the bin well. An arrow marks a bin that the fit merges with its neighbour "
-        "for this reason. Below: the same bands, relative to the total.",
+        "Expected events in each bin, all processes on top of each other, on events that the optimiser has not "
+        "seen. Left: default cuts; right: optimised cuts. The grey band is the total error before any fit: every "
+        "systematic uncertainty and the finite number of simulated events in quadrature. The hatched band is the "
+        "latter alone: where it is wide, too few events were simulated to know the bin well. An arrow marks a bin "
+        "that the fit merges with its neighbour for this reason. Below: the same bands, relative to the total.",
         plots.templates(scene.regions_before, scene.regions_after, scene.source),
     )
 
@@ -122,9 +122,10 @@ def _history(scene: Scene) -> Picture:
     return Picture(
         "history",
         "The way of the optimiser",
-        f"{scene.symbol} of the exact analysis, with hard cuts, after every step, and the thresholds it was computed at. It need not "
-        "improve at each step: a hard cut moves single events in and out of bins, so the value has small jumps. What "
-        "counts is the best step (dotted line), not the last one. These are training events, on which the value is flattered.",
+        f"{scene.symbol} of the exact analysis, with hard cuts, after every step, and the thresholds it was computed "
+        "at. It need not improve at each step: a hard cut moves single events in and out of bins, so the value has "
+        "small jumps. What counts is the best step (dotted line), not the last one. These are training events, on "
+        "which the value is flattered.",
         figure,
     )
 
@@ -135,11 +136,11 @@ def _profiles(scene: Scene) -> Picture:
     return Picture(
         "profiles",
         "Around the optimum",
-        f"{scene.symbol} when one threshold moves and the others stay. Circles: training events; squares: events that the "
-        "optimiser has not seen. If both curves have their best point at the same place, the optimum is a property of "
-        "the physics; if only the circles do, it is one of the sample. The black line is the tangent that the gradient "
-        "predicts from a single evaluation at the optimum; its slope is averaged over a window of one bandwidth, so it "
-        "does not follow single jumps.",
+        f"{scene.symbol} when one threshold moves and the others stay. Circles: training events; squares: events "
+        "that the optimiser has not seen. If both curves have their best point at the same place, the optimum is a "
+        "property of the physics; if only the circles do, it is one of the sample. The black line is the tangent "
+        "that the gradient predicts from a single evaluation at the optimum; its slope is averaged over a window of "
+        "one bandwidth, so it does not follow single jumps.",
         plots.profiles(found, scene.labels, scene.symbol, scene.source),
     )
 
@@ -150,9 +151,10 @@ def _gradients(scene: Scene) -> Picture:
     return Picture(
         "gradients",
         "Which bins push which cut",
-        f"The gradient at the optimum, taken apart: by how much {scene.symbol} would change through each bin and process if one "
-        "cut were raised by the stated step. Events that cross the boundary of the cut enter or leave a bin, and each bin "
-        "matters to the result in its own way. At an optimum the bars of a row, over both regions, add up to about zero.",
+        f"The gradient at the optimum, taken apart: by how much {scene.symbol} would change through each bin and "
+        "process if one cut were raised by the stated step. Events that cross the boundary of the cut enter or "
+        "leave a bin, and each bin matters to the result in its own way. At an optimum the bars of a row, over both "
+        "regions, add up to about zero.",
         plots.gradients(found, scene.regions_after, scene.labels, scene.symbol, scene.source),
     )
 
@@ -165,9 +167,10 @@ def _contour(scene: Scene) -> Picture | None:
     return Picture(
         "contour",
         "The landscape and the path",
-        f"{scene.symbol} of the exact analysis over the two thresholds that moved most, the others at their optimum. White: the "
-        "steps of the optimiser. Along the path the other thresholds were still moving, so heights apply to its end. "
-        "The map needs an evaluation for every point of a grid; the path needed one for every step, however many cuts there are.",
+        f"{scene.symbol} of the exact analysis over the two thresholds that moved most, the others at their optimum. "
+        "White: the steps of the optimiser. Along the path the other thresholds were still moving, so heights apply "
+        "to its end. The map needs an evaluation for every point of a grid; the path needed one for every step, "
+        "however many cuts there are.",
         plots.contour(found, path, scene.after, scene.labels, scene.symbol, scene.source),
     )
 
@@ -180,9 +183,10 @@ def _distributions(scene: Scene) -> Picture | None:
     return Picture(
         "distributions",
         "What each cut cuts",
-        "Electrons, muons or jets that pass all other cuts, in events that are selected if the object is accepted. Dashed: the "
-        "default cut; full line: the optimised one. The grey window is the bandwidth: the objects in it, near the "
-        "boundary, are those from which the gradient is measured. Few objects in it mean a noisy gradient.",
+        "Electrons, muons or jets that pass all other cuts, in events that are selected if the object is accepted. "
+        "Dashed: the default cut; full line: the optimised one. The grey window is the bandwidth: the objects in "
+        "it, near the boundary, are those from which the gradient is measured. Few objects in it mean a noisy "
+        "gradient.",
         plots.distributions(found, scene.labels, scene.source),
     )
 
@@ -197,8 +201,8 @@ def _cut_flow(scene: Scene) -> Picture:
         "cut_flow",
         "Cut-flow",
         "Expected events of each process that are left after each requirement; the last points are the sums of the "
-        "histograms of the regions, which are exclusive. 'All read' already has the loosest cuts that any step of the "
-        "optimisation may ask for. Dashed: default cuts; full line: optimised cuts.",
+        "histograms of the regions, which are exclusive. 'All read' already has the loosest cuts that any step of "
+        "the optimisation may ask for. Dashed: default cuts; full line: optimised cuts.",
         plots.cut_flow(before, after, scene.source),
     )
 
@@ -209,9 +213,9 @@ def _systematics(scene: Scene) -> Picture | None:
     return Picture(
         "systematics",
         "Systematic uncertainties",
-        "The sum of all processes with one uncertainty moved by one standard deviation up or down, divided by the nominal "
-        "sum, at the optimised cuts. Each one becomes a nuisance parameter of the fit. Variations smaller than the grey "
-        "band cannot be told from the statistical noise of the simulated sample.",
+        "The sum of all processes with one uncertainty moved by one standard deviation up or down, divided by the "
+        "nominal sum, at the optimised cuts. Each one becomes a nuisance parameter of the fit. Variations smaller "
+        "than the grey band cannot be told from the statistical noise of the simulated sample.",
         plots.systematics(scene.regions_after, scene.source),
     )
 
@@ -223,9 +227,10 @@ def _impacts(scene: Scene) -> Picture | None:
     return Picture(
         "impacts",
         "What limits the measurement",
-        "Left: by how much the measured signal strength μ is expected to move if a nuisance parameter is one standard "
-        "deviation (after the fit) higher. Right: that standard deviation relative to the one before the fit; shorter "
-        "than the grey band means that the data themselves constrain the parameter. Names with a number in brackets "
-        "are errors of single bins by the finite number of simulated events. Gaussian approximation, Asimov data.",
+        "Left: by how much the measured signal strength μ is expected to move if a nuisance parameter is one "
+        "standard deviation (after the fit) higher. Right: that standard deviation relative to the one before the "
+        "fit; shorter than the grey band means that the data themselves constrain the parameter. Names with a "
+        "number in brackets are errors of single bins by the finite number of simulated events. Gaussian "
+        "approximation, Asimov data.",
         plots.impacts(found, "μ", scene.source),
     )

@@ -2,8 +2,8 @@
 
 In `histograms.root` a histogram is `<stage>/<region>/<process>/<variation>`, under the names of the config, on the
 validation events. The stages: `before` and `after` are the templates at the default and at the optimised cuts in the
-bins of the config; `fit` is `after` in the bins of the likelihood, where thinly populated bins are merged. `cabinetry.yaml`
-describes the latter, so that cabinetry builds the workspace of the run again, by itself.
+bins of the config; `fit` is `after` in the bins of the likelihood, where thinly populated bins are merged.
+`cabinetry.yaml` describes the latter, so that cabinetry builds the workspace of the run again, by itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ NOMINAL = "nominal"
 ASIMOV = "asimov"
 
 
-def as_hist(config: Config, name: str, region: Region) -> hist.Hist:
+def as_hist(config: Config, name: str, region: Region) -> hist.Hist[Any]:
     """All templates of a region: axes `process`, `variation` and the observable.
 
     Variances are those of the nominal templates; a varied one has none of its own, since its events are the same.
@@ -78,7 +78,7 @@ def write_histograms(path: Path, config: Config, stages: Mapping[str, Sequence[R
                 made = as_hist(config, name, region)
                 for process, variation in _written(config):
                     file[f"{stage}/{name}/{process}/{variation}"] = made[process, variation, :]
-                file[f"{stage}/{name}/{ASIMOV}/{NOMINAL}"] = made[sum, NOMINAL, :]
+                file[f"{stage}/{name}/{ASIMOV}/{NOMINAL}"] = _total(made)
 
 
 def cabinetry_config(config: Config, regions: Sequence[Region], root_file: str = "histograms.root") -> dict[str, Any]:
@@ -130,6 +130,13 @@ def _systematic(config: Config, key: str, systematic: Systematic) -> dict[str, A
         return entry | {"Type": "Normalization"} | sizes
     paths = {"Up": {"VariationPath": f"{key}_up"}, "Down": {"VariationPath": f"{key}_down"}}
     return entry | {"Type": "NormPlusShape"} | paths
+
+
+def _total(made: hist.Hist[Any]) -> hist.Hist[Any]:
+    """The nominal templates of all processes together: data as expected."""
+    nominal: Any = made[:, NOMINAL, :]
+    total: hist.Hist[Any] = nominal.project(1)
+    return total
 
 
 def _fitted(config: Config, regions: Sequence[Region]) -> Iterator[tuple[str, Region]]:

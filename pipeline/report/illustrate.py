@@ -78,10 +78,15 @@ def _save(folder: Path, picture: Picture) -> Illustration:
     figure, svg = picture.figure, io.StringIO()
     with plots.style(picture.name):
         plots.lay_out(figure)
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
-        FigureCanvasPdf(figure).print_pdf(folder / f"{picture.name}.pdf", metadata={"CreationDate": None})
+        _draw(FigureCanvasSVG(figure).print_svg, svg, metadata={"Date": None})
+        _draw(FigureCanvasPdf(figure).print_pdf, folder / f"{picture.name}.pdf", metadata={"CreationDate": None})
         # A picture in a file of its own may end up on a dark slide.
         figure.set_facecolor("white")
         figure.set_dpi(RESOLUTION)
-        FigureCanvasAgg(figure).print_png(folder / f"{picture.name}.png")
+        _draw(FigureCanvasAgg(figure).print_png, folder / f"{picture.name}.png")
     return Illustration(picture.name, picture.title, picture.caption, svg.getvalue())
+
+
+def _draw(print_: Callable[..., Any], target: Path | io.StringIO, **options: Any) -> None:
+    """Call one of matplotlib's writers, which have no type annotations."""
+    print_(target, **options)

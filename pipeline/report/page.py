@@ -1,7 +1,7 @@
 """The report of a run as one HTML file: no network, no script, light and dark, phone and print.
 
-It says first what was gained and whether that is significant; then come the cuts, the pictures with their captions, and,
-for whoever wants to repeat it, configuration, versions and checksums. All of it is in `result.json` and the pictures.
+It says first what was gained and whether that is significant; then come the cuts, the pictures with their captions,
+and, for whoever wants to repeat it, configuration, versions and checksums, all from `result.json`.
 """
 
 import re
@@ -64,8 +64,8 @@ TERMS = {
     "if the signal is what the simulation says. It is computed on the Asimov data set: the expectation, without "
     "fluctuation.",
     "σ(μ)": "The expected uncertainty of the measured signal strength μ; μ = 1 is the predicted cross section.",
-    "training, validation": "Two disjoint parts of the events, chosen by a hash of the event number. The optimiser sees "
-    "the training part only. What it gains there is partly luck; the claim is the gain on the validation part.",
+    "training, validation": "Two disjoint parts of the events, chosen by a hash of the event number. The optimiser "
+    "sees the training part only. What it gains there is partly luck; the claim is the gain on the validation part.",
     "±": "One standard deviation by the finite number of simulated events, from bootstrap replicas of the sample. The "
     "error of a change is smaller than the two errors suggest, because both values share the same events.",
 }
@@ -146,8 +146,8 @@ _NO_P_VALUE = 38
 
 
 def _is_gain(result: Mapping[str, Any], symbol: str) -> bool:
-    change = result["compared"]["validation"]["change"]
-    return _better(result["compared"]["validation"], symbol) > 2 * change["error"]
+    validation = result["compared"]["validation"]
+    return _better(validation, symbol) > 2 * float(validation["change"]["error"])
 
 
 def _better(compared: Mapping[str, Any], symbol: str) -> float:
@@ -213,9 +213,9 @@ def _repeat(result: Mapping[str, Any], configuration: str) -> str:
     seconds = [(name, f"{value:.1f} s") for name, value in result["seconds"].items()]
     return "".join(
         (
-            f"<p>Seed {result['seed']}; SHA-256 of the configuration <code>{result['config_sha256']}</code>. The folder "
-            "of this page holds the same pictures as PNG and PDF, the templates as ROOT histograms with a configuration "
-            "for cabinetry, and the workspaces for pyhf.</p>",
+            f"<p>Seed {result['seed']}; SHA-256 of the configuration <code>{result['config_sha256']}</code>. The "
+            "folder of this page holds the same pictures as PNG and PDF, the templates as ROOT histograms with a "
+            "configuration for cabinetry, and the workspaces for pyhf.</p>",
             "<details open><summary>Data</summary>",
             _table(("data set", "generated", "in file", "kept", "SHA-256"), data, numbers=(1, 2, 3), raw=(4,)),
             "</details><details open><summary>Versions and times</summary>",

@@ -40,7 +40,7 @@ HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "black", "hatch": "
 COLUMN, ROW = 4.6, 3.4
 """Size of a panel in inches."""
 
-SIZES = {
+SIZES: dict[str, Any] = {
     "font.size": 11,
     "axes.linewidth": 1,
     "xtick.major.size": 5,
@@ -62,7 +62,8 @@ SIZES = {
 @contextmanager
 def style(name: str = "figure") -> Iterator[None]:
     """The style of all figures; `name` makes the marks inside an SVG file unique and the same in every run."""
-    with mpl.rc_context({**mplhep.style.CMS, **SIZES, "svg.hashsalt": name}):
+    look: Any = {**mplhep.style.CMS, **SIZES, "svg.hashsalt": name}
+    with mpl.rc_context(look):
         yield
 
 
