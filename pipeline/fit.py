@@ -216,8 +216,9 @@ def _minimise(
         slope = jnp.where(free, gradient, 0.0)
         scale = _scale(hessian)
         model = _positive(hessian, free, scale)
-        distance = 0.5 * jnp.dot(slope, _solve(model, slope, free))
-        step = _step_within(model, slope, free, jnp.where(free, lower - here, 0.0), jnp.where(free, upper - here, 0.0))
+        newton = _solve(model, -slope, free)
+        distance = -0.5 * jnp.dot(slope, newton)
+        step = _within(model, slope, newton, free, lower - here, upper - here)
         following, better = _search(objective, here, value, step, -slope * scale**2, limits, distance)
         arrived = (distance <= FINISHED) | ((distance <= CONVERGED) & (distance > 0.25 * state.distance))
         return _State(
@@ -305,16 +306,17 @@ def _solve(
     return solution
 
 
-def _step_within(
+def _within(
     model: Float64[Array, "parameters parameters"],
     slope: Float64[Array, " parameters"],
+    newton: Float64[Array, " parameters"],
     free: Bool[Array, " parameters"],
     lowest: Float64[Array, " parameters"],
     highest: Float64[Array, " parameters"],
 ) -> Float64[Array, " parameters"]:
-    """The step to the minimum of the quadratic model, within bounds.
+    """The Newton step, changed where it would pass a bound.
 
-    A parameter that would pass its bound is pinned there and the others are solved again, until none passes.
+    A parameter that would pass is pinned at its bound and the others are solved again, until none passes.
     """
 
     def passing(carry: tuple[Array, Array]) -> Bool[Array, " parameters"]:
@@ -323,12 +325,13 @@ def _step_within(
 
     def again(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         step, inside = carry
-        inside = inside & ~passing(carry)
-        known = jnp.where(inside, 0.0, jnp.clip(step, lowest, highest))
-        return known + _solve(model, -slope - model @ known, inside), inside
+        rest = inside & ~passing(carry)
+        pinned = jnp.where(free & ~rest, jnp.clip(step, lowest, highest), 0.0)
+        return pinned + _solve(model, -slope - model @ pinned, rest), rest
 
-    whole = (_solve(model, -slope, free), free)
-    return jax.lax.while_loop(lambda carry: jnp.any(passing(carry)), again, whole)[0]
+    step: Float64[Array, " parameters"]
+    step, _ = jax.lax.while_loop(lambda carry: jnp.any(passing(carry)), again, (newton, free))
+    return step
 
 
 def _search(
@@ -346,7 +349,7 @@ def _search(
     rounding, it is the whole Newton step.
     """
     lengths = jnp.asarray(LENGTHS)[:, None]
-    trials = jnp.concatenate([here + lengths * newton[None], here + lengths * descent[None]])
+    trials = here[None] + jnp.concatenate([lengths * newton[None], lengths * descent[None]])
     trials = jnp.clip(trials, *(limit[None] for limit in limits))
     values = jax.vmap(objective)(trials)
     best = jnp.nanargmin(values)

@@ -31,7 +31,7 @@ from pipeline.histfactory.constraints import (
     free_parameters,
     nominal_parameters,
 )
-from pipeline.histfactory.likelihood import SMALLEST_RATE, asimov_data, deviance, expected_rates, terms
+from pipeline.histfactory.likelihood import SMALLEST_RATE, deviance, expected_auxdata, expected_rates, terms
 from pipeline.histfactory.model import Numbers, Structure, parameter_names
 
 __all__ = [
@@ -130,10 +130,9 @@ def discovery_significance(
         q0 = jnp.where(excess, jnp.maximum(null_fit.deviance - best_fit.deviance, 0.0), 0.0)
         converged = best_fit.converged & null_fit.converged
         return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
-    numbers, nominal = _expectation(structure, numbers, position, signal_strength)
-    asimov = asimov_data(structure, numbers, nominal)
-    null = nominal.at[position].set(0.0)
-    null_fit = fit(structure, numbers, asimov, initial=null, held=is_poi, max_iterations=max_iterations)
+    expected = _expectation(structure, numbers, position, signal_strength)
+    null = expected.parameters.at[position].set(0.0)
+    null_fit = fit(structure, expected.numbers, expected.data, initial=null, held=is_poi, max_iterations=max_iterations)
     q0 = jnp.maximum(null_fit.deviance, 0.0)
     return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=None, converged=null_fit.converged)
 
@@ -158,11 +157,11 @@ def signal_strength_uncertainty(
         hessian = jax.hessian(deviance, argnums=2)(structure, model, best.parameters, data)
         uncertainty = _uncertainty(0.5 * hessian, best.free, position)
         return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
-    numbers, nominal = _expectation(structure, numbers, position, signal_strength)
-    information = _fisher_information(structure, numbers, nominal)
-    free = free_parameters(structure, numbers)
+    expected = _expectation(structure, numbers, position, signal_strength)
     return SignalStrength(
-        mu=nominal[position], uncertainty=_uncertainty(information, free, position), converged=jnp.asarray(True)
+        mu=expected.parameters[position],
+        uncertainty=_asimov_uncertainty(structure, expected, position),
+        converged=jnp.asarray(True),
     )
 
 
@@ -188,34 +187,26 @@ def expected_upper_limit(
         max_iterations: of each fit.
     """
     position = poi_position(structure, poi)
-    numbers, nominal = _expectation(structure, numbers, position, 0.0)
-    asimov = asimov_data(structure, numbers, nominal)
-    frozen_numbers, frozen_asimov, nominal = jax.lax.stop_gradient((numbers, asimov, nominal))
     is_poi = jnp.arange(structure.size) == position
     target = _limit_target(method, confidence_level, band)
+    expected = _expectation(structure, numbers, position, 0.0)
+    frozen = jax.lax.stop_gradient(expected)
 
     def at(mu: Float64[Array, ""], start: Float64[Array, " parameters"]) -> tuple[Fit, Float64[Array, ""]]:
-        held = fit(
-            structure,
-            frozen_numbers,
-            frozen_asimov,
-            initial=start.at[position].set(mu),
-            held=is_poi,
-            max_iterations=max_iterations,
-        )
-        slope = jax.grad(deviance, argnums=2)(
-            structure, terms(structure, frozen_numbers), held.parameters, frozen_asimov
-        )
-        return held, slope[position]
+        start = start.at[position].set(mu)
+        held = fit(structure, frozen.numbers, frozen.data, initial=start, held=is_poi, max_iterations=max_iterations)
+        model = terms(structure, frozen.numbers)
+        return held, jax.grad(deviance, argnums=2)(structure, model, held.parameters, frozen.data)[position]
 
-    free = free_parameters(structure, frozen_numbers)
-    first = target * _uncertainty(_fisher_information(structure, frozen_numbers, nominal), free, position)
-    search = _find_limit(at, first, nominal, target)
-    model = terms(structure, numbers)
-    q = deviance(structure, model, search.fit.parameters, asimov)
+    first = target * _asimov_uncertainty(structure, frozen, position)
+    search = _find_limit(at, first, frozen.parameters, target)
+    q = deviance(structure, terms(structure, expected.numbers), search.fit.parameters, expected.data)
     mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
-    mu = jnp.where(jnp.isfinite(first), mu, jnp.inf)
-    return UpperLimit(mu=mu, fit=search.fit, converged=search.fit.converged & (search.residual <= LIMIT_PRECISION))
+    return UpperLimit(
+        mu=jnp.where(jnp.isfinite(first), mu, jnp.inf),
+        fit=search.fit,
+        converged=search.fit.converged & (jnp.abs(search.residual) <= LIMIT_PRECISION),
+    )
 
 
 def counting_significance(
@@ -322,32 +313,42 @@ def _limit_target(method: Literal["CLs", "CLs+b"], confidence_level: float, band
     return float(band + ndtri(1.0 - tail))
 
 
-def _expectation(
-    structure: Structure, numbers: Numbers, position: int, signal_strength: float
-) -> tuple[Numbers, Float64[Array, " parameters"]]:
-    """The numbers without the bins that have no Asimov data, and the parameters that generate these data."""
-    nominal = nominal_parameters(structure, numbers).at[position].set(signal_strength)
-    possible = expected_rates(structure, numbers, nominal) >= 0
+class _Expectation(eqx.Module):
+    """The model without the bins that have no Asimov data, and its Asimov data with the parameters behind them."""
+
+    _: KW_ONLY
+    numbers: Numbers
+    parameters: Float64[Array, " parameters"]
+    data: Float64[Array, " data"]
+
+
+def _expectation(structure: Structure, numbers: Numbers, position: int, signal_strength: float) -> _Expectation:
+    parameters = nominal_parameters(structure, numbers).at[position].set(signal_strength)
+    rate = expected_rates(structure, numbers, parameters)
+    possible = rate >= 0
     without = eqx.tree_at(
         lambda n: (n.nominal, n.histosys_lo, n.histosys_hi),
         numbers,
-        replace_fn=lambda bins: jnp.where(possible, bins, 0.0),
+        replace_fn=lambda table: jnp.where(jnp.broadcast_to(possible, table.shape), table, 0.0),
     )
-    nominal = nominal_parameters(structure, without).at[position].set(signal_strength)
-    return without, nominal
+    auxdata = expected_auxdata(structure, without, parameters)
+    return _Expectation(
+        numbers=without, parameters=parameters, data=jnp.concatenate([jnp.where(possible, rate, 0.0), auxdata])
+    )
 
 
-def _fisher_information(
-    structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
-) -> Float64[Array, "parameters parameters"]:
-    """The Hessian of -ln L on the Asimov data of these very parameters.
+def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: int) -> Float64[Array, ""]:
+    """The uncertainty of one parameter, from the Hessian of -ln L where the Asimov data come from.
 
-    On its own Asimov data the second derivatives of the rates drop out of the Hessian, so first ones suffice.
+    There the second derivatives of the rates drop out of the Hessian, so first ones suffice (Fisher's information).
     """
-    rate = expected_rates(structure, numbers, parameters)
+    numbers, parameters = expected.numbers, expected.parameters
+    rate = expected.data[: structure.bins]
     slopes: Float64[Array, "bins parameters"] = jax.jacfwd(expected_rates, argnums=2)(structure, numbers, parameters)
     weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
-    return slopes.T @ (weight[:, None] * slopes) + jnp.diag(_constraint_information(structure, numbers, parameters))
+    information = slopes.T @ (weight[:, None] * slopes)
+    information = information + jnp.diag(_constraint_information(structure, numbers, parameters))
+    return _uncertainty(information, free_parameters(structure, numbers), position)
 
 
 def _constraint_information(

@@ -100,7 +100,7 @@ def _shapesys_factors(
     nominal = jnp.sum(jnp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
     sigma = numbers.shapesys.ravel()
     measured = (nominal > 0) & (sigma > 0)
-    tau = (jnp.where(measured, nominal, 1.0) / jnp.where(measured, sigma, 1.0)) ** 2
+    tau = jnp.where(measured, nominal, 1.0) ** 2 / jnp.where(measured, sigma, 1.0) ** 2
     return tau, measured
 
 

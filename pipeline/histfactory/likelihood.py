@@ -28,7 +28,17 @@ from pipeline.histfactory.constraints import (
 from pipeline.histfactory.model import Numbers, Structure
 from pipeline.histfactory.modifiers import Effects, effects, rates
 
-__all__ = ["Terms", "asimov_data", "deviance", "expected_data", "expected_rates", "logpdf", "saturated_logpdf", "terms"]
+__all__ = [
+    "Terms",
+    "asimov_data",
+    "deviance",
+    "expected_auxdata",
+    "expected_data",
+    "expected_rates",
+    "logpdf",
+    "saturated_logpdf",
+    "terms",
+]
 
 # q0 is a small difference of large numbers, and a Newton fit must see the minimum to the last digits: 32-bit floats
 # know a likelihood of 100,000 events to a hundredth of an event at best. Switched on here and nowhere else.
@@ -67,9 +77,14 @@ def expected_data(
 ) -> Float64[Array, " data"]:
     """Expected events in every bin, followed by the expected auxiliary data: `pyhf.Model.expected_data`."""
     model = terms(structure, numbers)
-    return jnp.concatenate(
-        [rates(structure, model.effects, parameters), _expected_auxdata(structure, model, parameters)]
-    )
+    return jnp.concatenate([rates(structure, model.effects, parameters), _auxdata(structure, model, parameters)])
+
+
+def expected_auxdata(
+    structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
+) -> Float64[Array, " aux"]:
+    """Expected auxiliary data alone."""
+    return _auxdata(structure, terms(structure, numbers), parameters)
 
 
 def asimov_data(
@@ -127,9 +142,7 @@ def saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " 
     return jnp.sum(best_poisson) - jnp.sum(jnp.log(width * np.sqrt(2 * np.pi)))
 
 
-def _expected_auxdata(
-    structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]
-) -> Float64[Array, " aux"]:
+def _auxdata(structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]) -> Float64[Array, " aux"]:
     positions = constrained_positions(structure, "normal", "poisson")
     is_poisson = np.isin(positions, constrained_positions(structure, "poisson"))
     return parameters[positions] * jnp.where(is_poisson, model.width[positions], 1.0)
