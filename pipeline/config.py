@@ -5,7 +5,9 @@ Models are frozen, unknown keys are errors, and defaults live here alone. A file
 """
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -83,8 +85,8 @@ class Objects(_Model):
 class Cut(_Model):
     """One threshold: `x > threshold` (keep: above) or `x < threshold` (keep: below), strict, in float32.
 
-    `objects` are what it cuts on; `bjet` means: a selected jet is called b-tagged if it passes. `bandwidth` is the width,
-    in the cut's own unit, of the kernel that estimates the flux through the boundary; it is annealed to
+    `objects` are what it cuts on; `bjet` means: a selected jet is called b-tagged if it passes. `bandwidth` is the
+    width, in the cut's own unit, of the kernel that estimates the flux through the boundary; it is annealed to
     `bandwidth_end`. `step` is the size of a typical optimisation step.
     """
 
@@ -124,6 +126,17 @@ class Count(_Model):
 
     min: Annotated[int, Field(ge=0)] = 0
     max: int | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Count":
+        if self.max is not None and self.max < self.min:
+            raise ValueError(f"max {self.max} is below min {self.min}")
+        return self
+
+    def overlaps(self, other: "Count") -> bool:
+        """Whether some number fulfils both."""
+        highest = min(math.inf if count.max is None else count.max for count in (self, other))
+        return max(self.min, other.min) <= highest
 
 
 class Bins(_Model):
@@ -187,16 +200,28 @@ class Variations(_Model):
     jet_pt_scale: dict[str, float] = {}
     jet_pt_resolution: dict[str, float] = {}
     resolution_branch: str = "resfac"
-    jet_weight_slope: dict[str, tuple[int, float]] = {}
+    jet_weight_slope: dict[str, tuple[Annotated[int, Field(ge=0)], float]] = {}
     process_weight: dict[str, tuple[str, float]] = {}
     samples: dict[str, str] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All variations, kinematic ones first."""
+        return (
+            *self.jet_pt_scale,
+            *self.jet_pt_resolution,
+            *self.jet_weight_slope,
+            *self.process_weight,
+            *self.samples,
+        )
 
 
 class Measurement(_Model):
     """Parameter of interest and what it scales.
 
-    `poi` scales the processes in `signal`; `free` maps further processes to the names of free norm factors. Bins with fewer effective simulated
-    background events, (Σw)²/Σw², than `minimum_effective_events` are merged with their neighbours; 0 leaves all bins as they are.
+    `poi` scales the processes in `signal`; `free` maps further processes to the names of free norm factors. Bins with
+    fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events` are merged with their
+    neighbours; 0 leaves all bins as they are.
     """
 
     name: str
@@ -255,21 +280,61 @@ class Config(_Model):
         for name, systematic in self.systematics.items():
             for process in systematic.processes or ():
                 _known(process, self.processes, f"systematics.{name}.processes", "process")
+            for direction, variation in (("up", systematic.up), ("down", systematic.down)):
+                if variation is not None:
+                    _known(variation, self.variations.names, f"systematics.{name}.{direction}", "variation")
+        for name, (process, _) in self.variations.process_weight.items():
+            _known(process, self.processes, f"variations.process_weight.{name}", "process")
+        for name, process in self.variations.samples.items():
+            _known(process, self.processes, f"variations.samples.{name}", "process")
         for process in self.measurement.signal:
             _known(process, self.processes, "measurement.signal", "process")
         for process in self.measurement.free:
             _known(process, self.processes, "measurement.free", "process")
+        return self
+
+    @model_validator(mode="after")
+    def _cuts_are_possible(self) -> "Config":
+        collections = {kind: getattr(self.objects, kind).variables for kind in ("electron", "muon", "jet")}
+        for variable in ("pt", "eta", "phi", "mass"):
+            if variable not in collections["jet"]:
+                raise ValueError(f"objects.jet.variables: trijets need '{variable}'; add it")
+        collections["bjet"] = collections["jet"]
         for name, cut in self.cuts.items():
             for region in cut.regions or ():
                 _known(region, self.regions, f"cuts.{name}.regions", "region")
+            for kind in set(cut.objects) - {"event"}:
+                if cut.variable not in collections[kind]:
+                    collection = f"objects.{'jet' if kind == 'bjet' else kind}.variables"
+                    raise ValueError(
+                        f"cuts.{name}.variable: {collection} has no '{cut.variable}'; "
+                        f"there are: {', '.join(collections[kind])}"
+                    )
         if not any(cut.trainable for cut in self.cuts.values()):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
         return self
 
+    @model_validator(mode="after")
+    def _nothing_counts_twice(self) -> "Config":
+        for (first, one), (second, other) in combinations(self.regions.items(), 2):
+            if one.jets.overlaps(other.jets) and one.btags.overlaps(other.btags):
+                raise ValueError(f"regions.{second}: overlaps with '{first}'; an event may be in one region only")
+        _different({name: process.title for name, process in self.processes.items()}, "processes")
+        _different({name: systematic.title for name, systematic in self.systematics.items()}, "systematics")
+        return self
 
-def _known(name: str, known: Mapping[str, Any], where: str, what: str) -> None:
-    if name not in known:
-        raise ValueError(f"{where}: no {what} is called '{name}'; there are: {', '.join(known)}")
+
+def _known(name: str, known: Iterable[str], where: str, what: str) -> None:
+    names = list(known)
+    if name not in names:
+        raise ValueError(f"{where}: no {what} is called '{name}'; there are: {', '.join(names) or 'none'}")
+
+
+def _different(titles: Mapping[str, str], where: str) -> None:
+    """Titles are names in the workspace."""
+    for (_, one), (name, other) in combinations(titles.items(), 2):
+        if one == other:
+            raise ValueError(f"{where}.{name}.title: '{other}' is the title of another one already")
 
 
 def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -285,7 +350,9 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         raise ConfigError(f"{path}: {_sentence(error)}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: 'extends' leads back to this file; remove the circle")
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -301,7 +368,7 @@ def _read(path: Path) -> dict[str, Any]:
         if isinstance(data, dict) and isinstance(data.get(key), str):
             data[key] = str((path.parent / data[key]).resolve())
     base = raw.pop("extends", None)
-    return raw if base is None else _merge(_read(path.parent / base), raw)
+    return raw if base is None else _merge(_read(path.parent / base, (*seen, path.resolve())), raw)
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

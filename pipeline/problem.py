@@ -152,8 +152,7 @@ def kinematics(config: Config) -> list[str]:
 
 def variations(config: Config) -> list[str]:
     """All variations of templates, nominal first."""
-    varied = config.variations
-    return [*kinematics(config), *varied.jet_weight_slope, *varied.process_weight, *varied.samples]
+    return ["nominal", *config.variations.names]
 
 
 def make_data(
@@ -331,7 +330,9 @@ def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.floa
 
 def _held_out(config: Config, sample: Sample) -> NDArray[np.bool_]:
     """Validation events, by a hash of the event number: independent of order, files and skim."""
-    hashed = splitmix64(ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.array([config.seed], np.uint64)))
+    hashed = splitmix64(
+        ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.array([config.seed], np.uint64))
+    )
     return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < config.validation.fraction
 
 
