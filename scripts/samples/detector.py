@@ -153,10 +153,10 @@ def _discriminant(pt: _Flat, eta: _Flat, flavour: _Flat, settings: JetSettings, 
 
 
 def _tag_shift(pt: _Flat, eta: _Flat, settings: JetSettings) -> _Flat:
-    """How much better (above 0) or worse tracks tag this jet: best at medium pt, worse at low pt and large eta."""
-    low = np.log(np.clip(pt, 20.0, None) / settings.tag_best_pt)
-    forward = np.clip(abs(eta) - settings.tag_flat_eta, 0.0, None)
-    return -(low**2) - settings.tag_eta_slope * forward
+    """How much worse than at best, below 0, tracks tag this jet: at low pt and at large eta."""
+    softness = np.log(settings.tag_best_pt / np.minimum(pt, settings.tag_best_pt))
+    forward = np.maximum(abs(eta) - settings.tag_flat_eta, 0.0)
+    return -(softness**2) - settings.tag_eta_slope * forward
 
 
 def _quantile_function(quantile: _Flat, table: _Flat, untagged: float) -> _Flat:
