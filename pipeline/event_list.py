@@ -27,6 +27,7 @@ class EventList:
         kinematic: number of the kinematic variation.
         dataset: number of the data set.
         index: row of the event in its data set.
+        collision: shared by the events of one collision, which are not independent.
         region: −1 for none.
         position: bin on the joint axis of all regions; the number of bins for none.
         observable: GeV; NaN outside the regions.
@@ -36,6 +37,7 @@ class EventList:
     kinematic: Int32[np.ndarray, " rows"]
     dataset: Int32[np.ndarray, " rows"]
     index: Int32[np.ndarray, " rows"]
+    collision: Int32[np.ndarray, " rows"]
     region: Int32[np.ndarray, " rows"]
     position: Int32[np.ndarray, " rows"]
     observable: Float32[np.ndarray, " rows"]
@@ -45,11 +47,20 @@ class EventList:
 def list_events(analysis: Analysis, thresholds: Thresholds, data: Data) -> EventList:
     """Every event that is not padding, group by group."""
     parts = [
-        _list_group(analysis, thresholds, data, group, candidates)
-        for group, candidates in zip(data.groups, data.candidates, strict=True)
+        _no_events(analysis),  # of the right types, when there is no group
+        *(
+            _list_group(analysis, thresholds, data, group, candidates)
+            for group, candidates in zip(data.groups, data.candidates, strict=True)
+        ),
     ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     return EventList(**joined)
+
+
+def _no_events(analysis: Analysis) -> dict[str, np.ndarray]:
+    integers = dict.fromkeys(("kinematic", "dataset", "index", "collision", "region", "position"), np.zeros(0, np.int32))
+    columns = np.zeros((2 + analysis.layout.ranks, 0), np.float32)
+    return integers | {"observable": np.zeros(0, np.float32), "columns": columns}
 
 
 def _list_group(
@@ -64,6 +75,7 @@ def _list_group(
         "kinematic": np.broadcast_to(kinematic[:, None], index.shape)[real],
         "dataset": np.broadcast_to(np.asarray(group.dataset)[chunk][:, None], index.shape)[real],
         "index": index[real],
+        "collision": np.asarray(group.collision)[chunk][real],
         "region": np.asarray(found.region)[real],
         "position": np.asarray(found.position)[real],
         "observable": np.asarray(found.observable)[real],

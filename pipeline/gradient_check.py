@@ -30,12 +30,12 @@ class GradientCheck:
     flux: Float64[np.ndarray, "kinematics datasets bins columns"]
     difference: Float64[np.ndarray, "kinematics datasets bins columns"]
     error: Float64[np.ndarray, "kinematics datasets bins columns"]
-    moved: Float64[np.ndarray, "kinematics datasets bins"]
-    """Events behind the finite difference of a bin: those that enter or leave it."""
+    effective: Float64[np.ndarray, "kinematics datasets bins columns"]
+    """Effective number of independent collisions, (Σ|change|)² / Σchange², behind each finite difference."""
 
     def pulls(self, least: int = 10) -> Float64[np.ndarray, " entries"]:
-        """(flux − difference) / error where at least some events moved, all columns."""
-        enough = np.broadcast_to((self.moved >= least)[..., None], self.flux.shape) & (self.error > 0)
+        """(flux − difference) / error where enough collisions are behind the difference; all columns."""
+        enough = (self.effective >= least) & (self.error > 0)
         return (self.flux - self.difference)[enough] / self.error[enough]
 
 
@@ -62,28 +62,33 @@ def check_gradients(
 def _compared(
     analysis: Analysis, flux: Float64[np.ndarray, "k d b c"], below: EventList, above: EventList, step: float
 ) -> GradientCheck:
-    """Both lists hold the same events in the same order."""
-    shape = (analysis.layout.kinematics, analysis.layout.datasets, analysis.selection.bins + 1, flux.shape[3])
-    difference, variance, moved = np.zeros(shape), np.zeros(shape), np.zeros(shape[:3])
-    same = (below.position == above.position) & (below.columns == above.columns).all(axis=0)
-    stays = below.position == above.position
+    """Both lists hold the same events in the same order.
+
+    Several events of one collision are one independent observation: their changes are added before they are squared.
+    """
+    shape = (analysis.layout.kinematics, analysis.layout.datasets, analysis.selection.bins + 1)
+    changed = np.flatnonzero((below.position != above.position) | (below.columns != above.columns).any(axis=0))
+    where, terms = [], []
     for events, sign in ((above, 1.0), (below, -1.0)):
-        rows = ~stays
-        where = (events.kinematic[rows], events.dataset[rows], events.position[rows])
-        terms = events.columns[:, rows].T.astype(np.float64)
-        np.add.at(difference, where, sign * terms)
-        np.add.at(variance, where, terms**2)
-        np.add.at(moved, where, 1)
-    rows = stays & ~same
-    where = (above.kinematic[rows], above.dataset[rows], above.position[rows])
-    change = (above.columns[:, rows] - below.columns[:, rows]).T.astype(np.float64)
-    np.add.at(difference, where, change)
-    np.add.at(variance, where, change**2)
-    np.add.at(moved, where, 1)
-    inside = (slice(None), slice(None), slice(0, analysis.selection.bins))
+        bins = np.ravel_multi_index(
+            (events.kinematic[changed], events.dataset[changed], events.position[changed]), shape
+        )
+        where.append(np.stack([bins, events.collision[changed]], axis=1))
+        terms.append(sign * events.columns[:, changed].T.astype(np.float64))
+    pairs, group = np.unique(np.concatenate(where), axis=0, return_inverse=True)
+    change = np.zeros((len(pairs), flux.shape[3]))
+    np.add.at(change, group.ravel(), np.concatenate(terms))
+
+    def per_bin(values: Float64[np.ndarray, "pairs columns"]) -> Float64[np.ndarray, "k d b columns"]:
+        sums = np.zeros((int(np.prod(shape)), values.shape[1]))
+        np.add.at(sums, pairs[:, 0], values)
+        return sums.reshape(*shape, -1)[:, :, : analysis.selection.bins]
+
+    size, squares = per_bin(np.abs(change)), per_bin(change**2)
+    filled = squares > 0
     return GradientCheck(
         flux=flux,
-        difference=difference[inside] / (2 * step),
-        error=np.sqrt(variance[inside]) / (2 * step),
-        moved=moved[inside],
+        difference=per_bin(change) / (2 * step),
+        error=np.sqrt(squares) / (2 * step),
+        effective=np.where(filled, size**2 / np.where(filled, squares, 1.0), 0.0),
     )

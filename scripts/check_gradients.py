@@ -23,7 +23,9 @@ from pipeline.problem import make_analysis, make_data, read_samples
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--all", action="store_true", help="check every cut that has a bandwidth, not only trainable ones")
+    parser.add_argument(
+        "--all", action="store_true", help="check every cut that has a bandwidth, not only trainable ones"
+    )
     options = parser.parse_args()
     try:
         config = load_config(options.config)
@@ -35,8 +37,17 @@ def main() -> int:
     (data,) = make_data(config, analysis, samples, [(1.0, [np.ones(len(s.events), bool) for s in samples])])
     widths = {n: c.bandwidth for n, c in config.cuts.items() if c.bandwidth and (c.trainable or options.all)}
     thresholds = {name: cut.threshold for name, cut in config.cuts.items()}
-    table = Table(title="derivative of the yields by each threshold (simulated events, all templates)", title_justify="left")
-    for column in ("cut", "events lost per unit, flux", "finite difference", "bins compared", "rms pull", "largest pull"):
+    table = Table(
+        title="derivative of the yields by each threshold (simulated events, all templates)", title_justify="left"
+    )
+    for column in (
+        "cut",
+        "events lost per unit, flux",
+        "finite difference",
+        "bins compared",
+        "rms pull",
+        "largest pull",
+    ):
         table.add_column(column, justify="right")
     for name, check in check_gradients(analysis, thresholds, widths, data).items():
         pulls = check.pulls()
@@ -45,7 +56,7 @@ def main() -> int:
         rms, largest = (np.sqrt(np.mean(pulls**2)), np.abs(pulls).max()) if pulls.size else (np.nan, np.nan)
         row = (f"{-flux:.1f}", f"{-difference:.1f} ± {error:.1f}", str(pulls.size), f"{rms:.2f}", f"{largest:.2f}")
         table.add_row(name, *row)
-    Console().print(table)
+    Console(width=120).print(table)
     return 0
 
 
