@@ -1,7 +1,7 @@
 """The analysis event by event: region, bin, observable and weights of every event, as plain NumPy arrays.
 
-For comparing with another framework, for plots, and for the statistical error of a finite difference. The numbers come from
-the very function that fills the histograms.
+For comparing with another framework, for plots, and for the statistical error of a finite difference. The numbers come
+from the very function that fills the histograms.
 """
 
 from dataclasses import dataclass
@@ -58,7 +58,9 @@ def list_events(analysis: Analysis, thresholds: Thresholds, data: Data) -> Event
 
 
 def _no_events(analysis: Analysis) -> dict[str, np.ndarray]:
-    integers = dict.fromkeys(("kinematic", "dataset", "index", "collision", "region", "position"), np.zeros(0, np.int32))
+    integers = dict.fromkeys(
+        ("kinematic", "dataset", "index", "collision", "region", "position"), np.zeros(0, np.int32)
+    )
     columns = np.zeros((2 + analysis.layout.ranks, 0), np.float32)
     return integers | {"observable": np.zeros(0, np.float32), "columns": columns}
 

@@ -4,10 +4,10 @@ Analysis groups compare frameworks event by event. This writes, for one NanoAOD 
 
     {"<region>|<variation>": {"event_index": [...], "observable": [...], "weight": [...]}}
 
-event_index counts from 0 in file order; observables are in GeV (also outside the histogram); weights are relative to nominal
-weight 1. If the jets of the file have a branch with resolution factors (Jet_resfac), those are used.
+event_index counts from 0 in file order; observables are in GeV (also outside the histogram); weights are relative to
+nominal weight 1. If the jets of the file have a branch with resolution factors (Jet_resfac), those are used.
 
-example:
+Example:
   python scripts/sync_events.py FILE.root --config configs/agc.yaml --output sync.json
 """
 
@@ -19,26 +19,26 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import uproot
-
-from pipeline.config import Config, load_config
+from pipeline.config import Config, ConfigError, load_config
 from pipeline.event_list import EventList, list_events
-from pipeline.ingest import read
+from pipeline.ingest import InputError, read
+from pipeline.ingest.rootfile import explained
 from pipeline.problem import bare_data, kinematics, make_analysis, skim
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="NanoAOD file")
     parser.add_argument("--config", type=Path, required=True, help="the analysis; its thresholds are used")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     try:
-        config = load_config(options.config)
-        content = synchronise(config, options.file)
-    except (ValueError, OSError) as error:
+        content = synchronise(load_config(options.config), options.file)
+        options.output.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    except (ConfigError, InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options.output.write_text(json.dumps(content) + "\n", encoding="utf-8")
     for name, events in content.items():
         print(f"{name}: {len(events['event_index'])} events")
     return 0
@@ -46,9 +46,8 @@ def main() -> int:
 
 def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[float]]]:
     """The content of the synchronisation file."""
-    branch, factors = config.objects.jet.branch, config.variations.resolution_branch
-    with uproot.open(file) as opened:
-        has_factors = f"{branch}_{factors}" in opened[tree].keys()  # noqa: SIM118 (a TTree is no mapping)
+    factors = config.variations.resolution_branch
+    has_factors = _has_branch(file, tree, f"{config.objects.jet.branch}_{factors}")
     events = read([file], skim(config, extra={"jet": [factors]} if has_factors else None), tree=tree).events
     analysis = make_analysis(config, datasets=1)
     thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.cuts.items()}
@@ -63,6 +62,12 @@ def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, d
         for variation, (_, factor) in config.variations.process_weight.items():
             content[f"{region}|{variation}"] = _entry(found, nominal, factor=factor)
     return content
+
+
+def _has_branch(file: Path, tree: str, branch: str) -> bool:
+    """Whether the file has a branch; that it has the tree is for `read` to say."""
+    with explained(str(file)), uproot.open(file) as opened:
+        return tree in opened and branch in opened[tree].keys()  # noqa: SIM118 (a TTree is no mapping)
 
 
 def _entry(
