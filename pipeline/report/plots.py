@@ -77,7 +77,7 @@ def lay_out(figure: Figure) -> None:
 
 def templates(before: Sequence[Region], after: Sequence[Region], source: str) -> Figure:
     """Stacked templates, a row a region, with the bands of both kinds of errors and their relative sizes below."""
-    figure, panels = _panels(2 * len(after), 2, heights=[3, 1] * len(after))
+    figure, panels = _panels(2 * len(after), 2, heights=[3.0, 1.0] * len(after))
     for row, pair in enumerate(zip(before, after, strict=True)):
         top = 1.3 * max(float((region.total + region.band[1]).max()) for region in pair)
         for column, (region, when) in enumerate(zip(pair, ("default cuts", "optimised cuts"), strict=True)):
