@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import load_config
-from pipeline.gradient_check import check_gradients
+from pipeline.gradient_check import check_gradients, with_unit_weights
 from pipeline.problem import make_analysis, make_data, read_samples
 
 
@@ -38,7 +38,8 @@ def main() -> int:
     widths = {n: c.bandwidth for n, c in config.cuts.items() if c.bandwidth and (c.trainable or options.all)}
     thresholds = {name: cut.threshold for name, cut in config.cuts.items()}
     table = Table(
-        title="derivative of the yields by each threshold (simulated events, all templates)", title_justify="left"
+        title="derivative of the event counts by each threshold (simulated events, all data sets and kinematic variations)",
+        title_justify="left",
     )
     for column in (
         "cut",
@@ -49,7 +50,7 @@ def main() -> int:
         "largest pull",
     ):
         table.add_column(column, justify="right")
-    for name, check in check_gradients(analysis, thresholds, widths, data).items():
+    for name, check in check_gradients(analysis, thresholds, widths, with_unit_weights(data)).items():
         pulls = check.pulls()
         flux, difference = check.flux[0, :, :, 0].sum(), check.difference[0, :, :, 0].sum()
         error = np.sqrt((check.error[0, :, :, 0] ** 2).sum())

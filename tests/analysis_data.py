@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
 from pipeline.problem import Sample, make_analysis, make_data, read_samples
@@ -47,16 +46,3 @@ def random_thresholds(config: Config, generator: np.random.Generator) -> dict[st
         name: float(generator.uniform(*cut.bounds)) if cut.bounds else cut.threshold
         for name, cut in config.cuts.items()
     }
-
-
-def with_unit_weights(data: Data) -> Data:
-    """Every event counts one, so that histograms are integers."""
-    import equinox as eqx
-    import jax.numpy as jnp
-
-    groups = tuple(
-        eqx.tree_at(lambda g: g.weight, group, (group.index >= 0).astype(jnp.float32)) for group in data.groups
-    )
-    return eqx.tree_at(lambda d: d.groups, data, groups)
-
-

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from pipeline import analysis as exact
 from pipeline import yields
-from pipeline.gradient_check import check_gradients
+from pipeline.gradient_check import check_gradients, with_unit_weights
 from pipeline.observables import trijet_code
+
 from analysis_data import default_thresholds, everything
 
 # The flux and the finite difference see the same objects with slightly different weights: for one-dimensional flows their
@@ -23,7 +23,7 @@ def checks():
     all_ = everything()
     # No muon passes the identification in these samples, as in the AGC's (see scripts/make_samples.py).
     widths = {name: cut.bandwidth for name, cut in all_.config.cuts.items() if "muon" not in cut.objects}
-    return check_gradients(all_.analysis, default_thresholds(all_.config), widths, all_.data)
+    return check_gradients(all_.analysis, default_thresholds(all_.config), widths, with_unit_weights(all_.data))
 
 
 @pytest.mark.parametrize("cut", ["electron_pt", "electron_eta", "jet_pt", "jet_eta", "jet_btag"])
@@ -41,7 +41,8 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
     monkeypatch.setattr(yields, "trijet_code", lambda planes, flip: trijet_code(planes, jnp.zeros_like(flip)))
     jax.clear_caches()
     width = {"jet_pt": all_.config.cuts["jet_pt"].bandwidth}
-    pulls = check_gradients(all_.analysis, default_thresholds(all_.config), width, all_.data)["jet_pt"].pulls()
+    checked = check_gradients(all_.analysis, default_thresholds(all_.config), width, with_unit_weights(all_.data))
+    pulls = checked["jet_pt"].pulls()
     jax.clear_caches()
     assert np.sqrt(np.mean(pulls**2)) > RMS_OF_PULLS
     assert np.abs(pulls).max() > LARGEST_PULL

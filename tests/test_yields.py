@@ -8,10 +8,11 @@ import pytest
 import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pipeline.analysis import expected_yields
+from pipeline.gradient_check import with_unit_weights
 from pipeline.systematics import resolution_factors
-from analysis_data import default_thresholds, everything, file_of, random_thresholds, with_unit_weights
+
+from analysis_data import default_thresholds, everything, file_of, random_thresholds
 from reference import agc_selection as twin
 
 EDGES = np.linspace(110.0, 550.0, 12)
