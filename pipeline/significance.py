@@ -105,7 +105,7 @@ def discovery_significance(
     *,
     data: Float64[Array, " data"] | None = None,
     poi: str | None = None,
-    signal_strength: float = 1.0,
+    signal_strength: float | Float64[Array, ""] = 1.0,
     max_iterations: int = 200,
 ) -> Significance:
     """The significance with which the absence of signal is excluded: `Z = sqrt(q0)`.
@@ -143,7 +143,7 @@ def signal_strength_uncertainty(
     *,
     data: Float64[Array, " data"] | None = None,
     poi: str | None = None,
-    signal_strength: float = 1.0,
+    signal_strength: float | Float64[Array, ""] = 1.0,
     max_iterations: int = 200,
 ) -> SignalStrength:
     """The uncertainty with which the signal strength is measured, all systematic uncertainties included.
@@ -322,7 +322,9 @@ class _Expectation(eqx.Module):
     data: Float64[Array, " data"]
 
 
-def _expectation(structure: Structure, numbers: Numbers, position: int, signal_strength: float) -> _Expectation:
+def _expectation(
+    structure: Structure, numbers: Numbers, position: int, signal_strength: float | Float64[Array, ""]
+) -> _Expectation:
     parameters = nominal_parameters(structure, numbers).at[position].set(signal_strength)
     rate = expected_rates(structure, numbers, parameters)
     possible = rate >= 0
@@ -358,7 +360,8 @@ def _constraint_information(
     everything = np.arange(structure.size)
     normal = np.isin(everything, constrained_positions(structure, "normal"))
     poisson = np.isin(everything, constrained_positions(structure, "poisson"))
-    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(poisson, width / parameters, 0.0)
+    count = jnp.where(poisson, parameters, 1.0)  # made safe first: the other branch is differentiated as well
+    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(poisson, width / count, 0.0)
 
 
 def _uncertainty(

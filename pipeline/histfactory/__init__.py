@@ -10,12 +10,14 @@ Differentiate any pyhf workspace (here pyhf's example of two bins; `json.load(op
 >>> from pipeline.significance import discovery_significance, signal_strength_uncertainty
 >>> model = pyhf.simplemodels.uncorrelated_background([12.0, 11.0], [50.0, 52.0], [3.0, 7.0])
 >>> structure, numbers, _ = from_pyhf(pyhf.Workspace.build(model, [51.0, 48.0, 277.78, 55.18]))
->>> z, slope = jax.value_and_grad(lambda n: discovery_significance(structure, n).z)(numbers)
->>> print(f"Z = {z:.4f}", dict(zip(structure.samples, slope.nominal.round(4).tolist())))
-Z = 1.9083 {'background': [-0.014, -0.01], 'signal': [0.1149, 0.0659]}
->>> sigma, slope = jax.value_and_grad(lambda n: signal_strength_uncertainty(structure, n).uncertainty)(numbers)
->>> print(f"sigma = {sigma:.4f}", dict(zip(structure.samples, slope.nominal.round(4).tolist())))
-sigma = 0.5
+>>> z = lambda n: discovery_significance(structure, n).z
+>>> value, slope = jax.jit(jax.value_and_grad(z))(numbers)
+>>> print(f"Z = {value:.4f}, dZ/dsignal =", slope.nominal[structure.samples.index("signal")].round(4))
+Z = 1.8237, dZ/dsignal = [0.0982 0.0517]
+>>> sigma = lambda n: signal_strength_uncertainty(structure, n).uncertainty
+>>> value, slope = jax.jit(jax.value_and_grad(sigma))(numbers)
+>>> print(f"sigma = {value:.4f}, dsigma/dsignal =", slope.nominal[structure.samples.index("signal")].round(4))
+sigma = 0.5672, dsigma/dsignal = [-0.0282 -0.017 ]
 """
 
 from pipeline.histfactory.constraints import (
@@ -26,6 +28,7 @@ from pipeline.histfactory.constraints import (
     initial_parameters,
     nominal_parameters,
 )
+from pipeline.histfactory.diagnosis import diagnose
 from pipeline.histfactory.from_pyhf import from_pyhf
 from pipeline.histfactory.likelihood import asimov_data, expected_data, expected_rates, logpdf
 from pipeline.histfactory.model import (
@@ -50,6 +53,7 @@ __all__ = [
     "auxdata",
     "bounds",
     "constraint_widths",
+    "diagnose",
     "expected_data",
     "expected_rates",
     "free_parameters",

@@ -7,6 +7,8 @@ samples, and its Gaussian width is `sqrt(sum of sigma**2) / sum of nominal`. A s
 start and its width is read as 1, as in pyhf.
 """
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float64, Int
@@ -29,18 +31,15 @@ def constraint_widths(structure: Structure, numbers: Numbers) -> Float64[Array, 
     """The width of every Gaussian constraint and the factor of every Poisson one; 1 without constraint."""
     staterror, _ = _staterror_widths(structure, numbers)
     shapesys, _ = _shapesys_factors(structure, numbers)
-    return jnp.concatenate([numbers.constraint_width, staterror, shapesys])[_width_positions(structure)]
+    return jnp.concatenate([numbers.constraint_width, staterror, shapesys])[_places(structure, _has_derived_width)]
 
 
 def free_parameters(structure: Structure, numbers: Numbers) -> Bool[Array, " parameters"]:
     """Which parameters a fit may move."""
     _, staterror = _staterror_widths(structure, numbers)
     _, shapesys = _shapesys_factors(structure, numbers)
-    stated = jnp.ones(structure.size, dtype=bool)
-    measured = jnp.concatenate([stated, staterror, shapesys])[_width_positions(structure)]
-    held = np.array([f for s in structure.parameter_sets for f in (s.fixed or (False,) * s.size)], dtype=bool)
-    follows = np.array([s.fixed is None for s in structure.parameter_sets for _ in range(s.size)], dtype=bool)
-    return ~jnp.asarray(held) & (measured | ~follows)
+    held = np.array([flag for one in structure.parameter_sets for flag in one.fixed or (False,) * one.size], dtype=bool)
+    return jnp.concatenate([jnp.asarray(~held), staterror, shapesys])[_places(structure, _is_held_by_numbers)]
 
 
 def constrained_positions(structure: Structure, *constraints: str) -> Int[np.ndarray, " constrained"]:
@@ -109,19 +108,26 @@ def _bin_tables(structure: Structure, modifiers: tuple[Modifier, ...]) -> Bool[n
     return np.array(tables, dtype=bool).reshape(-1, len(structure.samples), structure.bins)
 
 
-def _width_positions(structure: Structure) -> Int[np.ndarray, " parameters"]:
-    """Where each parameter's width stands in [stated widths, staterror modifiers x bins, shapesys modifiers x bins]."""
-    positions = np.arange(structure.size)
+def _has_derived_width(parameter_set: ParameterSet) -> bool:
+    return parameter_set.width != "stated"
+
+
+def _is_held_by_numbers(parameter_set: ParameterSet) -> bool:
+    return parameter_set.fixed is None
+
+
+def _places(structure: Structure, follows: Callable[[ParameterSet], bool]) -> Int[np.ndarray, " parameters"]:
+    """Where to read a property of each parameter in [stated ones, staterror modifiers x bins, shapesys x bins].
+
+    It is read from the bins for those parameter sets in which it follows from the numbers.
+    """
+    sets = {parameter_set.name: parameter_set for parameter_set in structure.parameter_sets}
+    places = np.arange(structure.size)
     start = structure.size
-    for kind in ("staterror", "shapesys"):
-        for modifier in modifiers_of(structure, kind):
-            if _set_of(structure, modifier).width == kind:
-                parameters = parameter_of_bins(structure, modifier)
-                touched = np.flatnonzero(parameters >= 0)
-                positions[parameters[touched]] = start + touched
-            start += structure.bins
-    return positions
-
-
-def _set_of(structure: Structure, modifier: Modifier) -> ParameterSet:
-    return next(s for s in structure.parameter_sets if s.name == modifier.name)
+    for modifier in (*modifiers_of(structure, "staterror"), *modifiers_of(structure, "shapesys")):
+        if follows(sets[modifier.name]):
+            parameters = parameter_of_bins(structure, modifier)
+            touched = np.flatnonzero(parameters >= 0)
+            places[parameters[touched]] = start + touched
+        start += structure.bins
+    return places

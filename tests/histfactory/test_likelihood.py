@@ -15,6 +15,7 @@ from pipeline.histfactory import expected_data, from_pyhf, logpdf
 from pipeline.histfactory.likelihood import SMALLEST_RATE, deviance, saturated_logpdf, terms
 
 from reference import agc_workspace
+from reference.compiling import quick_jit
 from reference.workspaces import EVERYTHING, WRITTEN_OUT, large_workspace, random_workspaces
 
 # pyhf 0.7 validates with a part of jsonschema that is to go.
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprec
 ALL_CODES = [("code4", "code4p"), ("code1", "code0"), ("code4", "code2")]
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(quick_jit, static_argnums=0)
 def evaluate(structure, numbers, point, data):
     return expected_data(structure, numbers, point), logpdf(structure, numbers, point, data)
 
@@ -172,7 +173,7 @@ def test_derivative_with_respect_to_every_number_of_the_json(alpha):
     model = pyhf.Workspace(EVERYTHING).model()
     lower = np.array(model.config.suggested_bounds(), dtype=float)[:, 0]
     point = np.where(lower == -5, alpha, 1.05)
-    gradient = jax.jit(jax.grad(logpdf, argnums=1), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
+    gradient = quick_jit(jax.grad(logpdf, argnums=1), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
     checked = 0
     for (leaf, index), path in paths_of_numbers(EVERYTHING):
         # At zero a yield or an uncertainty has no two-sided derivative: pyhf holds the parameter there.
@@ -188,8 +189,8 @@ def test_gradient_and_hessian_in_the_parameters():
     structure, numbers, data = from_pyhf(EVERYTHING)
     model = pyhf.Workspace(EVERYTHING).model()
     point = random_point(model, 4)
-    gradient = jax.jit(jax.grad(logpdf, argnums=2), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
-    hessian = jax.jit(jax.hessian(logpdf, argnums=2), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
+    gradient = quick_jit(jax.grad(logpdf, argnums=2), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
+    hessian = quick_jit(jax.hessian(logpdf, argnums=2), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
 
     def slope(x, i, h):
         e = np.eye(len(x))[i]
@@ -213,10 +214,10 @@ def test_a_rate_that_is_not_positive_has_a_finite_likelihood_that_points_upwards
     point = jnp.array([-1.0 if name == "coupled_histosys" else 1.0 for name in ("coupled_histosys", "mu")])
     assert np.any(expected_data(structure, overshoot, point)[:4] < 0)
     assert np.isnan(pyhf.tensorlib.poisson_logpdf(np.array(10.0), np.array(-1.0)))  # what pyhf makes of such a bin
-    value, slope = jax.jit(jax.value_and_grad(logpdf, argnums=2), static_argnums=0)(structure, overshoot, point, data)
+    value, slope = quick_jit(jax.value_and_grad(logpdf, argnums=2), static_argnums=0)(structure, overshoot, point, data)
     assert np.isfinite(value)
     assert slope[0] > 0  # back to alpha = 0
-    hessian = jax.jit(jax.hessian(logpdf, argnums=2), static_argnums=0)(structure, overshoot, point, data)
+    hessian = quick_jit(jax.hessian(logpdf, argnums=2), static_argnums=0)(structure, overshoot, point, data)
     assert np.all(np.isfinite(hessian))
 
 
