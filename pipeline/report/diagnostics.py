@@ -211,7 +211,7 @@ def profile(
     training: Data,
     validation: Data,
     optimum: Mapping[str, float],
-    points: int = 9,
+    points: int = 7,
 ) -> tuple[Profile, ...]:
     """The exact figure of merit along each trainable threshold around the optimum, and the predicted tangent.
 
@@ -272,7 +272,7 @@ def contour(
     data: Data,
     optimum: Mapping[str, float],
     path: Sequence[Mapping[str, float]],
-    points: int = 7,
+    points: int = 5,
 ) -> Contour | None:
     """The exact figure of merit over the two thresholds that moved farthest, in their steps; None with a single cut.
 

@@ -1,0 +1,174 @@
+"""The page parses, is complete in itself, says first what matters, and does not hide what speaks against the result."""
+
+import re
+from copy import deepcopy
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from matplotlib.figure import Figure
+from pipeline.report.page import Illustration, inline, page, remarks
+
+VOID = {"meta", "link", "br", "img", "hr"}
+
+
+def estimate(value: float, error: float) -> dict[str, float]:
+    return {"value": value, "error": error}
+
+
+RESULT: dict[str, Any] = {
+    "simulated": True,
+    "thresholds": {
+        "jet_pt": {"before": 30.0, "after": 33.25, "unit": "GeV", "trainable": True, "at_bound": None},
+        "jet_eta": {"before": 2.4, "after": 2.4, "unit": "", "trainable": False, "at_bound": None},
+    },
+    "compared": {
+        part: {
+            "before": estimate(5.0, 1.0),
+            "after": estimate(8.0, 1.0),
+            "change": estimate(3.0, 0.5),
+            "converged": True,
+        }
+        for part in ("training", "validation")
+    },
+    "pyhf": {name: {"discovery_significance": 5.0} for name in ("before", "after")},
+    "fit": {"after": {"value": 8.0}},
+    "data": {"simulated/ttbar__nominal": {"events": 10, "entries_read": 9, "entries_kept": 8, "sha256": ["ab" * 32]}},
+    "environment": {"jax": "0.0.0"},
+    "seconds": {"reading": 1.0},
+    "seed": 1,
+    "config_sha256": "cd" * 32,
+}
+
+
+class Strict(HTMLParser):
+    """Collects tags and text; complains about a tag that is closed but not open, or never closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def drawing() -> str:
+    import io
+
+    figure, file = Figure(figsize=(2, 1)), io.StringIO()
+    figure.subplots().plot([0, 1], label="a <b> & c")
+    figure.legend()
+    figure.savefig(file, format="svg")
+    return file.getvalue()
+
+
+def write(result: dict[str, Any], drawing: str, **changes: Any) -> str:
+    options: dict[str, Any] = {
+        "title": "A run",
+        "symbol": "Z",
+        "verdict": "It became better.",
+        "illustrations": [Illustration("one", "First", "What to see.", drawing), Illustration("two", "", "", drawing)],
+        "warnings": ["the picture 'x' could not be made"],
+        "configuration": "name: run\n",
+    }
+    return page(result, **(options | changes))
+
+
+def test_page_parses_and_every_tag_is_closed(drawing: str) -> None:
+    tags = [tag for tag, _ in Strict(write(RESULT, drawing)).seen]
+    assert tags.count("figure") == 2
+    assert "script" not in tags
+
+
+def test_page_asks_nothing_of_the_network(drawing: str) -> None:
+    for tag, attributes in Strict(write(RESULT, drawing)).seen:
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            target = attributes.get(name)
+            assert target is None or target.startswith(("#", "data:")), (tag, target)
+    assert "@import" not in write(RESULT, drawing)
+    assert not re.search(r"url\((?!#|['\"]?#|['\"]?data:)", write(RESULT, drawing))
+
+
+def test_ids_are_unique_and_references_lead_somewhere(drawing: str) -> None:
+    text = write(RESULT, drawing)
+    ids = re.findall(r'\bid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text)) <= set(ids)
+
+
+def test_drawing_takes_the_colour_of_the_text(drawing: str) -> None:
+    svg = inline(Illustration("one", "First", "", drawing))
+    assert "#000000" not in svg
+    assert "currentColor" in svg
+    assert re.match(r"<svg [^>]*viewBox=", svg)
+    assert not re.match(r"<svg [^>]*\swidth=", svg)
+
+
+def test_verdict_comes_before_every_number_and_picture(drawing: str) -> None:
+    text = write(RESULT, drawing)
+    assert text.index("It became better.") < text.index("8 ± 1") < text.index("33.25 GeV") < text.index("<figure")
+
+
+def test_simulated_events_are_called_simulated(drawing: str) -> None:
+    assert "Simulated events" in write(RESULT, drawing)
+    assert "Simulated events" not in write(RESULT | {"simulated": False}, drawing)
+
+
+def test_text_is_escaped(drawing: str) -> None:
+    text = write(RESULT, drawing, title="<script>alert(1)</script>", configuration="a: <b>")
+    assert "<script>" not in text
+    assert "a: &lt;b&gt;" in text
+
+
+def test_warnings_versions_and_checksums_are_there(drawing: str) -> None:
+    text = " ".join(Strict(write(RESULT, drawing)).text)
+    for wanted in ("could not be made", "0.0.0", "ab" * 32, "cd" * 32, "name: run"):
+        assert wanted in text
+
+
+def test_a_sound_result_needs_no_remark() -> None:
+    assert remarks(RESULT, "Z") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        (("compared", "validation", "converged"), False, "did not converge"),
+        (("compared", "validation", "change", "value"), 0.1, "tuned to the sample"),
+        (("thresholds", "jet_pt", "at_bound"), "lower", "jet_pt ended at its lower bound"),
+        (("fit", "after", "value"), 90.0, "no p-value"),
+    ],
+)
+def test_remarks_name_what_speaks_against_the_result(path: tuple[str, ...], value: Any, sentence: str) -> None:
+    result = deepcopy(RESULT)
+    place: Any = result
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    (remark,) = remarks(result, "Z")
+    assert sentence in remark
+
+
+def test_a_smaller_uncertainty_is_a_gain(drawing: str) -> None:
+    result = deepcopy(RESULT)
+    for part in result["compared"].values():
+        part["change"] = estimate(-0.02, 0.001)
+    assert 'class="verdict good"' in write(result, drawing, symbol="σ(μ)")
+    assert 'class="verdict bad"' in write(result, drawing, symbol="Z")

@@ -1,0 +1,162 @@
+"""Figures show the numbers they are given: their artists are read back, pixels are not looked at."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+from pipeline.report import plots
+from pipeline.report.cutflow import CutFlow, Distribution
+from pipeline.report.diagnostics import Contour, Contributions, Impact, Profile, Region
+
+LABELS = {"jet_pt": "jet $p_T$ [GeV]", "jet_btag": "b-tag discriminant"}
+
+
+@pytest.fixture(autouse=True)
+def _style() -> Iterator[None]:
+    mpl.use("agg")
+    with plots.style():
+        yield
+
+
+def lines(axes: Axes) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Labelled curves of a panel."""
+    return {str(line.get_label()): (line.get_xdata(), line.get_ydata()) for line in axes.lines}
+
+
+def steps(axes: Axes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(top, bottom) of the histograms and bands of a panel."""
+    data = [patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch)]
+    return [(np.asarray(one.values), np.asarray(one.baseline)) for one in data]
+
+
+def text(figure: Figure) -> str:
+    return " ".join(artist.get_text() for artist in figure.findobj(mpl.text.Text))
+
+
+def test_stack_ends_at_the_total_and_bands_are_around_it(regions: tuple[Region, ...]) -> None:
+    figure = plots.templates(regions, regions, "Simulated")
+    main, ratio = figure.axes[0], figure.axes[2]
+    region = regions[0]
+    shapes = steps(main)
+    tops = [top for top, _ in shapes]
+    assert any(np.allclose(top, region.total) for top in tops)
+    below, above = region.band
+    assert any(np.allclose(top, region.total + above) and np.allclose(low, region.total - below) for top, low in shapes)
+    error = region.statistical
+    assert any(np.allclose(top, region.total + error) for top, _ in shapes)
+    assert any(np.allclose(top, 1 + above / region.total) for top, _ in steps(ratio))
+
+
+def test_band_adds_shifts_in_quadrature(regions: tuple[Region, ...]) -> None:
+    region = regions[0]
+    total = np.array([15.0, 24.0, 30.5])
+    shape = np.array([0.2, 0.0, 0.1]) * total
+    below, above = region.band
+    np.testing.assert_allclose(above, np.sqrt(0.1 * total + (0.1 * total) ** 2 + shape**2))
+    np.testing.assert_allclose(below, above)
+
+
+def test_every_figure_says_where_its_events_come_from(regions: tuple[Region, ...]) -> None:
+    for figure in (plots.templates(regions, regions, "Simulated"), plots.systematics(regions, "Simulated")):
+        assert "Simulated" in text(figure)
+
+
+def test_merged_bins_are_marked(regions: tuple[Region, ...]) -> None:
+    figure = plots.templates(regions, regions, "Simulated")
+    assert [t.get_text() for t in figure.axes[0].texts].count("←") == 1
+    assert [t.get_text() for t in figure.axes[4].texts].count("←") == 0
+
+
+def test_systematics_are_ratios_to_nominal(regions: tuple[Region, ...]) -> None:
+    figure = plots.systematics(regions, "Simulated")
+    scale, shape = figure.axes[0], figure.axes[2]
+    assert any(np.allclose(top, 1.1) for top, _ in steps(scale))
+    assert any(np.allclose(top, [1.2, 1.0, 0.9]) for top, _ in steps(shape))
+
+
+def test_history_shows_every_step_and_marks_the_best() -> None:
+    figure = plots.history([0, 1, 2], [3.0, 5.0, 4.0], 1, {"jet_pt": [30.0, 31.0, 32.0]}, LABELS, "Z", "Simulated")
+    first, second = figure.axes
+    np.testing.assert_array_equal(first.lines[0].get_ydata(), [3.0, 5.0, 4.0])
+    np.testing.assert_array_equal(second.lines[0].get_ydata(), [30.0, 31.0, 32.0])
+    assert list(second.lines[1].get_xdata()) == [1, 1]
+
+
+def test_tangent_has_the_slope_of_the_gradient() -> None:
+    grid = np.array([28.0, 30.0, 32.0])
+    profile = Profile("jet_pt", grid, grid**2, -grid, optimum=30.0, value=900.0, slope=-7.0, bandwidth=1.0)
+    (axes,) = plots.profiles([profile], LABELS, "Z", "Simulated").axes
+    shown = lines(axes)
+    np.testing.assert_array_equal(shown["training events, exact"][1], grid**2)
+    np.testing.assert_array_equal(shown["validation events, exact"][1], -grid)
+    x, y = shown["tangent by the gradient"]
+    assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(-7.0)
+    assert y.mean() == pytest.approx(900.0)
+
+
+def test_contributions_stack_upwards_and_downwards(regions: tuple[Region, ...]) -> None:
+    values = np.array([[1.0, -2.0, 3.0, 0.0, 0.0, 0.0], [2.0, 1.0, -1.0, 0.0, 0.0, 1.0]])
+    figure = plots.gradients([Contributions("jet_pt", 1.0, values)], regions, LABELS, "Z", "Simulated")
+    left, right = figure.axes
+    heights = [(bar.get_y(), bar.get_height()) for container in left.containers for bar in container]
+    assert heights == [(0, 1), (0, -2), (0, 3), (1, 2), (0, 1), (0, -1)]
+    assert any(np.allclose(top, [3, -1, 2]) for top, _ in steps(left))
+    assert any(np.allclose(top, [0, 0, 1]) for top, _ in steps(right))
+
+
+def test_contour_shows_path_and_optimum() -> None:
+    grid = np.array([25.0, 30.0, 35.0])
+    found = Contour(("jet_pt", "jet_btag"), grid, grid / 50, np.add.outer(grid, grid))
+    path = [{"jet_pt": 30.0, "jet_btag": 0.5}, {"jet_pt": 31.0, "jet_btag": 0.55}]
+    figure = plots.contour(found, path, path[-1], LABELS, "Z", "Simulated")
+    shown = lines(figure.axes[0])
+    np.testing.assert_array_equal(shown["path"], [[30.0, 31.0], [0.5, 0.55]])
+    assert (shown["optimum"][0][0], shown["optimum"][1][0]) == (31.0, 0.55)
+
+
+def test_fits_that_did_not_converge_leave_a_hole_in_the_contour() -> None:
+    grid = np.array([25.0, 30.0, 35.0])
+    heights = np.add.outer(grid, grid)
+    heights[1, 1] = np.nan
+    path = [{"jet_pt": 30.0, "jet_btag": 0.5}]
+    figure = plots.contour(Contour(("jet_pt", "jet_btag"), grid, grid, heights), path, path[0], LABELS, "Z", "")
+    figure.draw_without_rendering()
+
+
+def test_distribution_shows_cut_and_bandwidth() -> None:
+    one = Distribution("jet_pt", ("ttbar",), np.array([20.0, 30.0, 40.0]), np.array([[3.0, 2.0]]), 30.0, 32.0, 1.5)
+    (axes,) = plots.distributions([one], LABELS, "Simulated").axes
+    shown = lines(axes)
+    assert list(shown["default cut"][0]) == [30.0, 30.0]
+    assert list(shown["optimised cut"][0]) == [32.0, 32.0]
+    (window,) = [patch for patch in axes.patches if patch.get_label() == "bandwidth"]
+    box = window.get_extents().transformed(axes.transData.inverted())
+    assert (box.x0, box.x1) == pytest.approx((30.5, 33.5))
+
+
+def test_cut_flow_shows_both_selections() -> None:
+    before = CutFlow(("ttbar",), ("all read", "1 lepton"), np.array([[100.0, 50.0]]))
+    after = CutFlow(("ttbar",), ("all read", "1 lepton"), np.array([[100.0, 40.0]]))
+    (axes,) = plots.cut_flow(before, after, "Simulated").axes
+    assert [list(line.get_ydata()) for line in axes.lines] == [[100.0, 40.0], [100.0, 50.0]]
+
+
+def test_impacts_stand_from_top_to_bottom() -> None:
+    found = [Impact("jes", 0.2, 0.9), Impact("lumi", -0.1, 1.0)]
+    left, right = plots.impacts(found, "μ", "Simulated").axes
+    widths = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in left.patches}
+    assert widths == pytest.approx({1.0: 0.2, 0.0: -0.1})
+    assert [t.get_text() for t in left.get_yticklabels()] == ["jes", "lumi"]
+    del right
+
+
+def test_layout_is_made_once(regions: tuple[Region, ...]) -> None:
+    figure = plots.templates(regions, regions, "Simulated")
+    plots.lay_out(figure)
+    places = [axes.get_position().bounds for axes in figure.axes]
+    plots.lay_out(figure)
+    assert [axes.get_position().bounds for axes in figure.axes] == places
