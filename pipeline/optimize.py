@@ -5,6 +5,7 @@ logic is elsewhere: the loop in `pipeline.descent`, the comparison in `pipeline.
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +23,15 @@ examples:
   python -m pipeline.optimize --config configs/agc.yaml --set cuts.jet_pt.threshold=35 --dry-run
 
 The run folder holds result.json (cuts and significance before and after, on training and validation events),
-workspace.json (a pyhf workspace at the optimised cuts), workspace_before.json, history.csv and config.yaml.
+workspace.json (a pyhf workspace at the optimised cuts), workspace_before.json, history.csv, config.yaml,
+report.html with its pictures in plots/, and histograms.root with cabinetry.yaml for ROOT and cabinetry.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
+    logging.basicConfig(level=options.log_level.upper(), format="%(name)s: %(message)s")
     try:
         # Before the heavy imports, so that a typo answers at once.
         config = load_config(options.config, _overrides(options.set))
@@ -79,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: a GPU if JAX finds one)")
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")
+    parser.add_argument(
+        "--log-level",
+        choices=["debug", "info", "warning", "error"],
+        default="warning",
+        help="what the libraries behind it may say on standard error (default: warning)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return parser
 

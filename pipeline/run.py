@@ -68,23 +68,26 @@ def run(config: Config, output: Path, *, overwrite: bool = False, quiet: bool = 
 
 
 def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping[str, Any], terminal: Terminal) -> None:
-    """Pictures and page, after everything that counts is written."""
+    """Pictures and page, after everything that counts is written: neither a failure nor Ctrl-C loses the result."""
     terminal.say("pictures and report")
-    with attempt("the report", terminal.warn):
-        # matplotlib takes a second to import, which a run that fails early need not wait for.
-        from pipeline.report.gallery import Scene
-        from pipeline.report.illustrate import illustrate
+    try:
+        with attempt("the report", terminal.warn):
+            # matplotlib takes a second to import, which a run that fails early need not wait for.
+            from pipeline.report.gallery import Scene
+            from pipeline.report.illustrate import illustrate
 
-        scene = Scene(
-            problem=problem,
-            before=outcome.before,
-            after=outcome.after,
-            steps=tuple((step.thresholds, float(step.merit.value)) for step in outcome.history),
-            workspace=outcome.workspaces["after"],
-            symbol=terminal.symbol,
-            source="Simulated" if found["simulated"] else "CMS Open Data simulation",
-        )
-        illustrate(folder, scene, found, verdict(outcome.compared["validation"], terminal.symbol), terminal.warn)
+            scene = Scene(
+                problem=problem,
+                before=outcome.before,
+                after=outcome.after,
+                steps=tuple((step.thresholds, float(step.merit.value)) for step in outcome.history),
+                workspace=outcome.workspaces["after"],
+                symbol=terminal.symbol,
+                source="Simulated" if found["simulated"] else "CMS Open Data simulation",
+            )
+            illustrate(folder, scene, found, verdict(outcome.compared["validation"], terminal.symbol), terminal.warn)
+    except KeyboardInterrupt:
+        terminal.warn("stopped while drawing: the result is written, the report is not complete")
 
 
 def describe_inputs(config: Config) -> None:
@@ -105,7 +108,7 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
 
     clock = [time.perf_counter()]
     history = []
-    with terminal.progress(config.optimiser.steps) as show:
+    with terminal.progress(config.optimiser.steps, _events(problem.training)) as show:
         for taken in descend(evaluate, ranges(config), _start(config), schedule(config)):
             clock.append(time.perf_counter())
             history.append(taken)
@@ -146,6 +149,11 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
             "comparison": clock[-1] - clock[-2],
         },
     )
+
+
+def _events(data: Data) -> int:
+    """Number of events; padding has weight 0."""
+    return sum(int(np.count_nonzero(group.weight)) for group in data.groups)
 
 
 def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:

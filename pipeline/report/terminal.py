@@ -1,5 +1,6 @@
 """What the physicist at the terminal sees: a live line while it runs, and a table at the end."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,32 +45,45 @@ class Terminal:
         self._console.print(f"warning: {line}", style="yellow")
 
     @contextmanager
-    def progress(self, steps: int) -> Iterator[Callable[[Step], None]]:
-        """A line that follows the optimisation: redrawn on a terminal, every few steps elsewhere."""
+    def progress(self, steps: int, events: int) -> Iterator[Callable[[Step], None]]:
+        """A line that follows the optimisation: redrawn on a terminal, every few steps elsewhere.
+
+        Args:
+            steps: how many there will be.
+            events: that each step looks at.
+        """
+        speed = _Speed(events)
         if self._quiet:
             yield lambda _: None
         elif not self._console.is_terminal:
-            yield self._plain(steps)
+            yield self._plain(steps, speed)
         else:
             columns = (BarColumn(20), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
             with Progress(*columns, TimeRemainingColumn(), console=self._console) as bar:
                 task = bar.add_task("compiling the analysis", total=steps)
-                yield lambda step: bar.update(task, completed=step.number + 1, description=self._line(step))
+                yield lambda step: bar.update(
+                    task, completed=step.number + 1, description=f"{self._line(step)}  {speed.measure()}"
+                )
 
-    def _plain(self, steps: int) -> Callable[[Step], None]:
+    def _plain(self, steps: int, speed: "_Speed") -> Callable[[Step], None]:
         self._console.print("compiling the analysis")
         every, started = max(1, steps // PLAIN_LINES), time.perf_counter()
 
         def show(step: Step) -> None:
+            pace = speed.measure()
             if step.number % every == 0 or step.number == steps - 1:
                 elapsed = time.perf_counter() - started
-                self._console.print(f"step {step.number:4d}  {self._line(step)}  {elapsed:.0f} s", soft_wrap=True)
+                line = f"step {step.number:4d}  {self._line(step)}  {pace}  {elapsed:.0f} s"
+                self._console.print(line, soft_wrap=True)
 
         return show
 
     def _line(self, step: Step) -> str:
         now = " ".join(f"{name} {value:.4g}" for name, value in step.thresholds.items())
-        return f"{self.symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})  {now}"
+        sizes = [slope * (self._config.cuts[name].step or 1.0) for name, slope in step.gradient.items()]
+        value = f"{self.symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})"
+        # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
+        return f"{value}  |∇| {math.hypot(*sizes):.2g}  {now}"
 
     def table(self, problem: "Problem", outcome: "Outcome", output: Path) -> None:
         """The result: cuts and figure of merit before and after."""
@@ -98,6 +112,18 @@ class Terminal:
         self._console.print(verdict(outcome.compared["validation"], self.symbol))
         self._console.print(f"run folder: {output}", soft_wrap=True)
         self._console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+
+
+class _Speed:
+    """Events per second between one step and the next; nothing for the first, which compiles."""
+
+    def __init__(self, events: int) -> None:
+        self._events = events
+        self._last: float | None = None
+
+    def measure(self) -> str:
+        last, self._last = self._last, time.perf_counter()
+        return "" if last is None else f"{self._events / (self._last - last):.3g} events/s"
 
 
 def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:

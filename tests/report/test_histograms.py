@@ -15,15 +15,10 @@ def small(config: Config) -> Config:
     """The quickstart with two processes and two systematic uncertainties, those of the regions made by hand."""
     content = config.model_dump(mode="json")
     content["processes"] = {name: content["processes"][name] for name in ("ttbar", "wjets")}
+    shape = {"type": "norm_plus_shape"}
     content["systematics"] = {
-        "scale": {
-            "title": "scale",
-            "type": "norm_plus_shape",
-            "processes": ["ttbar"],
-            "up": "scaleup",
-            "down": "scaledown",
-        },
-        "shape": {"title": "shape", "type": "norm_plus_shape", "up": "ME_var"},
+        "scale": {"title": "scale", **shape, "processes": ["ttbar"], "up": "scaleup", "down": "scaledown"},
+        "shape": {"title": "shape", **shape, "up": "ME_var"},
     }
     return Config.model_validate(content)
 
