@@ -1,14 +1,14 @@
 """Exact forward, boundary-flux backward: how a hard yield is differentiated.
 
-A hard analysis is a sum over events of w_i · f(S_i): S_i is the *set* of objects of event i that pass the cuts, and f is
-any function of that set, with all its counting, ordering, arg-max and binning. The yield is a step function of a
-threshold t for every finite sample, and smooth in expectation: raising t lets objects flow out through the boundary x = t,
+A hard analysis is a sum over events of w_i · f(S_i): S_i is the *set* of objects of event i that pass the cuts, and f
+is any function of that set, with all its counting, ordering, arg-max and binning. The yield is a step function of a
+threshold t for every finite sample, and smooth in expectation: raising t lets objects flow out through the boundary,
 
     dN/dt = − Σ_i w_i Σ_o δ(x_io − t) · [o passes its other cuts] · ( f(S_i ∪ o) − f(S_i ∖ o) )
 
-(Leibniz, Reynolds). Replacing δ by a kernel of bandwidth h estimates it with bias O(h²) and variance O(1/(n h)). The hard f is
-evaluated again with the object flipped, so nothing downstream needs a relaxation of its own, and the forward pass stays
-the hard analysis itself. Since S_i is one of S ∪ o and S ∖ o, one flip an object is enough.
+(Leibniz, Reynolds). Replacing δ by a kernel of bandwidth h estimates it with bias O(h²) and variance O(1/(n h)). The
+hard f is evaluated again with the object flipped, so nothing downstream needs a relaxation of its own, and the forward
+pass stays the hard analysis itself. Since S_i is one of S ∪ o and S ∖ o, one flip an object is enough.
 
 Here live the parts that know no physics: the kernel, the sign and size of each object's contribution, the walk
 over the flips of an event, and the custom derivative rule. Sets of objects are bit masks, one `uint32` an event.
@@ -39,15 +39,24 @@ def boundary_flux(
     values: Float32[Array, "*shape"],
     threshold: Float32[Array, ""],
     bandwidth: Float32[Array, ""],
+    above: Bool[Array, "*shape"],
     passes_others: Bool[Array, "*shape"],
 ) -> Float32[Array, "*shape"]:
-    """c such that dN/dt = Σ c · ( f(flipped) − f(unflipped) ), for one cut and each object.
+    """C such that dN/dt = Σ c · ( f(flipped) − f(unflipped) ), for one cut and each object.
 
     An object that passes and is flipped out has f(S ∪ o) = f(unflipped); one that fails and is flipped in has
     f(S ∖ o) = f(unflipped); hence the sign. It is the same for x > t and x < t: turning the cut around exchanges
     "passes" and "fails", and also turns the flow. Absent objects (NaN) have no flux.
+
+    Args:
+        values: what is cut on.
+        threshold: the cut.
+        bandwidth: of the kernel.
+        above: the upper side of the cut: objects that pass x > t, or that fail x < t. An object right on the threshold
+            passes neither, so the values alone do not tell; stored values are coarse enough for that to happen.
+        passes_others: objects that pass all other cuts on them.
     """
-    side = jnp.where(values > threshold, jnp.float32(1), jnp.float32(-1))
+    side = jnp.where(above, jnp.float32(1), jnp.float32(-1))
     flux = side * kernel(values - threshold, bandwidth)
     return jnp.where(passes_others, flux, jnp.zeros_like(flux))
 
@@ -65,9 +74,9 @@ def for_each_flip(
 ) -> State:
     """Visit, in turn, each object near a boundary: `visit(flip, state)` with at most one bit set an event.
 
-    An object may be in sets of several kinds (selected, b-tagged), each with a bit mask of its own. Few objects are near a
-    boundary, so the walk takes as many steps as the busiest event has near objects, not as many as there are objects.
-    Events that are through have flip = 0.
+    An object may be in sets of several kinds (selected, b-tagged), each with a bit mask of its own. Few objects are
+    near a boundary, so the walk takes as many steps as the busiest event has near objects, not as many as there are
+    objects. Events that are through have flip = 0.
     """
 
     def step(carry: tuple[UInt32[Array, "kinds events"], State]) -> tuple[UInt32[Array, "kinds events"], State]:

@@ -105,7 +105,8 @@ def cut_flux(
             if other.name != cut.name:
                 others &= passed[other.name]
         threshold, bandwidth = _float32(thresholds[cut.name]), _float32(bandwidths[cut.name])
-        flux[cut.name] = boundary_flux(values, threshold, bandwidth, others)
+        above = passed[cut.name] if cut.keep == "above" else ~passed[cut.name]
+        flux[cut.name] = boundary_flux(values, threshold, bandwidth, above, others)
     return flux
 
 
