@@ -78,7 +78,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
   make_samples.py                                     the committed set, again (about an hour on one core)
-  make_samples.py --processes ttbar__nominal --events 20000000 --jobs 8 --entries -1 --output runs/big
+  make_samples.py --processes ttbar__nominal --events 10000000 --jobs 8 --entries -1 --output runs/big
                                                       ten times more ttbar, nothing thinned away
   make_samples.py --events 2000 --output /tmp/try     a minute's try of all nine files
 
