@@ -124,7 +124,7 @@ def loss(
 def loss_of_yields(
     yields: Float64[Array, "kinematics datasets bins columns"], analysis: Analysis, recipe: Recipe
 ) -> tuple[Float64[Array, ""], Merit]:
-    """The second half of `loss`, which sees histograms only: events may be summed elsewhere, in chunks or by workers."""
+    """The second half of `loss`: it sees histograms only, wherever their events were summed."""
     merit = figure_of_merit(analysis, model_numbers(analysis, make_templates(recipe, yields)))
     return (-merit.value if analysis.objective == "discovery_significance" else merit.value), merit
 

@@ -1,8 +1,8 @@
 """Statistical errors of an expected significance by the Poisson bootstrap.
 
-Every collision gets a weight from Poisson(1): the same in all kinematic variations, for all its detector simulations, and
-for all thresholds that are compared, so the error of a difference is the error of the difference, not the sum of two
-errors. Data sets are independent, and so are their weights.
+Every collision gets a weight from Poisson(1): the same in all kinematic variations, for all its detector simulations,
+and for all thresholds that are compared, so the error of a difference is the error of the difference, not the sum of
+two errors. Data sets are independent, and so are their weights.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,7 +36,6 @@ def bootstrap(
 
 def resampled(data: Data, generator: np.random.Generator) -> Data:
     """The data with every event weight multiplied by the Poisson(1) number of its collision."""
-
     datasets = range(1 + max(int(group.dataset.max()) for group in data.groups))
     collisions = 1 + max(int(group.collision.max()) for group in data.groups)
     drawn = generator.poisson(1.0, (len(datasets), collisions)).astype(np.float32)

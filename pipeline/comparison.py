@@ -1,7 +1,9 @@
-"""Are the tuned cuts better, by how much, and can one believe it: the same numbers on training and on validation events.
+"""Are the tuned cuts better, by how much, and can one believe it?
 
-The optimiser has seen the training events, so what it gained there is partly luck. The claim of a run is the gain on the
-validation events, with the bootstrap error of the difference.
+The same numbers are computed on training and on validation events.
+
+The optimiser has seen the training events, so what it gained there is partly luck. The claim of a run is the gain on
+the validation events, with the bootstrap error of the difference.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,8 +1,9 @@
 """The optax loop: thresholds move along the gradient of the exact analysis; no I/O, no clock, no randomness.
 
-Each threshold is measured in its own `step`, so that one learning rate suits GeV and discriminants alike, and stays within its
-bounds by projection. The kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide ones see far, narrow ones have
-no bias. The objective itself never depends on a bandwidth. What counts in the end is the best exact value seen, not the last.
+Each threshold is measured in its own `step`, so that one learning rate suits GeV and discriminants alike, and stays
+within its bounds by projection. The kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
+ones see far, narrow ones have no bias. The objective itself never depends on a bandwidth. What counts in the end is
+the best exact value seen, not the last.
 """
 
 from collections.abc import Callable, Iterator, Mapping

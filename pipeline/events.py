@@ -23,8 +23,9 @@ class EventGroup(eqx.Module, strict=True):
 
     The columns are open sets, keyed by the variable names of the config (`pt`, `eta`, `btag`, …); units are those
     of the input file (GeV). Only the jet transverse momentum knows kinematic variations. `index` is the row of the
-    event in its file; events of one `collision` (several detector simulations of it) are not independent; `trijets` is the number of trijets of the busiest event of a chunk. A `task` is a pair of a kinematic variation and a chunk: alternative samples, for which
-    the AGC defines no further variation, have nominal tasks only.
+    event in its file; events of one `collision` (several detector simulations of it) are not independent; `trijets`
+    is the number of trijets of the busiest event of a chunk. A `task` is a pair of a kinematic variation and a chunk:
+    alternative samples, for which the AGC defines no further variation, have nominal tasks only.
     """
 
     electrons: dict[str, Float32[Array, "chunks electrons events"]]

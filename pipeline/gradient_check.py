@@ -1,9 +1,9 @@
 """Is the gradient right? The boundary flux of every bin beside the finite difference of the exact histogram.
 
-A central difference with step s counts the objects within ±s of the threshold with equal weight; the flux weighs them with a kernel of
-bandwidth h. With s = h·√(3/5) both have the same second moment, hence the same bias to leading order, and they see the
-same objects: they must agree to a fraction of the statistical error of the finite difference. That error is computed from
-the very events that change their bin between the two histograms.
+A central difference with step s counts the objects within ±s of the threshold with equal weight; the flux weighs them
+with a kernel of bandwidth h. With s = h·√(3/5) both have the same second moment, hence the same bias to leading
+order, and they see the same objects: they must agree to a fraction of the statistical error of the finite difference.
+That error is computed from the very events that change their bin between the two histograms.
 """
 
 from collections.abc import Mapping

@@ -2,7 +2,8 @@
 
 Every two-sided variation becomes a `normsys` (its change of the yield in a region) and a `histosys` (what is left
 of its shape) of the same name, that is, one nuisance parameter. A one-sided variation is normalised first and mirrored
-then: κ− = 2 − κ+, shape− = 2·nominal − shape+ (cabinetry `templates/postprocessor`, `workspace.get_NormPlusShape_modifiers`).
+then: κ− = 2 − κ+, shape− = 2·nominal − shape+ (cabinetry `templates/postprocessor`,
+`workspace.get_NormPlusShape_modifiers`).
 """
 
 from collections.abc import Sequence
@@ -212,11 +213,11 @@ def _bounded(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
 
 
 def _root(variance: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
-    """sqrt with derivative 0 at 0: an empty bin has no error and no gradient of it."""
+    """Sqrt with derivative 0 at 0: an empty bin has no error and no gradient of it."""
     positive = variance > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, 1.0)), 0.0)
 
 
 def _staterror(channel: Channel) -> str:
-    """cabinetry's name of the parameter set."""
+    """Cabinetry's name of the parameter set."""
     return f"staterror_{channel.name.replace(' ', '-')}"

@@ -1,8 +1,9 @@
 """Observables: pure functions of the jets of an event and of which of them are selected and b-tagged.
 
-An observable that is cheap to evaluate again for a flipped set, like HT, is just such a function. The trijet is not: it is a
-search through all trijets. One pass over them answers the search for the event as it is *and* for every event that
-differs by one flipped jet or one flipped b-tag. The trick is that a trijet c is admissible under a flip by pure bit logic,
+An observable that is cheap to evaluate again for a flipped set, like HT, is just such a function. The trijet is not:
+it is a search through all trijets. One pass over them answers the search for the event as it is *and* for every event
+that differs by one flipped jet or one flipped b-tag. The trick is that a trijet c is admissible under a flip by pure
+bit logic,
 
     missing = c ∖ S,  tags = c ∩ T     (S selected, T b-tagged and selected)
     flipping jet j :  nothing missing and tagged, j not in c; or only j missing, and tagged (j itself may be the tag)
@@ -44,7 +45,7 @@ def leading_jet_pt(pt: Float32[Array, "jets events"], selected: UInt32[Array, " 
 def ranked_pt(
     pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"], ranks: int
 ) -> Float32[Array, "ranks events"]:
-    """Transverse momentum of the first `ranks` selected jets in stored order (jets are never sorted), 0 where absent."""
+    """Transverse momentum of the first `ranks` selected jets in stored order (never sorted), 0 where absent."""
     ranked = [jnp.zeros(pt.shape[1:], pt.dtype)] * ranks
     rank = jnp.zeros(pt.shape[1:], jnp.int32)
     for j in range(pt.shape[0]):
@@ -57,8 +58,8 @@ def ranked_pt(
 class TrijetChoice(eqx.Module, strict=True):
     """The first admissible trijet of each event, and what it would be under each flip.
 
-    `code` is an integer a trijet stands for (its bin); `jet_planes` and `tag_planes` hold its bits, one word a plane, one
-    bit a flip. `mass` and `pt` in GeV belong to the event as it is; NaN where no trijet is admissible.
+    `code` is an integer a trijet stands for (its bin); `jet_planes` and `tag_planes` hold its bits, one word a plane,
+    one bit a flip. `mass` and `pt` in GeV belong to the event as it is; NaN where no trijet is admissible.
     """
 
     jet_planes: UInt32[Array, "planes events"]
@@ -87,8 +88,8 @@ def choose_trijet(
 ) -> TrijetChoice:
     """The highest-pt trijet of selected jets of which at least one is b-tagged: as it is and under every single flip.
 
-    Candidates are visited one by one. The loop is not unrolled: XLA would compute the shared bit logic again for each of its
-    results (measured: 10 times slower on a CPU).
+    Candidates are visited one by one. The loop is not unrolled: XLA would compute the shared bit logic again for each
+    of its results (measured: 10 times slower on a CPU).
 
     Args:
         chunk: the events, with their trijets by falling pt.

@@ -26,9 +26,9 @@ from pipeline.templates import DatasetRole, Recipe, make_recipe
 from pipeline.yields import Edges, Layout
 
 __all__ = [
-    "bare_data",
     "Problem",
     "Sample",
+    "bare_data",
     "build",
     "make_analysis",
     "make_selection",
@@ -93,8 +93,8 @@ def make_selection(config: Config) -> Selection:
     """The static selection of a config."""
     regions, offset = [], 0
     for name, region in config.regions.items():
-        counts = [Count(count.min, count.max) for count in (region.jets, region.btags)]
-        regions.append(Region(name, *counts, region.observable, region.bins.number, offset))
+        jets, btags = (Count(count.min, count.max) for count in (region.jets, region.btags))
+        regions.append(Region(name, jets, btags, region.observable, region.bins.number, offset))
         offset += region.bins.number
     cuts = tuple(
         SelectionCut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions)
@@ -369,6 +369,6 @@ def _loosest(cut: Cut, collection: Collection, config: Config) -> Requirement:
 
 
 def _requirement(rule: ConfigRequirement) -> Requirement:
-    if rule.bits is not None:
-        return Requirement(rule.variable, "bits", rule.bits)
-    return Requirement(rule.variable, "equal", rule.equal)
+    if rule.equal is not None:
+        return Requirement(rule.variable, "equal", rule.equal)
+    return Requirement(rule.variable, "bits", rule.bits or 0)

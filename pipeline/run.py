@@ -1,6 +1,7 @@
 """One run, from a config to a run folder: what the command line does, as a function.
 
-The steps of the story, in order: read and reconstruct events, compile, tune, compare before and after, let pyhf recompute, write.
+The steps of the story, in order: read and reconstruct events, compile, tune, compare before and after, let pyhf
+recompute, write.
 """
 
 import hashlib
@@ -259,13 +260,13 @@ def _provenance(sample: Any) -> dict[str, Any]:
     }
 
 
-def _history_row(step: Step) -> dict[str, float | bool]:
+def _history_row(step: Step) -> dict[str, Any]:
     return {
         "step": step.number,
         "value": float(step.merit.value),
         "best_loss": step.best_loss,
         "converged": bool(step.merit.converged),
-        **{name: value for name, value in step.thresholds.items()},
+        **step.thresholds,
         **{f"gradient_{name}": value for name, value in step.gradient.items()},
         **{f"bandwidth_{name}": value for name, value in step.bandwidths.items()},
     }

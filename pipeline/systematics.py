@@ -1,8 +1,8 @@
 """Kinematic variations: the transverse momentum of every jet, nominal and varied.
 
-Made once, on the host, from the columns of the file. The random factors of the jet energy resolution are a pure function of the
-jet itself (event number, direction) and of a seed: neither the order of files nor chunking, skim or number of
-workers changes a result, and every repetition is identical.
+Made once, on the host, from the columns of the file. The random factors of the jet energy resolution are a pure
+function of the jet itself (event number, direction) and of a seed: neither the order of files nor chunking, skim or
+number of workers changes a result, and every repetition is identical.
 """
 
 from collections.abc import Mapping
@@ -50,13 +50,16 @@ def resolution_factors(
     normal quantile function turns into a normal one.
     """
     direction = (eta.view(np.uint32).astype(np.uint64) << np.uint64(32)) | phi.view(np.uint32).astype(np.uint64)
-    hashed = splitmix64(splitmix64(event_number.astype(np.uint64) + splitmix64(np.array([seed], np.uint64))) ^ direction)
+    hashed = splitmix64(
+        splitmix64(event_number.astype(np.uint64) + splitmix64(np.array([seed], np.uint64))) ^ direction
+    )
     uniform = ((hashed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-    return 1 + width * ndtri(uniform)
+    factors: NDArray[np.float64] = 1 + width * ndtri(uniform)
+    return factors
 
 
 def splitmix64(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The splitmix64 generator as a hash of a counter (Steele, Lea, Flood, OOPSLA 2014, doi:10.1145/2660193.2660195)."""
+    """The splitmix64 generator as a hash of a counter: Steele, Lea, Flood, doi:10.1145/2660193.2660195."""
     with np.errstate(over="ignore"):
         z = counter + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -1,8 +1,8 @@
 """Templates: the histogram of every process under every variation, with the variance of the nominal one.
 
-Every template is linear in the yields of `pipeline.yields` (data sets × kinematic variations × columns), so all of them together
-are one contraction with a constant tensor, the `Recipe`. It holds the normalisation of the data sets, which of
-them is a variation of which process, and the slopes of the weight variations.
+Every template is linear in the yields of `pipeline.yields` (data sets × kinematic variations × columns), so all of
+them together are one contraction with a constant tensor, the `Recipe`. It holds the normalisation of the data sets,
+which of them is a variation of which process, and the slopes of the weight variations.
 """
 
 from collections.abc import Mapping, Sequence

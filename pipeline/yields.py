@@ -1,8 +1,8 @@
 """The hard analysis of a chunk of events: cut, count, choose, histogram; and the boundary flux of every threshold.
 
-`_outcome` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the histogram of
-the outcomes; the flux is the histogram, again, of the outcomes for sets that differ by one object near a boundary
-(`pipeline.boundary_flux`). Both use the very same function, so there is no second analysis that could differ.
+`_outcome` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the
+histogram of the outcomes; the flux is the histogram, again, of the outcomes for sets that differ by one object near a
+boundary (`pipeline.boundary_flux`). Both use the very same function, so there is no second analysis that could differ.
 
 The columns of the histogram are Σw, Σw² and Σ w·pt of the first selected jets; every template is linear in these.
 Weights are those of single events (1 in most samples), so plain counts stay exact in float32 within a chunk; chunks are
@@ -34,7 +34,7 @@ from pipeline.selection import (
     within,
 )
 
-__all__ = ["Edges", "Layout", "EventOutcomes", "event_outcomes", "hard_yields", "yields_and_flux"]
+__all__ = ["Edges", "EventOutcomes", "Layout", "event_outcomes", "hard_yields", "yields_and_flux"]
 
 Edges = dict[str, Float[Array, " edges"]]
 """Bin edges of each region, keyed by its name."""
@@ -54,7 +54,8 @@ class _Outcome(eqx.Module, strict=True):
     """What the analysis makes of each event for given sets of jets, leptons left aside.
 
     `region` counts in the order of the selection, −1 for none; `position` is the bin on the joint axis of all regions,
-    and the number of bins for none. `accepted`: all event-level cuts pass. `columns` are the per-event terms of the sums.
+    and the number of bins for none. `accepted`: all event-level cuts pass. `columns` are the per-event terms of the
+    sums.
     """
 
     region: Int32[Array, " events"]
@@ -64,9 +65,10 @@ class _Outcome(eqx.Module, strict=True):
 
 
 class EventOutcomes(eqx.Module, strict=True):
-    """The fate of each event, all cuts included: its region (−1: none), position on the joint axis of bins, and observable.
+    """The fate of each event, all cuts included.
 
-    The observable is in GeV, NaN outside the regions. An event inside a region may still lie in no bin.
+    `region` is −1 for none; `position` is the bin on the joint axis. The observable is in GeV, NaN outside the regions.
+    An event inside a region may still lie in no bin.
     """
 
     region: Int32[Array, " events"]
@@ -121,7 +123,7 @@ def yields_and_flux(
 ) -> tuple[
     Float64[Array, "kinematics datasets bins columns"], dict[str, Float64[Array, "kinematics datasets bins columns"]]
 ]:
-    """The exact yields, and their boundary flux for each threshold that has a bandwidth, in one pass over the events."""
+    """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events."""
     analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
     return _sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
 
@@ -215,10 +217,8 @@ def _objects(analysis: _Analysis, chunk: Chunk) -> _Objects:
     return _Objects(
         selected=pack(_pass_all(analysis, "jet", chunk.jets)),
         btag=pack(_pass_all(analysis, "bjet", chunk.jets)),
-        leptons=sum(
-            _pass_all(analysis, kind, leptons).sum(axis=0, dtype=jnp.int32)
-            for kind, leptons in (("electron", chunk.electrons), ("muon", chunk.muons))
-        ),
+        leptons=_pass_all(analysis, "electron", chunk.electrons).sum(axis=0, dtype=jnp.int32)
+        + _pass_all(analysis, "muon", chunk.muons).sum(axis=0, dtype=jnp.int32),
     )
 
 

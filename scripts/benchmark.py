@@ -1,10 +1,11 @@
-"""How fast is one optimisation step? Value, and value with gradient, of the full analysis, by number of events and of thresholds.
+"""How fast is one optimisation step? Value, and value with gradient, by number of events and of thresholds.
 
+The whole analysis is measured: all data sets, variations and the fit.
 Events are made by resampling the simulated samples with smeared jets. Times are medians after warm-up, with compilation
 apart; one "event" is one preselected event, analysed under every kinematic variation. The floor is the time to read the
 columns of the events once at the memory bandwidth measured in the same run.
 
-examples:
+Examples:
   python scripts/benchmark.py --config configs/agc.yaml --events 10000 100000
   python scripts/benchmark.py --config configs/agc.yaml --events 1000000 --chunk 1048576      # a GPU wants large chunks
 """
@@ -23,12 +24,11 @@ import awkward as ak
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-
 from pipeline import problem
 from pipeline.analysis import Data, loss_and_gradient, merit_of
 from pipeline.config import Config, load_config
+from rich.console import Console
+from rich.table import Table
 
 ORDER = ["jet_pt", "jet_btag", "electron_pt", "jet_eta", "electron_eta", "electron_sip3d", "muon_pt", "muon_eta"]
 
@@ -122,7 +122,16 @@ def bandwidth() -> float:
 
 def report(rows: list[dict[str, float]], device: str) -> None:
     table = Table(title=f"one step of the full analysis on {device} (simulated events)", title_justify="left")
-    for column in ("events", "thresholds", "value", "value + gradient", "ratio", "first call", "floor", "steps / floor"):
+    for column in (
+        "events",
+        "thresholds",
+        "value",
+        "value + gradient",
+        "ratio",
+        "first call",
+        "floor",
+        "steps / floor",
+    ):
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(

@@ -1,9 +1,9 @@
 """Is the gradient right? Boundary flux beside the finite difference of the exact histograms, for every trainable cut.
 
-The pull of a bin is (flux − difference) / statistical error of the difference. Both see the same events with slightly different
-weights, so a right gradient gives pulls well below one; a wrong flip rule gives large ones.
+The pull of a bin is (flux − difference) / statistical error of the difference. Both see the same events with slightly
+different weights, so a right gradient gives pulls well below one; a wrong flip rule gives large ones.
 
-example:
+Example:
   python scripts/check_gradients.py --config configs/quickstart.yaml --all
 """
 
@@ -12,12 +12,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
-
 from pipeline.config import load_config
 from pipeline.gradient_check import check_gradients, with_unit_weights
 from pipeline.problem import make_analysis, make_data, read_samples
+from rich.console import Console
+from rich.table import Table
 
 
 def main() -> int:
@@ -38,7 +37,7 @@ def main() -> int:
     widths = {n: c.bandwidth for n, c in config.cuts.items() if c.bandwidth and (c.trainable or options.all)}
     thresholds = {name: cut.threshold for name, cut in config.cuts.items()}
     table = Table(
-        title="derivative of the event counts by each threshold (simulated events, all data sets and kinematic variations)",
+        title="derivative of the event counts by each threshold (simulated events, all data sets and jet variations)",
         title_justify="left",
     )
     for column in (

@@ -1,4 +1,5 @@
-"""The committed simulated samples as the tests use them: read once, all events, plus the twin's view of the same files."""
+"""The committed simulated samples as the tests use them: read once, all events, plus the twin's view of the same
+files."""
 
 from dataclasses import dataclass
 from functools import cache

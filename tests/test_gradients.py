@@ -11,9 +11,9 @@ from pipeline.observables import trijet_code
 
 from analysis_data import default_thresholds, everything
 
-# The flux and the finite difference see the same objects with slightly different weights: for one-dimensional flows their
-# difference has 0.26 times the statistical error of the finite difference (∫(K−box)² / ∫box², worked out for equal
-# second moments); two boundaries in one event and curvature add to it.
+# The flux and the finite difference see the same objects with slightly different weights: for one-dimensional flows
+# their difference has 0.26 times the statistical error of the finite difference (∫(K−box)² / ∫box², worked out for
+# equal second moments); two boundaries in one event and curvature add to it.
 RMS_OF_PULLS = 0.5
 LARGEST_PULL = 3.0
 

@@ -1,4 +1,5 @@
-"""The forward pass is the hard analysis itself: every histogram against a plain awkward implementation, count by count."""
+"""The forward pass is the hard analysis itself: every histogram against a plain awkward implementation, count by
+count."""
 
 import awkward as ak
 import jax

@@ -1,7 +1,8 @@
 """Ragged events to dense groups: where awkward ends.
 
-Events are put together by their number of jets, on a grid of capacities, so that hardly any space is padding and no event
-is cut short. Within a group each data set is cut into chunks of equal size, the last one filled up with events of weight 0.
+Events are put together by their number of jets, on a grid of capacities, so that hardly any space is padding and no
+event is cut short. Within a group each data set is cut into chunks of equal size, the last one filled up with events
+of weight 0.
 """
 
 import itertools
