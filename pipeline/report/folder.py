@@ -68,7 +68,7 @@ def write_config(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def write_history(path: Path, rows: Sequence[Mapping[str, float | bool]]) -> None:
+def write_history(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """One line a step."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
