@@ -37,6 +37,7 @@ __all__ = [
     "model_numbers",
     "numbers_of",
     "templates",
+    "yields_at",
 ]
 
 
@@ -145,12 +146,12 @@ def loss_and_gradient(
 
 def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
     """The exact figure of merit, without gradient, in two compiled halves."""
-    return _loss_of_yields_and_slope(_exact_yields(thresholds, analysis, data), analysis, data.recipe)[0][1]
+    return _loss_of_yields_and_slope(yields_at(thresholds, analysis, data), analysis, data.recipe)[0][1]
 
 
 def numbers_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Numbers:
     """The numbers of the exact model."""
-    return _model_of_yields(_exact_yields(thresholds, analysis, data), analysis, data.recipe)
+    return _model_of_yields(yields_at(thresholds, analysis, data), analysis, data.recipe)
 
 
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
@@ -158,7 +159,10 @@ _loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=T
 
 
 @partial(jax.jit, static_argnums=1)
-def _exact_yields(thresholds: Thresholds, analysis: Analysis, data: Data) -> Float64[Array, "k d b c"]:
+def yields_at(
+    thresholds: Thresholds, analysis: Analysis, data: Data
+) -> Float64[Array, "kinematics datasets bins columns"]:
+    """The exact yields, compiled."""
     return expected_yields(analysis, thresholds, {}, data)
 
 

@@ -54,7 +54,7 @@ def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
     if options.device:
         import jax
 
-        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])
+        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])  # type: ignore[no-untyped-call]
     from pipeline.run import describe_inputs, run
 
     if options.dry_run:
