@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from pipeline.report.rounding import with_error
+
 __all__ = ["Illustration", "page"]
 
 
@@ -51,7 +53,7 @@ pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x:
 td code { overflow-wrap: anywhere; }
 figure { margin: 0 0 2.4rem; break-inside: avoid; }
 figure svg { width: 100%; height: auto; max-height: 60rem; display: block; color: var(--ink); }
-@media screen and (max-width: 40rem) { figure svg { min-width: 34rem; max-height: none; } }
+@media screen and (max-width: 40rem) { svg.wide { min-width: 34rem; max-height: none; } }
 figcaption { color: var(--soft); font-size: .95rem; margin-top: .5rem; }
 details summary { cursor: pointer; color: var(--accent); }
 @media print { :root { --ink: #000; --soft: #333; --paper: #fff; --card: #fff; --line: #999; --accent: #000;
@@ -93,7 +95,7 @@ def page(
         configuration: as YAML text.
     """
     origin = "Simulated events" if result["simulated"] else "Simulation of CMS Open Data"
-    tone = "good" if _is_gain(result, symbol) else "bad"
+    tone = _tone(result, symbol)
     body = (
         f'<span class="badge">{origin}</span>',
         f"<h1>{escape(title)}</h1>",
@@ -145,9 +147,11 @@ _NO_P_VALUE = 38
 """Beyond, the p-value of a standard normal underflows in double precision."""
 
 
-def _is_gain(result: Mapping[str, Any], symbol: str) -> bool:
+def _tone(result: Mapping[str, Any], symbol: str) -> str:
+    """The look of the verdict: a gain, a gain that may be chance, or no gain."""
     validation = result["compared"]["validation"]
-    return _better(validation, symbol) > 2 * float(validation["change"]["error"])
+    gain, error = _better(validation, symbol), float(validation["change"]["error"])
+    return "bad" if gain <= 0 else "good" if gain >= 2 * error else "open"
 
 
 def _better(compared: Mapping[str, Any], symbol: str) -> float:
@@ -200,8 +204,19 @@ def inline(one: Illustration) -> str:
     svg = re.sub(r'href="#', f'href="#{one.name}-', svg).replace("url(#", f"url(#{one.name}-")
     svg = re.sub(r"#000000\b", "currentColor", svg)
     # Matplotlib leaves text without a fill, which means black.
-    svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(one.title)}" fill="currentColor" ', 1)
+    look = f'class="{_width(svg)}" role="img" aria-label="{escape(one.title)}" fill="currentColor"'
+    svg = svg.replace("<svg ", f"<svg {look} ", 1)
     return re.sub(r' xmlns:\w+="[^"]*"', "", svg).replace("xlink:href", "href")
+
+
+def _width(svg: str) -> str:
+    """Drawings of several panels side by side are scrolled on a phone, not shrunk."""
+    box = re.search(r'viewBox="0 0 ([\d.]+)', svg)
+    return "wide" if box and float(box[1]) > _TWO_PANELS else "narrow"
+
+
+_TWO_PANELS = 600
+"""Points."""
 
 
 def _repeat(result: Mapping[str, Any], configuration: str) -> str:
@@ -256,4 +271,4 @@ def _table(
 
 
 def _estimate(estimate: Mapping[str, float], *, sign: bool = False) -> str:
-    return f"{estimate['value']:{'+' if sign else ''}.4g} ± {estimate['error']:.2g}"
+    return with_error(estimate["value"], estimate["error"], sign=sign)

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.descent import Step
+from pipeline.report.rounding import with_error
 
 if TYPE_CHECKING:
     from pipeline.comparison import Comparison, Estimate
@@ -148,4 +149,4 @@ def verdict(validation: "Comparison", symbol: str) -> str:
 
 
 def _estimate(estimate: "Estimate", *, sign: bool = False) -> str:
-    return f"{estimate.value:{'+' if sign else ''}.4g} ± {estimate.error:.2g}"
+    return with_error(estimate.value, estimate.error, sign=sign)

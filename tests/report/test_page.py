@@ -123,7 +123,7 @@ def test_drawing_takes_the_colour_of_the_text(drawing: str) -> None:
 
 def test_verdict_comes_before_every_number_and_picture(drawing: str) -> None:
     text = write(RESULT, drawing)
-    assert text.index("It became better.") < text.index("8 ± 1") < text.index("33.25 GeV") < text.index("<figure")
+    assert text.index("It became better.") < text.index("8.0 ± 1.0") < text.index("33.25 GeV") < text.index("<figure")
 
 
 def test_simulated_events_are_called_simulated(drawing: str) -> None:
@@ -172,3 +172,9 @@ def test_a_smaller_uncertainty_is_a_gain(drawing: str) -> None:
         part["change"] = estimate(-0.02, 0.001)
     assert 'class="verdict good"' in write(result, drawing, symbol="σ(μ)")
     assert 'class="verdict bad"' in write(result, drawing, symbol="Z")
+
+
+def test_a_gain_within_its_error_is_neither_good_nor_bad(drawing: str) -> None:
+    result = deepcopy(RESULT)
+    result["compared"]["validation"]["change"] = estimate(3.0, 2.0)
+    assert 'class="verdict open"' in write(result, drawing)
