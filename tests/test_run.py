@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pyhf
 import pytest
-from analysis_data import ROOT
-
 from pipeline.config import load_config
 from pipeline.histfactory import from_pyhf, logpdf
 from pipeline.run import run
+
+from analysis_data import ROOT
 
 SHORT = {"optimiser": {"steps": 3}, "validation": {"bootstrap": 3}}
 
