@@ -6,13 +6,15 @@ Models are frozen, unknown keys are errors, and defaults live here alone. A file
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.corrections import CorrectionError, affine_weight
 
 __all__ = [
     "Bins",
@@ -27,6 +29,9 @@ __all__ = [
     "Validation",
     "load_config",
 ]
+
+PATHS = (("data", "manifest"), ("data", "cache"), ("variations", "corrections", "file"))
+"""Keys whose values are files."""
 
 CutObject = Literal["electron", "muon", "jet", "bjet", "event"]
 
@@ -194,8 +199,39 @@ class Systematic(_Model):
         return self
 
 
+class CorrectedWeight(_Model):
+    """A weight variation from a correction, with values for all inputs but the pt.
+
+    That pt is the one of the selected jet of rank `jet`; the weight of a whole `process` depends on none.
+    """
+
+    jet: Annotated[int, Field(ge=0)] | None = None
+    process: str | None = None
+    inputs: dict[str, str | int | float]
+
+    @model_validator(mode="after")
+    def _one_target(self) -> "CorrectedWeight":
+        if (self.jet is None) == (self.process is None):
+            raise ValueError("give exactly one of 'jet' (its rank) and 'process'")
+        return self
+
+
+class Corrections(_Model):
+    """Weight variations that a correctionlib file defines; they join `jet_weight_slope` and `process_weight`.
+
+    With the AGC's file: `btag_var_0_up: {jet: 0, inputs: {syst_name: btag_var, direction: up}}` under `weights`.
+    """
+
+    file: Path
+    correction: str
+    weights: dict[str, CorrectedWeight]
+
+
 class Variations(_Model):
-    """How varied templates are made (agc-spec §7). Names are those that `systematics` refers to."""
+    """How varied templates are made (agc-spec §7). Names are those that `systematics` refers to.
+
+    `corrections` are read once, and stand in a loaded config as what they say: slopes and factors.
+    """
 
     jet_pt_scale: dict[str, float] = {}
     jet_pt_resolution: dict[str, float] = {}
@@ -203,6 +239,7 @@ class Variations(_Model):
     jet_weight_slope: dict[str, tuple[Annotated[int, Field(ge=0)], float]] = {}
     process_weight: dict[str, tuple[str, float]] = {}
     samples: dict[str, str] = {}
+    corrections: Corrections | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -276,6 +313,12 @@ class Config(_Model):
     validation: Validation = Validation()
 
     @model_validator(mode="after")
+    def _corrections_are_read(self) -> "Config":
+        if self.variations.corrections is None:
+            return self
+        return self.model_copy(update={"variations": _with_corrections(self.variations, self.variations.corrections)})
+
+    @model_validator(mode="after")
     def _references_exist(self) -> "Config":
         for name, systematic in self.systematics.items():
             for process in systematic.processes or ():
@@ -324,6 +367,31 @@ class Config(_Model):
         return self
 
 
+def _with_corrections(variations: Variations, corrections: Corrections) -> Variations:
+    """The same variations with the weights of a correctionlib file as slopes and factors."""
+    slopes, factors = dict(variations.jet_weight_slope), dict(variations.process_weight)
+    for name, weight in corrections.weights.items():
+        where = f"variations.corrections.weights.{name}"
+        if name in variations.names:
+            raise ValueError(f"{where}: the variation '{name}' is defined twice; remove one")
+        try:
+            constant, slope = affine_weight(corrections.file, corrections.correction, weight.inputs)
+        except CorrectionError as error:
+            raise ValueError(f"{where}: {error}") from None
+        found = f"{where}: correction '{corrections.correction}' gives {constant:g} + {slope:g}·pt"
+        if weight.process is not None:
+            if slope != 0:
+                raise ValueError(
+                    f"{found}, but the weight of a process cannot depend on a pt; say which jet's with 'jet'"
+                )
+            factors[name] = (weight.process, constant)
+        elif weight.jet is not None:
+            if constant != 1:
+                raise ValueError(f"{found}, but the weight by a jet must be 1 + slope·pt; choose another correction")
+            slopes[name] = (weight.jet, slope)
+    return variations.model_copy(update={"jet_weight_slope": slopes, "process_weight": factors, "corrections": None})
+
+
 def _known(name: str, known: Iterable[str], where: str, what: str) -> None:
     names = list(known)
     if name not in names:
@@ -363,12 +431,20 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
-    data = raw.get("data")
-    for key in ("manifest", "cache"):
-        if isinstance(data, dict) and isinstance(data.get(key), str):
-            data[key] = str((path.parent / data[key]).resolve())
+    for keys in PATHS:
+        _make_absolute(raw, keys, path.parent)
     base = raw.pop("extends", None)
     return raw if base is None else _merge(_read(path.parent / base, (*seen, path.resolve())), raw)
+
+
+def _make_absolute(raw: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
+    """Let a path, if there is one behind these keys, count from a folder."""
+    first, *rest = keys
+    value = raw.get(first)
+    if rest and isinstance(value, dict):
+        _make_absolute(value, rest, folder)
+    elif not rest and isinstance(value, str):
+        raw[first] = str((folder / value).resolve())
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
