@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64, Int32
+from jaxtyping import Array, Bool, Float64, Int32
 
 __all__ = ["DatasetRole", "Recipe", "Templates", "make_recipe", "make_templates", "merge_bins", "populated_bins"]
 
@@ -114,8 +114,9 @@ def populated_bins(
 ) -> Int32[Array, " bins"]:
     """Which bin each bin of one region is merged into, so that every bin has at least `minimum` effective events.
 
-    From left to right, a bin takes in its right neighbours until it has enough; what is left over at the end joins the
-    last bin that has. A region without enough events altogether is dropped (−1).
+    From left to right, a bin takes in its right neighbours until it has enough. What is left over at the end joins the
+    last bin that has, and takes in more of them where their sum has not: events of larger weight lower the effective
+    number. A region without enough events altogether is dropped (−1).
 
     Args:
         yields: of the bins of the region, which start at `first` on the joint axis.
@@ -123,15 +124,25 @@ def populated_bins(
         minimum: effective events, (Σw)²/Σw².
         first: position of the region's first bin.
     """
-    total, squares = jnp.zeros(()), jnp.zeros(())
-    start, last_full = jnp.asarray(first, jnp.int32), jnp.asarray(-1, jnp.int32)
+
+    def enough(total: Float64[Array, ""], squares: Float64[Array, ""]) -> Bool[Array, ""]:
+        return (total**2 >= minimum * squares) & (squares > 0) & (total > 0)
+
+    bins = yields.shape[0]
+    zero = jnp.zeros(())
+    total, squares, start = zero, zero, jnp.asarray(first, jnp.int32)
     starts = []
-    for number in range(yields.shape[0]):
+    for number in range(bins):
         total, squares = total + yields[number], squares + variance[number]
         starts.append(start)
-        full = (total**2 >= minimum * squares) & (squares > 0) & (total > 0)
-        last_full = jnp.where(full, start, last_full)
+        full = enough(total, squares)
         start = jnp.where(full, jnp.int32(first + number + 1), start)
         total, squares = jnp.where(full, 0.0, total), jnp.where(full, 0.0, squares)
     into = jnp.stack(starts)
-    return jnp.where(into == start, last_full, into)
+
+    total, squares, last = zero, zero, jnp.asarray(-1, jnp.int32)
+    for number in reversed(range(bins)):
+        total, squares = total + yields[number], squares + variance[number]
+        is_start = into[number] == first + number
+        last = jnp.where((last < 0) & is_start & enough(total, squares), jnp.int32(first + number), last)
+    return jnp.where(last < 0, last, jnp.minimum(into, last))
