@@ -6,6 +6,7 @@ ones see far, narrow ones have no bias. The objective itself never depends on a 
 the best exact value seen, not the last.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -118,11 +119,18 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
     if make is None:
         raise ValueError(f"optimiser.name: optax has no optimiser '{schedule.name}'; use adam, sgd, rmsprop, …")
     try:
-        made = make(rate, **schedule.arguments)
+        if callable(make):
+            inspect.signature(make).bind(rate, **schedule.arguments)
     except TypeError as error:
-        raise ValueError(f"optimiser.arguments: {error}") from None
-    if not isinstance(made, optax.GradientTransformation):
-        raise ValueError(f"optimiser.name: optax.{schedule.name} is not an optimiser; use adam, sgd, rmsprop, …")
+        raise ValueError(f"optimiser.arguments: optax.{schedule.name}: {error}") from None
+    try:
+        made: optax.GradientTransformation = make(rate, **schedule.arguments)
+        _update(made, {"trial": jnp.ones(())}, made.init({"trial": jnp.ones(())}), {"trial": jnp.ones(())})
+    except (TypeError, AttributeError):
+        raise ValueError(
+            f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
+            "use adam, sgd, rmsprop, …"
+        ) from None
     return made
 
 
@@ -140,11 +148,18 @@ def _move(
 ) -> tuple[dict[str, float], PyTree]:
     """One step of the optimiser in units of each threshold's own step, projected onto the bounds."""
     scaled = {name: gradient[name] * r.step for name, r in ranges.items()}
-    # optax mixes its float32 constants with float64 gradients; this alone is why promotion is relaxed, and only here.
-    with jax.numpy_dtype_promotion("standard"):
-        update, state = optimiser.update(scaled, state, _scaled(position, ranges))
+    update, state = _update(optimiser, scaled, state, _scaled(position, ranges))
     moved = {name: position[name] + float(update[name]) * r.step for name, r in ranges.items()}
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
+
+
+def _update(
+    optimiser: optax.GradientTransformation, gradient: Thresholds, state: PyTree, position: Thresholds
+) -> tuple[Thresholds, PyTree]:
+    # optax mixes its float32 constants with float64 gradients; this alone is why promotion is relaxed, and only here.
+    with jax.numpy_dtype_promotion("standard"):
+        update, state = optimiser.update(gradient, state, position)
+    return update, state
 
 
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:
