@@ -1,0 +1,175 @@
+"""The optax loop on a quadratic whose minimum is known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from pipeline.analysis import Merit
+from pipeline.descent import Range, Schedule, bandwidths_at, descend, make_optimiser
+
+RANGES = {
+    "jet_pt": Range(lower=25.0, upper=60.0, step=1.0, bandwidth=3.0, bandwidth_end=1.0),
+    "btag": Range(lower=0.2, upper=0.95, step=0.02, bandwidth=0.05, bandwidth_end=0.05),
+}
+START = {"jet_pt": 30.0, "btag": 0.5}
+MINIMUM = {"jet_pt": 36.0, "btag": 0.7}
+
+
+def schedule(name="adam", steps=40, **arguments) -> Schedule:
+    return Schedule(name=name, arguments=arguments, learning_rate=1.0, decay_to=0.1, steps=steps)
+
+
+def quadratic(minimum=MINIMUM, converged=lambda _: True, seen=None):
+    """Σ ((x − minimum) / step)²: in units of the steps a round bowl."""
+
+    def loss(thresholds):
+        return sum(((thresholds[name] - minimum[name]) / RANGES[name].step) ** 2 for name in RANGES)
+
+    def evaluate(thresholds, bandwidths):
+        value, gradient = jax.value_and_grad(loss)(thresholds)
+        if seen is not None:
+            seen.append(bandwidths)
+        merit = Merit(
+            value=-value,
+            converged=jnp.asarray(converged(value)),
+            gradient_norm=jnp.zeros(()),
+            iterations=jnp.zeros((), jnp.int32),
+        )
+        return (value, merit), gradient
+
+    return evaluate
+
+
+def run(evaluate=None, resume=None, **of_schedule):
+    return list(descend(evaluate or quadratic(), RANGES, START, schedule(**of_schedule), resume))
+
+
+def test_it_finds_the_minimum_in_physical_units():
+    steps = run(steps=60)
+    assert steps[0].thresholds == START
+    for name, at in MINIMUM.items():
+        assert abs(steps[-1].best[name] - at) < 0.5 * RANGES[name].step
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop", "adabelief"])
+def test_any_optimiser_of_optax_may_be_named(name):
+    steps = [step.loss for step in descend(quadratic(), RANGES, START, Schedule(name, {}, 0.3, 0.1, 20))]
+    assert min(steps) < 0.5 * steps[0]
+
+
+def test_the_best_is_kept_and_not_the_last():
+    """A learning rate that never falls overshoots on and on."""
+    steps = list(descend(quadratic(), RANGES, START, Schedule("sgd", {}, 0.99, 1.0, 15)))
+    losses = [step.loss for step in steps]
+    wandering = list(descend(quadratic(), RANGES, START, Schedule("adam", {}, 5.0, 1.0, 15)))
+    for taken in (steps, wandering):
+        for number, step in enumerate(taken):
+            best = min(range(number + 1), key=lambda n: taken[n].loss)
+            assert step.best_loss == taken[best].loss
+            assert step.best == taken[best].thresholds
+    assert losses[-1] < losses[0]
+    assert wandering[-1].loss > wandering[-1].best_loss
+
+
+def test_bounds_are_never_crossed():
+    beyond = {"jet_pt": 80.0, "btag": 0.05}
+    steps = run(quadratic(beyond), steps=60)
+    for step in steps:
+        assert all(r.lower <= step.thresholds[name] <= r.upper for name, r in RANGES.items())
+    assert steps[-1].best == {"jet_pt": 60.0, "btag": 0.2}
+
+
+def test_steps_are_measured_in_each_cuts_own_unit():
+    """The first step of Adam is the learning rate, whatever the gradient: one `step` of each cut."""
+    first, second = run(steps=2)
+    assert second.thresholds["jet_pt"] - first.thresholds["jet_pt"] == pytest.approx(1.0, rel=1e-5)
+    assert second.thresholds["btag"] - first.thresholds["btag"] == pytest.approx(0.02, rel=1e-5)
+
+
+def test_gradients_are_reported_in_physical_units():
+    (first,) = run(steps=1)
+    assert first.gradient == pytest.approx({"jet_pt": -12.0, "btag": -2 * 10 / 0.02})
+
+
+def test_bandwidths_narrow_geometrically():
+    seen = []
+    run(quadratic(seen=seen), steps=3)
+    assert [float(widths["jet_pt"]) for widths in seen] == pytest.approx([3.0, np.sqrt(3.0), 1.0])
+    assert [float(widths["btag"]) for widths in seen] == pytest.approx([0.05] * 3)
+    assert bandwidths_at(0.0, RANGES) == {"jet_pt": 3.0, "btag": 0.05}
+
+
+def test_a_single_step_has_the_widest_kernel():
+    (step,) = run(steps=1)
+    assert step.bandwidths["jet_pt"] == 3.0
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+@pytest.mark.parametrize("stop", [1, 7, 19])
+def test_resumed_loops_are_bit_identical(name, stop):
+    whole = run(name=name, steps=20)
+    rest = run(name=name, steps=20, resume=whole[stop - 1])
+    assert len(rest) == 20 - stop
+    for one, other in zip(whole[stop:], rest, strict=True):
+        same = ("number", "thresholds", "bandwidths", "loss", "gradient", "best_loss", "best", "following")
+        assert all(getattr(one, field) == getattr(other, field) for field in same)
+        assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one.state, other.state)), strict=True))
+
+
+def test_nothing_is_left_to_do_after_the_last_step():
+    whole = run(steps=3)
+    assert run(steps=3, resume=whole[-1]) == []
+
+
+def test_steps_that_did_not_converge_are_never_the_best():
+    """The minimum itself lies where no fit converges."""
+    steps = run(quadratic(converged=lambda value: value > 20.0), steps=40)
+    assert min(step.loss for step in steps) < 20.0
+    assert steps[-1].best_loss > 20.0
+    assert steps[-1].best_loss == min(step.loss for step in steps if step.loss > 20.0)
+
+
+def test_without_any_converged_step_there_is_no_best():
+    steps = run(quadratic(converged=lambda _: False), steps=3)
+    assert steps[-1].best_loss == np.inf
+    assert steps[-1].best == START
+
+
+def test_a_loop_that_is_left_evaluates_no_further():
+    seen = []
+    loop = descend(quadratic(seen=seen), RANGES, START, schedule(steps=40))
+    next(loop)
+    next(loop)
+    loop.close()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"name": "adamm"}, "optimiser.name: optax has no optimiser 'adamm'; use adam, sgd"),
+        ({"name": "squared_error"}, "optimiser.name: optax.squared_error is not an optimiser"),
+        ({"name": "tree_utils"}, "optimiser.name: optax.tree_utils is not an optimiser"),
+        ({"name": "__version__"}, "optimiser.name: optax.__version__ is not an optimiser"),
+        (
+            {"name": "adam", "momentum": 0.9},
+            "optimiser.arguments: optax.adam: got an unexpected keyword argument 'momentum'",
+        ),
+        (
+            {"name": "lbfgs"},
+            "optimiser.name: optax.lbfgs is not an optimiser that needs a learning rate and gradients only",
+        ),
+    ],
+)
+def test_a_bad_optimiser_is_one_sentence(bad, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make_optimiser(schedule(**bad))
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments_reach_the_optimiser():
+    heavy = run(name="sgd", steps=3, momentum=0.9)
+    plain = run(name="sgd", steps=3)
+    assert heavy[2].thresholds != plain[2].thresholds
+    assert isinstance(make_optimiser(schedule(b1=0.5)), optax.GradientTransformation)
