@@ -73,7 +73,7 @@ def test_regions_are_the_templates_of_the_workspace(
 def wjets(config: Config, problem: Problem) -> tuple[ak.Array, np.ndarray, int]:
     """All events of one process as they were read, with what each stands for, and the row of the process."""
     (sample,) = (one for one in problem.samples if (one.dataset.process, one.dataset.role) == ("wjets", "nominal"))
-    own = ak.to_numpy(sample.events.genWeight) if sample.dataset.weights == "generator" else 1.0
+    own = ak.to_numpy(sample.events.genWeight).astype(np.float64) if sample.dataset.weights == "generator" else 1.0
     weights = np.broadcast_to(own * sample.dataset.normalisation(config.luminosity), len(sample.events))
     return sample.events, weights, list(config.processes).index("wjets")
 
