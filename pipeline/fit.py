@@ -23,11 +23,11 @@ import jax.numpy as jnp
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.histfactory.constraints import bounds, free_parameters, initial_parameters
+from pipeline.histfactory.constraints import bounds, initial_parameters
 from pipeline.histfactory.likelihood import Terms, deviance, saturated_logpdf, terms
 from pipeline.histfactory.model import Numbers, Structure
 
-__all__ = ["Fit", "covariance", "fit"]
+__all__ = ["Fit", "covariance", "fit", "fit_terms"]
 
 Objective = Callable[[Float64[Array, " parameters"]], Float64[Array, ""]]
 
@@ -88,11 +88,28 @@ def fit(
         The fit. A fit that did not converge says so in `converged`; nothing is raised here, under `jit`.
     """
     model = terms(structure, numbers)
-    start = initial_parameters(structure) if initial is None else initial
-    movable = free_parameters(structure, numbers)
-    if held is not None:
-        movable = movable & ~held
-    frozen_model, frozen_data, start = jax.lax.stop_gradient((model, data, start))
+    if initial is None:
+        initial = initial_parameters(structure)
+    return fit_terms(structure, model, data, initial=initial, held=held, max_iterations=max_iterations)
+
+
+def fit_terms(
+    structure: Structure,
+    model: Terms,
+    data: Float64[Array, " data"],
+    *,
+    initial: Float64[Array, " parameters"],
+    held: Bool[Array, " parameters"] | None = None,
+    max_iterations: int = 200,
+    differentiable_parameters: bool = True,
+) -> Fit:
+    """`fit` of a prepared model.
+
+    Without `differentiable_parameters` only `deviance` and `twice_nll` carry derivatives. That spares who needs no more
+    the tracing of the other ones.
+    """
+    movable = model.free if held is None else model.free & ~held
+    frozen_model, frozen_data, start = jax.lax.stop_gradient((model, data, initial))
     found = _minimise(
         lambda parameters: deviance(structure, frozen_model, parameters, frozen_data),
         start,
@@ -100,8 +117,10 @@ def fit(
         bounds(structure),
         max_iterations,
     )
-    parameters = _implicit(structure, model, data, found.parameters, found.free)
-    value = _at_minimum(structure, model, data, parameters, found.value)
+    parameters = found.parameters
+    if differentiable_parameters:
+        parameters = _implicit(structure, model, data, parameters, found.free)
+    value = _at_minimum(structure, model, data, found.parameters, found.free, found.value)
     return Fit(
         parameters=parameters,
         twice_nll=value - 2.0 * saturated_logpdf(structure, model, data),
@@ -170,6 +189,7 @@ def _at_minimum(
     model: Terms,  # noqa: ARG001
     data: Float64[Array, " data"],  # noqa: ARG001
     parameters: Float64[Array, " parameters"],  # noqa: ARG001
+    free: Bool[Array, " parameters"],  # noqa: ARG001
     value: Float64[Array, ""],
 ) -> Float64[Array, ""]:
     """The deviance at its minimum, where its derivative with respect to the parameters is zero."""
@@ -178,9 +198,11 @@ def _at_minimum(
 
 @_at_minimum.defjvp
 def _at_minimum_jvp(structure: Structure, primals: Any, tangents: Any) -> Any:
-    model, data, parameters, value = primals
-    _, change = jax.jvp(lambda m, d: deviance(structure, m, parameters, d), (model, data), tangents[:2])
-    return _at_minimum(structure, model, data, parameters, value), change
+    model, data, parameters, free, value = primals
+    # The explicit derivative; that of the parameters enters at second order only, and is found in there.
+    moving = _implicit(structure, model, data, parameters, free)
+    _, change = jax.jvp(lambda m, d: deviance(structure, m, moving, d), (model, data), tangents[:2])
+    return _at_minimum(structure, model, data, parameters, free, value), change
 
 
 class _State(eqx.Module):
@@ -253,8 +275,12 @@ def _expansion(
     objective: Objective, at: Float64[Array, " parameters"]
 ) -> tuple[Float64[Array, ""], Float64[Array, " parameters"], Float64[Array, "parameters parameters"]]:
     """Value, gradient and Hessian, sharing what they share."""
-    (value, gradient), derivative = jax.linearize(jax.value_and_grad(objective), at)
-    _, hessian = jax.vmap(derivative)(jnp.eye(len(at), dtype=jnp.float64))
+
+    def slope(x: Float64[Array, " parameters"]) -> tuple[Float64[Array, " parameters"], tuple[Array, Array]]:
+        value, gradient = jax.value_and_grad(objective)(x)
+        return gradient, (value, gradient)
+
+    hessian, (value, gradient) = jax.jacfwd(slope, has_aux=True)(at)
     return value, gradient, hessian
 
 

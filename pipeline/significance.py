@@ -15,24 +15,21 @@ A bin whose expected yield is negative has no Asimov data. It is left out: such 
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
+from functools import partial
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float64, Int
-from scipy.special import ndtr, ndtri
 
-from pipeline.fit import Fit, fit
-from pipeline.histfactory.constraints import (
-    constrained_positions,
-    constraint_widths,
-    free_parameters,
-    nominal_parameters,
-)
-from pipeline.histfactory.likelihood import SMALLEST_RATE, deviance, expected_auxdata, expected_rates, terms
+from pipeline.fit import Fit, fit, fit_terms
+from pipeline.histfactory.constraints import constrained_positions, initial_parameters, nominal_parameters
+from pipeline.histfactory.likelihood import SMALLEST_RATE, Terms, deviance, expectation, terms
 from pipeline.histfactory.model import Numbers, Structure, parameter_names
+from pipeline.histfactory.modifiers import rates
 
 __all__ = [
     "SignalStrength",
@@ -56,7 +53,7 @@ class Significance(eqx.Module):
     Attributes:
         z: root of q0. Where q0 is zero the root has no derivative, and zero is given.
         q0: -2 ln of the ratio of the likelihood without signal to the best one.
-        null_fit: the fit without signal.
+        null_fit: the fit without signal. Its parameters are a record and carry no derivatives; those of `fit` do.
         best_fit: the fit with a free signal strength; `None` on Asimov data, where it is known.
         converged: whether every fit did.
     """
@@ -122,17 +119,31 @@ def discovery_significance(
     position = poi_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     if data is not None:
-        best_fit = fit(structure, numbers, data, max_iterations=max_iterations)
-        null = best_fit.parameters.at[position].set(0.0)
-        null_fit = fit(structure, numbers, data, initial=null, held=is_poi, max_iterations=max_iterations)
+        run = partial(
+            fit_terms,
+            structure,
+            terms(structure, numbers),
+            data,
+            max_iterations=max_iterations,
+            differentiable_parameters=False,
+        )
+        best_fit = run(initial=initial_parameters(structure))
+        null_fit = run(initial=best_fit.parameters.at[position].set(0.0), held=is_poi)
         # A deficit is no discovery (arXiv:1007.1727, equation 12).
         excess = best_fit.parameters[position] > 0
         q0 = jnp.where(excess, jnp.maximum(null_fit.deviance - best_fit.deviance, 0.0), 0.0)
         converged = best_fit.converged & null_fit.converged
         return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
     expected = _expectation(structure, numbers, position, signal_strength)
-    null = expected.parameters.at[position].set(0.0)
-    null_fit = fit(structure, expected.numbers, expected.data, initial=null, held=is_poi, max_iterations=max_iterations)
+    null_fit = fit_terms(
+        structure,
+        expected.model,
+        expected.data,
+        initial=expected.parameters.at[position].set(0.0),
+        held=is_poi,
+        max_iterations=max_iterations,
+        differentiable_parameters=False,
+    )
     q0 = jnp.maximum(null_fit.deviance, 0.0)
     return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=None, converged=null_fit.converged)
 
@@ -170,8 +181,8 @@ def expected_upper_limit(
     numbers: Numbers,
     *,
     method: Literal["CLs", "CLs+b"] = "CLs",
-    confidence_level: float = 0.95,
-    band: float = 0.0,
+    confidence_level: float | Float64[Array, ""] = 0.95,
+    band: float | Float64[Array, ""] = 0.0,
     poi: str | None = None,
     max_iterations: int = 200,
 ) -> UpperLimit:
@@ -194,13 +205,20 @@ def expected_upper_limit(
 
     def at(mu: Float64[Array, ""], start: Float64[Array, " parameters"]) -> tuple[Fit, Float64[Array, ""]]:
         start = start.at[position].set(mu)
-        held = fit(structure, frozen.numbers, frozen.data, initial=start, held=is_poi, max_iterations=max_iterations)
-        model = terms(structure, frozen.numbers)
-        return held, jax.grad(deviance, argnums=2)(structure, model, held.parameters, frozen.data)[position]
+        held = fit_terms(
+            structure,
+            frozen.model,
+            frozen.data,
+            initial=start,
+            held=is_poi,
+            max_iterations=max_iterations,
+            differentiable_parameters=False,
+        )
+        return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]
 
     first = target * _asimov_uncertainty(structure, frozen, position)
     search = _find_limit(at, first, frozen.parameters, target)
-    q = deviance(structure, terms(structure, expected.numbers), search.fit.parameters, expected.data)
+    q = deviance(structure, expected.model, search.fit.parameters, expected.data)
     mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
     return UpperLimit(
         mu=jnp.where(jnp.isfinite(first), mu, jnp.inf),
@@ -264,7 +282,7 @@ def _find_limit(
     at: Callable[[Float64[Array, ""], Float64[Array, " parameters"]], tuple[Fit, Float64[Array, ""]]],
     first: Float64[Array, ""],
     nominal: Float64[Array, " parameters"],
-    target: float,
+    target: Float64[Array, ""],
 ) -> _Search:
     """Newton's method on the root of q, which is nearly a straight line in mu, kept inside a bracket."""
 
@@ -306,18 +324,22 @@ def _find_limit(
     return jax.lax.while_loop(going, advance, start)
 
 
-def _limit_target(method: Literal["CLs", "CLs+b"], confidence_level: float, band: float) -> float:
+def _limit_target(
+    method: Literal["CLs", "CLs+b"],
+    confidence_level: float | Float64[Array, ""],
+    band: float | Float64[Array, ""],
+) -> Float64[Array, ""]:
     """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
-    excluded = 1.0 - confidence_level
-    tail = excluded * ndtr(band) if method == "CLs" else excluded
-    return float(band + ndtri(1.0 - tail))
+    excluded = 1.0 - jnp.asarray(confidence_level, jnp.float64)
+    tail = excluded * ndtr(jnp.asarray(band, jnp.float64)) if method == "CLs" else excluded
+    return band + ndtri(1.0 - tail)
 
 
 class _Expectation(eqx.Module):
     """The model without the bins that have no Asimov data, and its Asimov data with the parameters behind them."""
 
     _: KW_ONLY
-    numbers: Numbers
+    model: Terms
     parameters: Float64[Array, " parameters"]
     data: Float64[Array, " data"]
 
@@ -326,17 +348,15 @@ def _expectation(
     structure: Structure, numbers: Numbers, position: int, signal_strength: float | Float64[Array, ""]
 ) -> _Expectation:
     parameters = nominal_parameters(structure, numbers).at[position].set(signal_strength)
-    rate = expected_rates(structure, numbers, parameters)
-    possible = rate >= 0
+    model = terms(structure, numbers)
+    data = expectation(structure, model, parameters)
+    possible = (data >= 0) | (jnp.arange(len(data)) >= structure.bins)
     without = eqx.tree_at(
-        lambda n: (n.nominal, n.histosys_lo, n.histosys_hi),
-        numbers,
-        replace_fn=lambda table: jnp.where(jnp.broadcast_to(possible, table.shape), table, 0.0),
+        lambda m: (m.effects.nominal, m.effects.odd, m.effects.even),
+        model,
+        replace_fn=lambda table: jnp.where(jnp.broadcast_to(possible[: structure.bins], table.shape), table, 0.0),
     )
-    auxdata = expected_auxdata(structure, without, parameters)
-    return _Expectation(
-        numbers=without, parameters=parameters, data=jnp.concatenate([jnp.where(possible, rate, 0.0), auxdata])
-    )
+    return _Expectation(model=without, parameters=parameters, data=jnp.where(possible, data, 0.0))
 
 
 def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: int) -> Float64[Array, ""]:
@@ -344,19 +364,17 @@ def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: 
 
     There the second derivatives of the rates drop out of the Hessian, so first ones suffice (Fisher's information).
     """
-    numbers, parameters = expected.numbers, expected.parameters
-    rate = expected.data[: structure.bins]
-    slopes: Float64[Array, "bins parameters"] = jax.jacfwd(expected_rates, argnums=2)(structure, numbers, parameters)
+    model, parameters, rate = expected.model, expected.parameters, expected.data[: structure.bins]
+    slopes: Float64[Array, "bins parameters"] = jax.jacfwd(rates, argnums=2)(structure, model.effects, parameters)
     weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
     information = slopes.T @ (weight[:, None] * slopes)
-    information = information + jnp.diag(_constraint_information(structure, numbers, parameters))
-    return _uncertainty(information, free_parameters(structure, numbers), position)
+    information = information + jnp.diag(_constraint_information(structure, model.width, parameters))
+    return _uncertainty(information, model.free, position)
 
 
 def _constraint_information(
-    structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
+    structure: Structure, width: Float64[Array, " parameters"], parameters: Float64[Array, " parameters"]
 ) -> Float64[Array, " parameters"]:
-    width = constraint_widths(structure, numbers)
     everything = np.arange(structure.size)
     normal = np.isin(everything, constrained_positions(structure, "normal"))
     poisson = np.isin(everything, constrained_positions(structure, "poisson"))

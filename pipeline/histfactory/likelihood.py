@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float64
 from pipeline.histfactory.constraints import (
     constrained_positions,
     constraint_widths,
+    free_parameters,
     nominal_parameters,
 )
 from pipeline.histfactory.model import Numbers, Structure
@@ -32,7 +33,7 @@ __all__ = [
     "Terms",
     "asimov_data",
     "deviance",
-    "expected_auxdata",
+    "expectation",
     "expected_data",
     "expected_rates",
     "logpdf",
@@ -53,16 +54,22 @@ class Terms(eqx.Module):
     Attributes:
         effects: of the modifiers on the yields.
         width: width of a Gaussian constraint, factor of a Poisson one, for every parameter.
+        free: which parameters a fit may move.
     """
 
     _: KW_ONLY
     effects: Effects
     width: Float64[Array, " parameters"]
+    free: Bool[Array, " parameters"]
 
 
 def terms(structure: Structure, numbers: Numbers) -> Terms:
     """Prepare a model for many evaluations."""
-    return Terms(effects=effects(structure, numbers), width=constraint_widths(structure, numbers))
+    return Terms(
+        effects=effects(structure, numbers),
+        width=constraint_widths(structure, numbers),
+        free=free_parameters(structure, numbers),
+    )
 
 
 def expected_rates(
@@ -76,15 +83,17 @@ def expected_data(
     structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
 ) -> Float64[Array, " data"]:
     """Expected events in every bin, followed by the expected auxiliary data: `pyhf.Model.expected_data`."""
-    model = terms(structure, numbers)
-    return jnp.concatenate([rates(structure, model.effects, parameters), _auxdata(structure, model, parameters)])
+    return expectation(structure, terms(structure, numbers), parameters)
 
 
-def expected_auxdata(
-    structure: Structure, numbers: Numbers, parameters: Float64[Array, " parameters"]
-) -> Float64[Array, " aux"]:
-    """Expected auxiliary data alone."""
-    return _auxdata(structure, terms(structure, numbers), parameters)
+def expectation(
+    structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]
+) -> Float64[Array, " data"]:
+    """`expected_data` of a prepared model."""
+    positions = constrained_positions(structure, "normal", "poisson")
+    is_poisson = np.isin(positions, constrained_positions(structure, "poisson"))
+    auxdata = parameters[positions] * jnp.where(is_poisson, model.width[positions], 1.0)
+    return jnp.concatenate([rates(structure, model.effects, parameters), auxdata])
 
 
 def asimov_data(
@@ -140,12 +149,6 @@ def saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " 
     best_poisson = counts * _safe_log(counts) - counts - gammaln(counts + 1.0)
     width = model.width[np.flatnonzero(is_normal)]
     return jnp.sum(best_poisson) - jnp.sum(jnp.log(width * np.sqrt(2 * np.pi)))
-
-
-def _auxdata(structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]) -> Float64[Array, " aux"]:
-    positions = constrained_positions(structure, "normal", "poisson")
-    is_poisson = np.isin(positions, constrained_positions(structure, "poisson"))
-    return parameters[positions] * jnp.where(is_poisson, model.width[positions], 1.0)
 
 
 def _spread_auxdata(structure: Structure, data: Float64[Array, " data"]) -> Float64[Array, " parameters"]:
