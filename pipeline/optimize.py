@@ -107,7 +107,11 @@ def _overrides(settings: Sequence[str]) -> dict[str, object]:
             if not isinstance(inner, dict):
                 raise ConfigError(f"--set {setting}: {parent} is set twice")
             place = inner
-        place[last] = yaml.safe_load(value)
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", error)
+            raise ConfigError(f"--set {setting}: not valid YAML ({problem}); quote or mend the value") from None
     return overrides
 
 

@@ -23,7 +23,7 @@ from pipeline import analysis as exact
 from pipeline.analysis import Data, Merit
 from pipeline.comparison import Comparison, compare
 from pipeline.config import Config
-from pipeline.descent import Range, Schedule, Step, descend
+from pipeline.descent import Range, Schedule, Step, descend, make_optimiser
 from pipeline.histfactory.to_pyhf import to_pyhf
 from pipeline.manifest import InputError, load_manifest
 from pipeline.problem import Problem, build, wanted_datasets
@@ -52,6 +52,7 @@ class Outcome:
 
 def run(config: Config, output: Path, *, overwrite: bool = False, quiet: bool = False) -> int:
     """Tune, compare, and write the run folder; returns the exit code of the command line."""
+    make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     terminal = Terminal(config, quiet=quiet)
     with new_folder(output, overwrite=overwrite) as folder:
         started = time.perf_counter()
@@ -93,6 +94,7 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
 
 def describe_inputs(config: Config) -> None:
     """Print what a run would read; raises where something is missing."""
+    make_optimiser(schedule(config))
     manifest = load_manifest(config.data.manifest)
     for process, variation in wanted_datasets(config):
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
