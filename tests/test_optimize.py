@@ -1,0 +1,308 @@
+"""The command line: what it prints, and that every bad input is one sentence, exit code 1, and no run folder."""
+
+import re
+from pathlib import Path
+
+import awkward as ak
+import numpy as np
+import pytest
+import uproot
+import yaml
+from pipeline import run as run_module
+from pipeline.optimize import main
+
+CONFIG = {
+    "name": "tiny",
+    "luminosity": 100,
+    "data": {"manifest": "manifest.yaml"},
+    "objects": {
+        "electron": {
+            "branch": "Electron",
+            "variables": {"pt": "pt"},
+            "require": [{"variable": "cutBased", "equal": 4}],
+        },
+        "muon": {"branch": "Muon", "variables": {"pt": "pt"}},
+        "jet": {
+            "branch": "Jet",
+            "variables": {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "btag": "btagCSVV2"},
+        },
+    },
+    "cuts": {
+        "electron_pt": {"objects": ["electron"], "variable": "pt", "keep": "above", "threshold": 30},
+        "muon_pt": {"objects": ["muon"], "variable": "pt", "keep": "above", "threshold": 30},
+        "jet_pt": {
+            "objects": ["jet"],
+            "variable": "pt",
+            "keep": "above",
+            "threshold": 30,
+            "trainable": True,
+            "bounds": [25, 60],
+            "bandwidth": 3,
+            "step": 1,
+        },
+        "jet_btag": {"objects": ["bjet"], "variable": "btag", "keep": "above", "threshold": 0.5},
+    },
+    "regions": {
+        "SR": {
+            "jets": {"min": 4},
+            "btags": {"min": 1},
+            "observable": "ht",
+            "bins": {"start": 110, "stop": 550, "number": 4},
+        }
+    },
+    "processes": {"ttbar": {"title": "ttbar"}, "wjets": {"title": "W+jets"}},
+    "measurement": {"name": "m", "poi": "mu", "signal": ["ttbar"]},
+}
+EVENTS = 20
+
+
+def branches() -> dict[str, ak.Array]:
+    """Events with an electron and five hard jets, all of which pass."""
+    generator = np.random.default_rng(0)
+
+    def column(objects: int, low: float, high: float) -> ak.Array:
+        return ak.unflatten(generator.uniform(low, high, EVENTS * objects).astype(np.float32), objects)
+
+    jets = {"pt": (40, 200), "eta": (-2, 2), "phi": (-3, 3), "mass": (1, 10), "btagCSVV2": (0, 1)}
+    return {
+        "Electron_pt": column(1, 40, 100),
+        "Electron_cutBased": ak.unflatten(np.full(EVENTS, 4, np.int32), 1),
+        "Muon_pt": column(1, 1, 5),
+        **{f"Jet_{name}": column(5, *interval) for name, interval in jets.items()},
+        "event": ak.Array(np.arange(EVENTS, dtype=np.uint64)),
+    }
+
+
+def write_root(path: Path, content: dict[str, ak.Array]) -> None:
+    with uproot.recreate(path) as file:
+        file.mktree("Events", {name: values.type.content for name, values in content.items()}).extend(content)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A working directory with a config, its manifest and its files, all of them good."""
+    monkeypatch.chdir(tmp_path)
+    source = {
+        "description": "made here",
+        "licence": "CC0",
+        "citation": "none",
+        "simulated": True,
+        "prefixes": {"local": "."},
+    }
+    datasets = {
+        f"simulated/{process}__nominal": {
+            "source": "own",
+            "process": process,
+            "variation": "nominal",
+            "cross_section_pb": 10.0,
+            "files": [{"path": f"{process}.root", "events": EVENTS}],
+        }
+        for process in CONFIG["processes"]
+    }
+    Path("manifest.yaml").write_text(yaml.safe_dump({"sources": {"own": source}, "datasets": datasets}))
+    Path("tiny.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    for process in CONFIG["processes"]:
+        write_root(tmp_path / f"{process}.root", branches())
+    return tmp_path
+
+
+@pytest.fixture
+def refused(folder, capsys):
+    """Runs a command that must fail, and gives back its one sentence."""
+
+    def run(*arguments: str) -> str:
+        before = sorted(folder.rglob("*"))
+        assert main(["--config", "tiny.yaml", *arguments]) == 1
+        assert sorted(path for path in folder.rglob("*") if path != folder / "runs") == before
+        assert list((folder / "runs").glob("*")) == []
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return run
+
+
+@pytest.fixture
+def captured(monkeypatch) -> list:
+    """What the command line would run, in place of running it."""
+    calls = []
+    monkeypatch.setattr(
+        run_module, "run", lambda config, output, **options: calls.append((config, output, options)) or 0
+    )
+    return calls
+
+
+def test_help_teaches(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert "python -m pipeline.optimize --config configs/quickstart.yaml" in text
+    for option in ("--config", "--output", "--overwrite", "--set", "--device", "--dry-run", "--quiet", "--debug"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--config", "tiny.yaml", "--device", "abacus"], ["--config", "a", "--wrong"]]
+)
+def test_wrong_usage_is_argparses_business(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_the_inputs_and_writes_nothing(folder, capsys):
+    before = sorted(folder.rglob("*"))
+    assert main(["--config", "tiny.yaml", "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"simulated/ttbar__nominal: 1 files, {EVENTS} events",
+        f"simulated/wjets__nominal: 1 files, {EVENTS} events",
+    ]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_dry_run_may_look_at_an_existing_output(folder):
+    (folder / "runs" / "tiny").mkdir(parents=True)
+    assert main(["--config", "tiny.yaml", "--dry-run"]) == 0
+
+
+def test_the_output_is_named_after_the_config(folder, captured):
+    assert main(["--config", "tiny.yaml"]) == 0
+    ((config, output, options),) = captured
+    assert config.name == "tiny"
+    assert output == Path("runs/tiny")
+    assert options == {"overwrite": False, "quiet": False}
+
+
+def test_options_are_passed_on(folder, captured):
+    (folder / "mine").mkdir()
+    assert main(["--config", "tiny.yaml", "--output", "mine", "--overwrite", "--quiet"]) == 0
+    ((_, output, options),) = captured
+    assert output == Path("mine")
+    assert options == {"overwrite": True, "quiet": True}
+
+
+def test_settings_are_read_as_yaml(folder, captured):
+    settings = [
+        "cuts.jet_pt.threshold=35.5",
+        "optimiser.steps=7",
+        "cuts.jet_pt.bounds=[30, 40]",
+        "title=a = b",
+        "seed=3",
+    ]
+    assert main(["--config", "tiny.yaml", *(part for one in settings for part in ("--set", one))]) == 0
+    config = captured[0][0]
+    assert config.cuts["jet_pt"].threshold == 35.5
+    assert config.cuts["jet_pt"].bounds == (30, 40)
+    assert config.cuts["jet_pt"].step == 1
+    assert (config.optimiser.steps, config.title, config.seed) == (7, "a = b", 3)
+
+
+BAD_SETTINGS = {
+    "no value": ("optimiser.steps", r"--set optimiser.steps: expected KEY=VALUE, for example"),
+    "no key": ("=3", r"--set =3: expected KEY=VALUE"),
+    "an unknown key": ("optimiser.step=3", r"tiny.yaml: optimiser.step: unknown key; did you mean 'steps'\?"),
+    "a bad value": ("optimiser.steps=many", r"tiny.yaml: optimiser.steps: Input should be a valid integer"),
+    "a threshold out of bounds": ("cuts.jet_pt.threshold=10", r"cuts.jet_pt: threshold 10.0 lies outside its bounds"),
+    "broken YAML": ("cuts.jet_pt.bounds=[1", r"--set cuts.jet_pt.bounds=\[1: not valid YAML"),
+    "an unknown optimiser": ("optimiser.name=adamm", r"optimiser.name: optax has no optimiser 'adamm'"),
+    "a wrong argument": ("optimiser.arguments={momentum: 1}", r"optimiser.arguments: optax.adam: .*'momentum'"),
+    "an unknown set of data": (
+        "data.set=cms",
+        r"no data set 'cms/ttbar__nominal'; did you mean simulated/ttbar__nominal",
+    ),
+    "a missing manifest": ("data.manifest=nowhere.yaml", r"nowhere.yaml: the manifest cannot be read"),
+    "a missing process": ("processes.tW={title: tW}", r"no data set 'simulated/tW__nominal'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_SETTINGS)
+@pytest.mark.parametrize("dry", [False, True], ids=["run", "dry-run"])
+def test_a_bad_setting_is_one_sentence(refused, case, dry):
+    """Before any event is read."""
+    setting, message = BAD_SETTINGS[case]
+    sentence = refused("--set", setting, *(["--dry-run"] if dry else []))
+    assert re.search(message, sentence), sentence
+
+
+def test_a_setting_inside_a_setting(refused):
+    assert "--set seed.x=2: seed is set twice" in refused("--set", "seed=1", "--set", "seed.x=2")
+
+
+def test_a_missing_config(capsys, folder):
+    assert main(["--config", "nowhere.yaml"]) == 1
+    assert "nowhere.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_an_existing_output_is_kept(capsys, folder):
+    mine = folder / "mine"
+    mine.mkdir()
+    (mine / "result.json").write_text("precious")
+    assert main(["--config", "tiny.yaml", "--output", "mine"]) == 1
+    assert capsys.readouterr().err == "error: mine exists already; choose another --output or add --overwrite\n"
+    assert (mine / "result.json").read_text() == "precious"
+
+
+def test_a_missing_file(folder, refused):
+    (folder / "wjets.root").unlink()
+    assert "wjets.root: no such file" in refused("--quiet")
+
+
+def test_a_truncated_file(folder, refused):
+    whole = (folder / "wjets.root").read_bytes()
+    (folder / "wjets.root").write_bytes(whole[: len(whole) // 2])
+    assert "wjets.root" in refused("--quiet")
+
+
+def test_a_file_that_is_something_else(folder, refused):
+    (folder / "wjets.root").write_text("not a ROOT file at all, but long enough to look like one" * 10)
+    assert "wjets.root" in refused("--quiet")
+
+
+@pytest.mark.parametrize("branch", ["Jet_btagCSVV2", "Electron_cutBased", "event"])
+def test_a_missing_branch(folder, refused, branch):
+    content = branches()
+    del content[branch]
+    write_root(folder / "ttbar.root", content)
+    sentence = refused("--quiet")
+    assert "ttbar.root" in sentence
+    assert branch in sentence
+
+
+def test_a_file_of_another_length(folder, refused):
+    write_root(folder / "ttbar.root", {name: values[:15] for name, values in branches().items()})
+    assert "simulated/ttbar__nominal: ttbar.root has 15 entries, but the manifest says 20" in refused("--quiet")
+
+
+def test_no_event_left(folder, refused):
+    content = branches()
+    content["Jet_pt"] = content["Jet_pt"] / np.float32(100)
+    write_root(folder / "ttbar.root", content)
+    sentence = refused("--quiet")
+    assert "simulated/ttbar__nominal: none of 20 events passes the loosest cuts; widen the bounds" in sentence
+
+
+def test_an_event_with_more_jets_than_fit(folder, refused):
+    content = branches()
+    for name in [name for name in content if name.startswith("Jet_")]:
+        content[name] = ak.concatenate([content[name]] * 7, axis=1)
+    write_root(folder / "ttbar.root", content)
+    assert re.match(r"simulated/ttbar__nominal: event \d+ has 35 jets above the loosest", refused("--quiet"))
+
+
+def test_debug_shows_the_traceback(folder):
+    (folder / "wjets.root").unlink()
+    with pytest.raises(ValueError, match="no such file"):
+        main(["--config", "tiny.yaml", "--debug", "--quiet"])
+    assert list((folder / "runs").glob("*")) == []
+
+
+def test_an_interrupt_is_no_crash(folder, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module, "build", interrupted)
+    assert main(["--config", "tiny.yaml", "--quiet"]) == 130
+    assert capsys.readouterr().err == "stopped: nothing was written\n"
+    assert list((folder / "runs").glob("*")) == []
