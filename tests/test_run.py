@@ -20,8 +20,11 @@ SHORT = {"optimiser": {"steps": 3}, "validation": {"bootstrap": 3}}
 def folders(tmp_path_factory) -> list[Path]:
     config = load_config(ROOT / "configs" / "quickstart.yaml", SHORT)
     made = [tmp_path_factory.mktemp("runs") / name for name in ("first", "second")]
-    for folder in made:
-        assert run(config, folder, quiet=True) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        # Pictures have tests of their own in tests/report, and take longer than the run.
+        patch.setattr("pipeline.run._illustrate", lambda *_: None)
+        for folder in made:
+            assert run(config, folder, quiet=True) == 0
     return made
 
 
