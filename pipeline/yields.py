@@ -297,7 +297,7 @@ def _lepton_terms(
     now = within(count, objects.leptons).astype(jnp.float32)
     terms: dict[str, Float32[Array, " events"]] = {}
     for kind, leptons in (("electron", chunk.electrons), ("muon", chunk.muons)):
-        step = jnp.where(_pass_all(analysis, kind, leptons), -1, 1).astype(jnp.int32)
+        step = jnp.where(_pass_all(analysis, kind, leptons), jnp.int32(-1), jnp.int32(1))
         change = within(count, objects.leptons[None] + step).astype(jnp.float32) - now[None]
         for name, flux in _flux(analysis, kind, leptons).items():
             term = jnp.where(accepted, (flux * change).sum(axis=0), 0)
@@ -322,7 +322,7 @@ def _event_terms(
         flux = cut_flux((cut,), analysis.thresholds, analysis.bandwidths, {cut.variable: variables[cut.variable]})[
             cut.name
         ]
-        change = jnp.where(outcome.accepted[cut.name], -1, 1).astype(jnp.float32)
+        change = jnp.where(outcome.accepted[cut.name], jnp.float32(-1), jnp.float32(1))
         terms[cut.name] = jnp.where(others, flux * change, 0)
     return terms
 
