@@ -33,6 +33,7 @@ __all__ = [
     "loss",
     "loss_and_gradient",
     "loss_of_yields",
+    "loss_of_yields_and_slope",
     "merit_of",
     "model_numbers",
     "numbers_of",
@@ -140,13 +141,13 @@ def loss_and_gradient(
     """
     events = (data.edges, data.groups, data.candidates)
     yields, flux = _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
-    result, slope = _loss_of_yields_and_slope(yields, analysis, data.recipe)
+    result, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     return result, {name: jnp.vdot(slope, one) for name, one in flux.items()}
 
 
 def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
     """The exact figure of merit, without gradient, in two compiled halves."""
-    return _loss_of_yields_and_slope(yields_at(thresholds, analysis, data), analysis, data.recipe)[0][1]
+    return loss_of_yields_and_slope(yields_at(thresholds, analysis, data), analysis, data.recipe)[0][1]
 
 
 def numbers_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Numbers:
@@ -155,7 +156,7 @@ def numbers_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Number
 
 
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
-_loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
+loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
 
 
 @partial(jax.jit, static_argnums=1)

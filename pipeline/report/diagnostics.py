@@ -15,7 +15,7 @@ import pyhf
 from numpy.typing import NDArray
 
 from pipeline import measurement
-from pipeline.analysis import Analysis, Data, _loss_of_yields_and_slope, loss_and_gradient, merit_of
+from pipeline.analysis import Analysis, Data, loss_of_yields_and_slope, loss_and_gradient, merit_of
 from pipeline.config import Config
 from pipeline.selection import Thresholds
 from pipeline.templates import Templates, make_templates
@@ -255,7 +255,7 @@ def contributions(
     """The gradient taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
     bandwidths = _arrays(final_bandwidths(config))
     yields, flux = _flux(analysis, data, thresholds, bandwidths)
-    _, slope = _loss_of_yields_and_slope(yields, analysis, data.recipe)
+    _, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
     uses = np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0
     found = []
