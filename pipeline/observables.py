@@ -94,7 +94,7 @@ def choose_trijet(
     Args:
         chunk: the events, with their trijets by falling pt.
         code: (mass, pt) of a trijet to its code, below 2^planes. A choice that finds nothing has the code 2^planes − 1.
-        planes: bits of the code.
+        planes: bits of the code; 0 where no region and no cut looks at a trijet, and then none is searched.
         selected: selected jets.
         btag: jets that pass the b-tag cuts, selected or not.
     """
@@ -116,10 +116,11 @@ def choose_trijet(
             pt=jnp.where(unflipped, pt, search.pt),
         )
 
-    end = jax.lax.fori_loop(0, chunk.trijets, visit, start)
+    end = jax.lax.fori_loop(0, chunk.trijets, visit, start) if planes else start
+    nothing = jnp.zeros((0, *selected.shape), jnp.uint32)
     return TrijetChoice(
-        jet_planes=jnp.stack([word | end.jet_open for word in end.jet_planes]),
-        tag_planes=jnp.stack([word | end.tag_open for word in end.tag_planes]),
+        jet_planes=jnp.stack([word | end.jet_open for word in end.jet_planes]) if planes else nothing,
+        tag_planes=jnp.stack([word | end.tag_open for word in end.tag_planes]) if planes else nothing,
         mass=end.mass,
         pt=end.pt,
     )

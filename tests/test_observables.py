@@ -117,6 +117,20 @@ def test_the_code_sees_mass_and_pt():
     assert trijet_code(choice.jet_planes, jnp.zeros(2, jnp.uint32)).tolist() == [1, 6]
 
 
+def test_without_a_code_nothing_is_searched():
+    """An analysis in which no region and no cut looks at a trijet."""
+    generator = np.random.default_rng(0)
+    jets = np.array([3, 4])
+    everything = jnp.asarray((1 << jets) - 1, jnp.uint32)
+    chunk = chunk_of(jets, *random_trijets(generator, jets))
+    choice = jax.jit(lambda chunk, all_: choose_trijet(chunk, lambda m, _: m.astype(jnp.int32), 0, all_, all_))(
+        chunk, everything
+    )
+    assert choice.jet_planes.shape == choice.tag_planes.shape == (0, 2)
+    assert trijet_code(choice.jet_planes, jnp.zeros(2, jnp.uint32)).tolist() == [0, 0]
+    assert np.isnan(choice.mass).all()
+
+
 @pytest.fixture(params=range(3))
 def jets_and_sets(request):
     """Transverse momenta, unsorted, absent ones NaN, and sets of present jets."""
