@@ -15,7 +15,7 @@ import pyhf
 from numpy.typing import NDArray
 
 from pipeline import measurement
-from pipeline.analysis import Analysis, Data, loss_of_yields_and_slope, loss_and_gradient, merit_of
+from pipeline.analysis import Analysis, Data, loss_and_gradient, loss_of_yields_and_slope, merit_of
 from pipeline.config import Config
 from pipeline.selection import Thresholds
 from pipeline.templates import Templates, make_templates
