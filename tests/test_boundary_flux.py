@@ -1,6 +1,6 @@
 """The derivative of hard counts, without physics: events of uniform numbers whose expected counts are polynomials."""
 
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline.boundary_flux import boundary_flux, for_each_flip, kernel, pack, with_derivatives
 from scipy.integrate import quad
+
+from reference.compiling import quick_jit
 
 f32 = partial(jnp.asarray, dtype=jnp.float32)
 
@@ -92,8 +94,14 @@ def count_and_flux(keep, thresholds, values, bandwidth):
     return now.sum().astype(jnp.float64), {"t": total.astype(jnp.float64)}
 
 
+@cache
 def hard_count(keep):
     return with_derivatives(partial(count, keep), partial(count_and_flux, keep))
+
+
+@cache
+def value_and_slope(keep):
+    return quick_jit(jax.value_and_grad(lambda thresholds, values: hard_count(keep)(thresholds, values, BANDWIDTH)))
 
 
 def expected_slope(keep, t):
@@ -114,7 +122,7 @@ def at(t):
 @pytest.mark.parametrize("keep", ["above", "below"])
 @pytest.mark.parametrize("t", [0.2, 0.5, 0.8])
 def test_derivative_is_that_of_the_expected_count(events, keep, t):
-    value, slope = jax.value_and_grad(hard_count(keep))(at(t), events, BANDWIDTH)
+    value, slope = value_and_slope(keep)(at(t), events)
     assert value == count(keep, at(t), events, BANDWIDTH)
     # The kernel averages the true derivative over the bandwidth. Each object near the boundary that decides, of which
     # there are |slope| a unit of t, contributes ± the kernel, whose square has the integral 0.6 / h.
@@ -131,9 +139,9 @@ def test_one_object_at_the_threshold_pulls_in_the_right_direction(keep):
     t = np.float32(0.5)
     for x in (np.float32(0.49), np.nextafter(t, np.float32(0)), t, np.nextafter(t, np.float32(1)), np.float32(0.51)):
         values = jnp.asarray([[x], [0.9 if keep == "above" else 0.1], [np.nan], [np.nan]], jnp.float32)
-        slope = jax.grad(hard_count(keep))(at(0.5), values, BANDWIDTH)["t"]
+        _, slope = value_and_slope(keep)(at(0.5), values)
         expected = float(kernel(jnp.asarray(x - t), f32(BANDWIDTH)))
-        np.testing.assert_allclose(slope, -expected if keep == "above" else expected, rtol=1e-6)
+        np.testing.assert_allclose(slope["t"], -expected if keep == "above" else expected, rtol=1e-6)
 
 
 def test_objects_that_fail_another_cut_have_no_flux():

@@ -11,6 +11,8 @@ from pipeline.measurement import Channel, Measurement, Nuisance, merged_bins, nu
 from pipeline.significance import discovery_significance
 from pipeline.templates import Templates
 
+from reference.compiling import quick_jit
+
 # Names that pyhf sorts otherwise than they stand, a space in a name, and channels of different lengths.
 CHANNELS = (Channel("b CR", 4, 0), Channel("a SR", 3, 4))
 PROCESSES = ("ttbar", "W+jets", "other")
@@ -43,6 +45,9 @@ def random_templates(seed: int = 0) -> Templates:
     varied = nominal * generator.normal(1, 0.1, (5, 3, 7))
     varied[0] = nominal
     return Templates(yields=jnp.asarray(varied), variance=jnp.asarray(generator.uniform(0.5, 3, (3, 7))))
+
+
+_numbers = quick_jit(numbers, static_argnums=(0, 1))
 
 
 def cabinetry_workspace(made: Templates, folder) -> dict:
@@ -101,7 +106,7 @@ def flat(workspace: dict) -> dict[tuple, np.ndarray]:
 def test_every_number_is_cabinetrys(structure, tmp_path, seed):
     """Normalised first and mirrored then, split into a factor and a shape."""
     made = random_templates(seed)
-    ours = flat(to_pyhf(structure, numbers(MEASUREMENT, structure, made), measurement="m"))
+    ours = flat(to_pyhf(structure, _numbers(MEASUREMENT, structure, made), measurement="m"))
     theirs = flat(cabinetry_workspace(made, tmp_path))
     assert set(ours) == set(theirs)
     for place, content in theirs.items():
@@ -156,7 +161,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_templates_have_finite_numbers_and_gradients(structure, case):
     made = DEGENERATE[case]
-    found = numbers(MEASUREMENT, structure, made)
+    found = _numbers(MEASUREMENT, structure, made)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(found))
     assert np.all(np.asarray(found.normsys_hi) > 0)
     assert np.all(np.asarray(found.normsys_lo) > 0)
@@ -166,7 +171,7 @@ def test_degenerate_templates_have_finite_numbers_and_gradients(structure, case)
     assert np.any(slope.yields != 0)
 
 
-_z = jax.jit(
+_z = quick_jit(
     lambda measurement, structure, made: jax.value_and_grad(
         lambda made: discovery_significance(structure, numbers(measurement, structure, made)).z
     )(made),
@@ -175,7 +180,7 @@ _z = jax.jit(
 
 
 def test_an_absent_process_has_neutral_modifiers(structure):
-    found = numbers(MEASUREMENT, structure, DEGENERATE["a process that is absent from a region"])
+    found = _numbers(MEASUREMENT, structure, DEGENERATE["a process that is absent from a region"])
     sample, channel = structure.samples.index("W+jets"), [c.name for c in structure.channels].index("b CR")
     by_template = [
         n for n, m in enumerate(m for m in structure.modifiers if m.kind == "normsys") if "size" not in m.name
@@ -189,6 +194,7 @@ def test_gradients_of_the_numbers_are_those_of_finite_differences(structure):
     generator = np.random.default_rng(8)
     direction = jax.tree.map(lambda leaf: jnp.asarray(generator.normal(size=leaf.shape)), made)
 
+    @jax.jit
     def moved(step):
         return numbers(MEASUREMENT, structure, jax.tree.map(lambda leaf, d: leaf + step * d, made, direction))
 
