@@ -224,6 +224,7 @@ def test_manifest_without_the_marker_is_refused(tmp_path):
     assert path.read_text(encoding="utf-8") == "datasets: {}\n"
 
 
+@needs_pythia
 def test_an_unknown_process_is_one_sentence(capsys, tmp_path):
     code = make_samples.main(["--processes", "ttbarr", "--output", str(tmp_path), "--work", str(tmp_path)])
     message = capsys.readouterr().err
