@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprec
 
 significance = quick_jit(discovery_significance, static_argnums=0, static_argnames="poi")
 uncertainty = quick_jit(signal_strength_uncertainty, static_argnums=0, static_argnames="poi")
-limit = quick_jit(expected_upper_limit, static_argnums=0, static_argnames=("method", "confidence_level", "band", "poi"))
+limit = quick_jit(expected_upper_limit, static_argnums=0, static_argnames=("method", "poi"))
 
 
 def q0_by_pyhf(spec, data=None):
@@ -47,14 +47,18 @@ def q0_by_pyhf(spec, data=None):
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_q0_is_that_of_pyhf(name):
     spec = WRITTEN_OUT[name]
-    structure, numbers, data = from_pyhf(spec)
+    structure, numbers, _ = from_pyhf(spec)
     expected = significance(structure, numbers)
     assert expected.converged
     assert float(expected.q0) == pytest.approx(q0_by_pyhf(spec), abs=1e-5)
     assert float(expected.z) == pytest.approx(np.sqrt(float(expected.q0)))
+
+
+def test_q0_of_observed_data_is_that_of_pyhf():
+    structure, numbers, data = from_pyhf(EVERYTHING)
     observed = significance(structure, numbers, data=data)
     assert observed.converged
-    assert float(observed.q0) == pytest.approx(q0_by_pyhf(spec, data), abs=1e-5)
+    assert float(observed.q0) == pytest.approx(q0_by_pyhf(EVERYTHING, data), abs=1e-5)
 
 
 def test_a_deficit_is_no_discovery():
@@ -71,7 +75,6 @@ def test_the_agc_has_a_significance_beyond_any_p_value(external_data):
     found = significance(structure, numbers)
     assert found.converged
     assert float(found.z) > 100
-    assert float(found.q0) <= q0_by_pyhf(spec) + 1e-6 * float(found.q0)
     assert float(found.q0) == pytest.approx(q0_by_pyhf(spec), rel=1e-8)
 
 
@@ -99,10 +102,9 @@ def test_uncertainty_is_that_of_the_curvature_of_pyhf():
     np.testing.assert_allclose(mine.uncertainty, np.sqrt(np.linalg.inv(hessian)[0, 0]), rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["hello world", "coupled histosys", "everything"])
-def test_uncertainty_on_asimov_data_needs_no_fit(name):
+def test_uncertainty_on_asimov_data_needs_no_fit():
     """The short way, from first derivatives at the known best fit, against a fit and its whole Hessian."""
-    structure, numbers, _ = from_pyhf(WRITTEN_OUT[name])
+    structure, numbers, _ = from_pyhf(EVERYTHING)
     short = uncertainty(structure, numbers)
     long = uncertainty(structure, numbers, data=asimov_data(structure, numbers))
     np.testing.assert_allclose(short.mu, long.mu, rtol=1e-9)
@@ -168,7 +170,7 @@ def inner(slope, tangent):
     return sum(float(jnp.sum(a * b)) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(tangent), strict=True))
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["z", "sigma", "limit"])
 def test_derivatives_are_those_of_repetition(objective):
     structure, numbers, _ = from_pyhf(EVERYTHING)
     rng = np.random.default_rng(11)
@@ -179,15 +181,6 @@ def test_derivatives_are_those_of_repetition(objective):
     expected = difference(lambda t: compiled(structure, along(numbers, tangent, t))[0], 1e-2)
     _, slope = compiled(structure, numbers)
     np.testing.assert_allclose(inner(slope, tangent), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("objective", ["z", "limit"])
-def test_forward_mode_is_reverse_mode(objective):
-    structure, numbers, _ = from_pyhf(HELLO_WORLD)
-    tangent = jax.tree.map(lambda leaf: 0.1 * leaf, numbers)
-    forward = quick_jit(lambda n, d: jax.jvp(lambda x: OBJECTIVES[objective](structure, x), (n,), (d,))[1])
-    _, slope = value_and_slope[objective](structure, numbers)
-    np.testing.assert_allclose(forward(numbers, tangent), inner(slope, tangent), rtol=1e-10)
 
 
 def test_derivative_of_q0_with_active_bounds(external_data):
@@ -218,7 +211,7 @@ def test_many_models_at_once():
 # --- What happens to an analysis while its cuts move -------------------------------------------------------------
 
 
-def two_regions(signal, background, sigma):
+def two_regions(signal, background, sigma, elsewhere=20.0):
     """A model of two bins with a statistical uncertainty, and one bin that never changes."""
     return workspace(
         [
@@ -237,7 +230,7 @@ def two_regions(signal, background, sigma):
                         "data": [100.0],
                         "modifiers": [modifier("normsys", "norm", {"hi": 1.1, "lo": 0.9})],
                     },
-                    {"name": "signal", "data": [20.0], "modifiers": [MU]},
+                    {"name": "signal", "data": [elsewhere], "modifiers": [MU]},
                 ],
             },
         ],
@@ -257,7 +250,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("case", DEGENERATE)
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", ["z", "sigma", "limit"])
 def test_degenerate_models_have_finite_values_and_derivatives(case, objective):
     structure, numbers, _ = from_pyhf(DEGENERATE[case])
     value, slope = value_and_slope[objective](structure, numbers)
@@ -267,42 +260,44 @@ def test_degenerate_models_have_finite_values_and_derivatives(case, objective):
     assert significance(structure, numbers).converged
 
 
+@pytest.mark.parametrize("objective", ["z", "limit"])
+def test_forward_mode_is_reverse_mode(objective):
+    structure, numbers, _ = from_pyhf(DEGENERATE["a bin with one event"])
+    tangent = jax.tree.map(lambda leaf: 0.1 * leaf, numbers)
+    forward = quick_jit(lambda n, d: jax.jvp(lambda x: OBJECTIVES[objective](structure, x), (n,), (d,))[1])
+    _, slope = value_and_slope[objective](structure, numbers)
+    np.testing.assert_allclose(forward(numbers, tangent), inner(slope, tangent), rtol=1e-10)
+
+
 def test_empty_bins_and_regions_say_nothing():
     """Neither does a bin whose yield is negative: all three leave the significance of what remains."""
     alone = significance(*from_pyhf(two_regions([5.0], [20.0], [1.0]))[:2]).z
     for case in ("an empty bin", "a negative bin"):
         np.testing.assert_allclose(significance(*from_pyhf(DEGENERATE[case])[:2]).z, alone, rtol=1e-12)
-    empty = significance(*from_pyhf(DEGENERATE["an empty region"])[:2]).z
-    structure, numbers, _ = from_pyhf(two_regions([0.0], [0.0], [0.0]))
-    np.testing.assert_allclose(empty, significance(structure, numbers).z, rtol=1e-12)
-    assert 0 < float(empty) < float(alone)
+    assert 0 < float(significance(*from_pyhf(DEGENERATE["an empty region"])[:2]).z) < float(alone)
 
 
 def test_no_signal_is_no_significance():
-    structure, numbers, _ = from_pyhf(HELLO_WORLD)
-    nothing = dataclasses.replace(numbers, nominal=numbers.nominal.at[structure.samples.index("signal")].set(0.0))
-    found = significance(structure, nothing)
+    structure, numbers, _ = from_pyhf(two_regions([0.0, 0.0], [20.0, 7.0], [1.0, 0.5], elsewhere=0.0))
+    found = significance(structure, numbers)
     assert found.converged
     assert float(found.z) == 0.0
-    _, slope = value_and_slope["z"](structure, nothing)
+    _, slope = value_and_slope["z"](structure, numbers)
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(slope))
-    assert np.isinf(uncertainty(structure, nothing).uncertainty)
-    nowhere = limit(structure, nothing)
-    assert np.isinf(nowhere.mu)
-    assert not nowhere.converged
+    assert np.isinf(value_and_slope["sigma"](structure, numbers)[0])
+    assert np.isinf(value_and_slope["limit"](structure, numbers)[0])
 
 
 def test_significance_of_a_small_signal_is_proportional_to_it():
-    structure, numbers, _ = from_pyhf(HELLO_WORLD)
-    row = structure.samples.index("signal")
-    tiny = dataclasses.replace(numbers, nominal=numbers.nominal.at[row].multiply(1e-4))
-    sigma = uncertainty(structure, tiny, signal_strength=0.0).uncertainty
-    np.testing.assert_allclose(significance(structure, tiny).z * sigma, 1.0, rtol=1e-3)
+    tiny = from_pyhf(two_regions([5e-4, 2e-4], [20.0, 7.0], [1.0, 0.5], elsewhere=2e-3))[:2]
+    np.testing.assert_allclose(
+        significance(*tiny).z * uncertainty(*tiny, signal_strength=0.0).uncertainty, 1.0, rtol=1e-3
+    )
 
 
 def test_a_variation_that_overshoots_is_survived():
-    structure, numbers, _ = from_pyhf(WRITTEN_OUT["coupled histosys"])
-    broken = dataclasses.replace(numbers, histosys_lo=numbers.histosys_lo - 300.0, normsys_lo=numbers.normsys_lo)
+    structure, numbers, _ = from_pyhf(EVERYTHING)
+    broken = dataclasses.replace(numbers, histosys_lo=numbers.histosys_lo - 300.0, normsys_lo=numbers.normsys_lo - 0.95)
     value, slope = value_and_slope["z"](structure, broken)
     assert np.isfinite(value)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
