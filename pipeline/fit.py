@@ -4,7 +4,9 @@ Each step goes to the minimum of the quadratic model, within the bounds, in the 
 not held, and not pressed against a bound. Where the Hessian is not positive definite (as often without signal) its
 eigenvalues are replaced by their absolute values, which turns saddle points into descent. Of several lengths of that
 step and of a plain gradient step the best one is taken, so the likelihood never gets worse. Near the minimum this is
-Newton's method, and every step doubles the number of correct digits.
+Newton's method, and every step doubles the number of correct digits. Interpolation codes 0 and 1 have a kink at zero,
+which is treated like a bound; the likelihood may then have a minimum on either side of it, and the one downhill of the
+start is found. pyhf's code 2 jumps at -1 and +1, and a fit that ends on a jump does not converge.
 
 The loop is not differentiated. At a minimum the slope with respect to each free parameter is zero, and that equation
 defines the parameters as functions of everything else (implicit function theorem); parameters at a bound do not move.
@@ -20,10 +22,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.histfactory.constraints import bounds, initial_parameters
+from pipeline.histfactory.constraints import bounds, initial_parameters, kinked_parameters
 from pipeline.histfactory.likelihood import Terms, deviance, saturated_logpdf, terms
 from pipeline.histfactory.model import Numbers, Structure
 
@@ -115,6 +118,7 @@ def fit_terms(
         start,
         movable,
         bounds(structure),
+        kinked_parameters(structure),
         max_iterations,
     )
     parameters = found.parameters
@@ -225,14 +229,17 @@ def _minimise(
     start: Float64[Array, " parameters"],
     movable: Bool[Array, " parameters"],
     limits: tuple[Float64[Array, " parameters"], Float64[Array, " parameters"]],
+    kinked: Bool[np.ndarray, " parameters"],
     max_iterations: int,
 ) -> _State:
-    """Newton's method within bounds."""
-    lower, upper = limits
+    """Newton's method within bounds; parameters that are `kinked` have a kink in the objective at zero."""
 
     def advance(state: _State) -> _State:
         here = state.following
         value, gradient, hessian = _expansion(objective, here)
+        lower, upper = limits
+        if kinked.any():
+            lower, upper, gradient = _one_side(objective, here, gradient, limits, kinked)
         pressed = ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
         free = movable & ~pressed
         slope = jnp.where(free, gradient, 0.0)
@@ -241,7 +248,7 @@ def _minimise(
         newton = _solve(model, -slope, free)
         distance = -0.5 * jnp.dot(slope, newton)
         step = _within(model, slope, newton, free, lower - here, upper - here)
-        following, better = _search(objective, here, value, step, -slope * scale**2, limits, distance)
+        following, better = _search(objective, here, value, step, -slope * scale**2, (lower, upper), distance)
         arrived = (distance <= FINISHED) | ((distance <= CONVERGED) & (distance > 0.25 * state.distance))
         return _State(
             parameters=here,
@@ -256,7 +263,7 @@ def _minimise(
         )
 
     nothing = jnp.zeros_like(start)
-    start = jnp.where(movable, jnp.clip(start, lower, upper), start)
+    start = jnp.where(movable, jnp.clip(start, *limits), start)
     state = _State(
         parameters=start,
         following=start,
@@ -269,6 +276,28 @@ def _minimise(
         going=jnp.asarray(True),
     )
     return jax.lax.while_loop(lambda state: state.going & (state.iterations < max_iterations), advance, state)
+
+
+def _one_side(
+    objective: Objective,
+    here: Float64[Array, " parameters"],
+    gradient: Float64[Array, " parameters"],
+    limits: tuple[Float64[Array, " parameters"], Float64[Array, " parameters"]],
+    kinked: Bool[np.ndarray, " parameters"],
+) -> tuple[Float64[Array, " parameters"], Float64[Array, " parameters"], Float64[Array, " parameters"]]:
+    """Bounds within which the objective is smooth, and the gradient on that side: a kink is treated as a bound.
+
+    `gradient` has the slopes from below. A parameter on its kink may leave it to the side where the objective falls;
+    where it rises on both, the kink is the minimum, and its bounds close.
+    """
+    lower, upper = limits
+    on_kink = kinked & (here == 0.0)
+    above = jax.grad(objective)(jnp.where(on_kink, np.finfo(np.float64).tiny, here))
+    up = (above <= 0) & (-above >= gradient)
+    down = (gradient > 0) & ~up
+    lower = jnp.where(kinked & (here >= 0) & ~(on_kink & down), jnp.maximum(lower, 0.0), lower)
+    upper = jnp.where(kinked & (here <= 0) & ~(on_kink & up), jnp.minimum(upper, 0.0), upper)
+    return lower, upper, jnp.where(on_kink & up, above, gradient)
 
 
 def _expansion(

@@ -23,6 +23,7 @@ __all__ = [
     "constraint_widths",
     "free_parameters",
     "initial_parameters",
+    "kinked_parameters",
     "nominal_parameters",
 ]
 
@@ -65,6 +66,13 @@ def bounds(structure: Structure) -> tuple[Float64[Array, " parameters"], Float64
     """Lower and upper bound of every parameter: pyhf's `suggested_bounds`."""
     table = np.array([pair for s in structure.parameter_sets for pair in s.bounds], dtype=np.float64).reshape(-1, 2)
     return jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1])
+
+
+def kinked_parameters(structure: Structure) -> Bool[np.ndarray, " parameters"]:
+    """The parameters at whose zero the likelihood has a kink: those that interpolate by code 0 or code 1."""
+    kinds = [("normsys", structure.normsys_code == "code1"), ("histosys", structure.histosys_code == "code0")]
+    names = {one.name for kind, kinked in kinds if kinked for one in structure.modifiers if one.kind == kind}
+    return np.array([one.name in names for one in structure.parameter_sets for _ in range(one.size)], dtype=bool)
 
 
 def nominal_parameters(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:

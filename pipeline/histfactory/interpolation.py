@@ -50,7 +50,7 @@ def histosys_weights(
     """
     match code:
         case "code0":
-            return alpha, jnp.abs(alpha)
+            return alpha, _absolute(alpha)
         case "code2":
             # pyhf's code 2 jumps at +1 and -1: the outer slopes multiply `alpha - 1` and `alpha`, without the offset
             # that would meet the parabola. A workspace that asks for code 2 means pyhf's, so the jumps are kept.
@@ -60,7 +60,7 @@ def histosys_weights(
         case "code4p":
             square = alpha**2
             inner = square * (15.0 + square * (3.0 * square - 10.0)) / 8.0
-            return alpha, jnp.where(square < 1, inner, jnp.abs(alpha))
+            return alpha, jnp.where(square < 1, inner, _absolute(alpha))
 
 
 class NormsysCurve(eqx.Module):
@@ -107,11 +107,16 @@ def normsys_factor(
 ) -> Float64[Array, "normsys samples channels"]:
     """The factor of every normsys on every sample and channel, at `alpha` standard deviations."""
     column = alpha[:, None, None]
-    outer = jnp.exp(column * curve.odd + jnp.abs(column) * curve.even)
+    outer = jnp.exp(column * curve.odd + _absolute(column) * curve.even)
     if not len(curve.coefficients):
         return outer
     inner = jnp.sum(curve.coefficients * _powers(alpha)[:, :, None, None], axis=0)
     return jnp.where(jnp.abs(column) < 1, inner, outer)
+
+
+def _absolute(alpha: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """The absolute value, with the slope from below at zero, where codes 0 and 1 have a kink: pyhf takes that side."""
+    return jnp.where(alpha > 0, alpha, -alpha)
 
 
 @jax.custom_jvp
