@@ -33,6 +33,6 @@ def invariant_mass(
 
 
 def _safe_sqrt(square: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The argument is made safe before the root: jnp.where differentiates both branches."""
-    positive = square > 0
+    """The argument is made safe before the root: jnp.where differentiates both branches. NaN stays NaN."""
+    positive = ~(square <= 0)
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, jnp.ones_like(square))), jnp.zeros_like(square))

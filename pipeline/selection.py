@@ -111,8 +111,8 @@ def cut_flux(
 
 
 def present(columns: dict[str, Float32[Array, "*objects events"]]) -> Bool[Array, "*objects events"]:
-    """Which places hold an object: absent ones are NaN."""
-    column = next(iter(columns.values()))
+    """Which places hold an object: absent ones have no pt. Another variable may be NaN in an object that is there."""
+    column = columns["pt"] if "pt" in columns else next(iter(columns.values()))
     return ~jnp.isnan(column)
 
 

@@ -121,7 +121,7 @@ def _content(location: str) -> dict[str, Any]:
 
 
 def _packed(skimmed: FileSkim) -> bytes:
-    facts = {"entries": skimmed.entries, "unusable": skimmed.unusable}
+    facts = {"entries": skimmed.entries, "odd": skimmed.odd}
     table = ak.to_arrow_table(skimmed.events)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), FACTS: json.dumps(facts).encode()})
     sink = pa.BufferOutputStream()
@@ -133,7 +133,7 @@ def _packed(skimmed: FileSkim) -> bytes:
 def _unpacked(content: bytes) -> FileSkim:
     table = pyarrow.feather.read_table(pa.BufferReader(content))
     facts = json.loads(table.schema.metadata[FACTS])
-    return FileSkim(events=ak.from_arrow(table), entries=facts["entries"], unusable=facts["unusable"])
+    return FileSkim(events=ak.from_arrow(table), entries=facts["entries"], odd=facts["odd"])
 
 
 def _name(key: str, content: bytes) -> str:

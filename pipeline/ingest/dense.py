@@ -14,6 +14,7 @@ import awkward as ak
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32
 from numpy.typing import NDArray
 
 from pipeline.boundary_flux import MAX_OBJECTS
@@ -76,7 +77,8 @@ def dense_groups(
         for part, samples in zip(parts, within, strict=True):
             group, pt = _group(samples, shape)
             jets = group.jets
-            trijets = jax.jit(trijet_candidates)(jnp.asarray(pt), jets["eta"], jets["phi"], jets["mass"])
+            momenta = (jnp.asarray(_in_trijets(pt, jets)), jets["eta"], jets["phi"], jets["mass"])
+            trijets = jax.jit(trijet_candidates)(*momenta)
             part.append((group, trijets))
     return [(tuple(group for group, _ in part), tuple(trijets for _, trijets in part)) for part in parts]
 
@@ -152,6 +154,18 @@ def _group(samples: Sequence[RaggedSample], shape: _Shape) -> tuple[EventGroup, 
         task_chunk=jnp.asarray(tasks[:, 1]),
     )
     return group, pt
+
+
+def _in_trijets(
+    pt: NDArray[np.float64], jets: Mapping[str, Float32[Array, "chunks jets events"]]
+) -> NDArray[np.float64]:
+    """The pt of the jets that may be in a trijet, NaN for others; shape "kinematics chunks jets events".
+
+    A jet whose b-tag is NaN is in none: the AGC asks whether the largest of the three tags is above the threshold, and
+    NumPy's maximum with NaN is NaN. A mass that is NaN does not matter here: the choice is by pt.
+    """
+    incomplete = [np.isnan(column) for name, column in jets.items() if name != "mass"]
+    return np.where(np.logical_or.reduce(incomplete), np.nan, pt)
 
 
 def _trijets(pt: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -35,13 +35,13 @@ class Ingested:
         events: One record per event that passed, in file order: lists of object records by collection, the event
             variables, `event` (the NanoAOD event number) and `index` (row number over all files, from 0).
         entries: Entries of each file.
-        unusable: Objects by collection, and events under `event`, left out because of NaN, infinite or negative values;
-            a name that lost none is not listed.
+        odd: Objects by collection, and events under `event`, with a NaN, an infinite value or a negative pt in what was
+            read; a name that has none is not listed. `pipeline.ingest.skim` says how they are treated.
     """
 
     events: ak.Array
     entries: tuple[int, ...]
-    unusable: dict[str, int]
+    odd: dict[str, int]
 
     @property
     def entries_read(self) -> int:
@@ -90,7 +90,7 @@ def read(
             if cache:
                 store(cache, keys[number], fresh)
     ingested = _data_set([done[number] for number in range(len(locations))])
-    _report_unusable(label, ingested.unusable)
+    _report_odd(label, ingested.odd)
     return ingested
 
 
@@ -122,11 +122,11 @@ def _data_set(files: Sequence[FileSkim]) -> Ingested:
     return Ingested(
         events=ak.concatenate(shifted),
         entries=tuple(file.entries for file in files),
-        unusable=summed(file.unusable for file in files),
+        odd=summed(file.odd for file in files),
     )
 
 
-def _report_unusable(label: str, unusable: Mapping[str, int]) -> None:
-    counted = ", ".join(f"{number} of {name}" for name, number in unusable.items() if number)
+def _report_odd(label: str, odd: Mapping[str, int]) -> None:
+    counted = ", ".join(f"{number} of {name}" for name, number in odd.items())
     if counted:
-        _log.warning("%s: left out for NaN, infinite or negative values: %s.", label, counted)
+        _log.warning("%s: NaN, infinite or negative values in %s; a cut on NaN is failed.", label, counted)

@@ -56,12 +56,12 @@ class FileSkim:
     Attributes:
         events: As `Skimmed.events`; `index` counts from the start of the file.
         entries: Rows of the whole file.
-        unusable: As `Skimmed.unusable`.
+        odd: As `Skimmed.odd`.
     """
 
     events: ak.Array
     entries: int
-    unusable: dict[str, int]
+    odd: dict[str, int]
 
 
 def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int = 1) -> FileSkim:
@@ -76,7 +76,8 @@ def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int
 
     Raises:
         InputError: The file is missing, unreachable or damaged, lacks the tree or a branch, or has one of another shape
-            than in NanoAOD, or the variables of a collection disagree on the number of objects.
+            than in NanoAOD, the variables of a collection disagree on the number of objects, or an object has no
+            momentum.
     """
     for pause in PAUSES:
         try:
@@ -97,13 +98,13 @@ def _skimmed_part(location: str, tree: str, skim: Skim, part: int, parts: int) -
         share = chunks[len(chunks) * part // parts : len(chunks) * (part + 1) // parts]
         # A share without chunks still reads no rows, so that its columns have their types.
         pieces = [
-            skimmed(_columns(location, rows, skim, start, stop), skim, first_index=start)
+            skimmed(_columns(location, rows, skim, start, stop), skim, first_index=start, location=location)
             for start, stop in share or [(0, 0)]
         ]
         return FileSkim(
             events=ak.concatenate([piece.events for piece in pieces]),
             entries=int(rows.num_entries),
-            unusable=summed(piece.unusable for piece in pieces),
+            odd=summed(piece.odd for piece in pieces),
         )
 
 
@@ -112,7 +113,7 @@ def joined_parts(parts: Sequence[FileSkim]) -> FileSkim:
     return FileSkim(
         events=ak.concatenate([part.events for part in parts]),
         entries=parts[0].entries,
-        unusable=summed(part.unusable for part in parts),
+        odd=summed(part.odd for part in parts),
     )
 
 

@@ -4,11 +4,14 @@ A skim stands below every threshold that an analysis may take, so that it change
 It is stated as data (`Skim`), and applied here to flat columns: one NumPy comparison per cut over all objects of a
 chunk, no loop over events. The order of the objects is the file's.
 
-Unusable values have one rule. An object with a NaN or an infinite value in any variable that is read, or with a
-negative `pt`, is not a measurement: it is left out before any cut, as if it had not been reconstructed, and counted. An
-event with such a value among its event variables (a weight, a MET) is left out and counted in the same way. In the AGC
-such an object fails the cuts on that variable, because every comparison with NaN is false; here it can also not poison
-what is not cut on, such as a mass or a gradient.
+NaN and infinity are treated as the AGC's processor does, where they have a meaning. A comparison with NaN is false, so
+the object fails that cut, and only that one: a jet whose b-tag is NaN counts as a jet without a tag (and makes no
+trijet, see `pipeline.ingest.dense`). What is not cut on is kept as it is: a jet whose mass is NaN counts, and a trijet
+with it has a mass in no bin, as in the AGC, where it lands in the overflow. An event variable, such as a MET, is
+treated likewise. Where the AGC's answer hangs on the order of the jets (the direction of a jet that passes the cuts is
+NaN: its `argmax` takes a NaN that comes first), where a sum becomes infinite (pt), and where there is no answer (a
+generator weight), the file is refused with branch and entry. A negative pt fails every cut on pt; without such a cut
+it is refused, too. Objects and events with such values are counted.
 """
 
 import dataclasses
@@ -20,7 +23,14 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.manifest import InputError
+
 __all__ = ["Collection", "Columns", "ObjectSkim", "Requirement", "Skim", "Skimmed", "skimmed", "summed"]
+
+
+MOMENTUM = ("pt", "eta", "phi")
+"""Without one of these, an object has no momentum; a mass is no part of the momentum."""
+WEIGHT = "genWeight"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,32 +128,33 @@ class Skimmed:
 
     Attributes:
         events: One record per event that passed: lists of object records by collection, event variables, `index`.
-        unusable: Objects by collection, and events under `event`, left out because of NaN, infinite or negative values;
-            a name that lost none is not listed.
+        odd: Objects by collection, and events under `event`, of the whole chunk that have a NaN, an infinite value or a
+            negative pt; a name that has none is not listed.
     """
 
     events: ak.Array
-    unusable: dict[str, int]
+    odd: dict[str, int]
 
 
-def skimmed(columns: Columns, skim: Skim, *, first_index: int = 0) -> Skimmed:
+def skimmed(columns: Columns, skim: Skim, *, first_index: int = 0, location: str = "events") -> Skimmed:
     """Apply a skim to a chunk of events.
 
     Args:
         columns: The chunk; it must hold the columns that the skim names.
         skim: What to keep.
         first_index: Row number of the chunk's first event.
+        location: Name of the file, for messages.
+
+    Raises:
+        InputError: An object that is kept has no momentum, or an event no weight: NaN, infinite, or a negative pt.
     """
-    usable = {name: _usable_objects(collection) for name, collection in columns.collections.items()}
-    passing = {
-        s.collection: usable[s.collection] & _meets(columns.collections[s.collection], s.requirements)
-        for s in skim.objects
-    }
+    passing = {s.collection: _meets(columns.collections[s.collection], s.requirements) for s in skim.objects}
     multiplicity = {name: _per_event(mask, columns.collections[name].counts) for name, mask in passing.items()}
-    usable["event"] = _finite(columns.events.values(), len(columns.events["event"]))
-    keep = usable["event"].copy()
+    keep = np.ones(len(columns.events["event"]), dtype=bool)
     for names, minimum in skim.at_least:
         keep &= sum(multiplicity[name] for name in names) >= minimum
+    _check_momenta(columns, skim, passing, keep, location, first_index)
+    _check_weights(columns, keep, location, first_index)
     events = {name: values[keep] for name, values in columns.events.items()}
     events["index"] = first_index + np.flatnonzero(keep)
     objects = {
@@ -153,8 +164,7 @@ def skimmed(columns: Columns, skim: Skim, *, first_index: int = 0) -> Skimmed:
         )
         for s in skim.objects
     }
-    lost = {name: int(np.count_nonzero(~mask)) for name, mask in usable.items() if not mask.all()}
-    return Skimmed(events=ak.zip(objects | events, depth_limit=1), unusable=lost)
+    return Skimmed(events=ak.zip(objects | events, depth_limit=1), odd=_odd(columns))
 
 
 def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
@@ -162,19 +172,55 @@ def summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     return dict(sum((Counter(count) for count in counts), Counter()))
 
 
-def _finite(columns: Iterable[NDArray[Any]], size: int) -> NDArray[np.bool_]:
-    finite = np.ones(size, dtype=bool)
-    for values in columns:
-        if values.dtype.kind == "f":
-            finite &= np.isfinite(values)
-    return finite
+def _odd(columns: Columns) -> dict[str, int]:
+    counts = {
+        name: _number_of_odd(collection.variables.values(), collection.variables.get("pt"))
+        for name, collection in columns.collections.items()
+    }
+    counts["event"] = _number_of_odd(columns.events.values(), None)
+    return {name: count for name, count in counts.items() if count}
 
 
-def _usable_objects(collection: Collection) -> NDArray[np.bool_]:
-    usable = _finite(collection.variables.values(), int(collection.counts.sum()))
-    if "pt" in collection.variables:
-        usable &= collection.variables["pt"] >= 0
-    return usable
+def _number_of_odd(columns: Iterable[NDArray[Any]], pt: NDArray[Any] | None) -> int:
+    """Rows with a value that is NaN or infinite, or with a negative pt."""
+    masks = [~np.isfinite(values) for values in columns if values.dtype.kind == "f"]
+    masks += [] if pt is None else [pt < 0]
+    return int(np.count_nonzero(np.logical_or.reduce(masks))) if masks else 0
+
+
+def _check_momenta(
+    columns: Columns,
+    skim: Skim,
+    passing: dict[str, NDArray[np.bool_]],
+    keep: NDArray[np.bool_],
+    location: str,
+    first_index: int,
+) -> None:
+    for s in skim.objects:
+        collection = columns.collections[s.collection]
+        kept = passing[s.collection] & np.repeat(keep, collection.counts)
+        for variable in (name for name in MOMENTUM if name in s.variables):
+            values = collection.variables[variable]
+            bad = kept & ~np.isfinite(values) if variable != "pt" else kept & ~((values >= 0) & (values < np.inf))
+            if bad.any():
+                place = int(bad.argmax())
+                entry = first_index + int(np.searchsorted(np.cumsum(collection.counts), place, side="right"))
+                raise InputError(
+                    f"{location}: in entry {entry} '{s.collection}_{variable}' is {values[place]} for an object that "
+                    "passes the loosest cuts, so it has no momentum; leave the file out or make it again."
+                )
+
+
+def _check_weights(columns: Columns, keep: NDArray[np.bool_], location: str, first_index: int) -> None:
+    if WEIGHT not in columns.events:
+        return
+    bad = keep & ~np.isfinite(columns.events[WEIGHT])
+    if bad.any():
+        place = int(bad.argmax())
+        raise InputError(
+            f"{location}: in entry {first_index + place} '{WEIGHT}' is {columns.events[WEIGHT][place]}, so the event "
+            "cannot be counted; leave the file out or make it again."
+        )
 
 
 def _meets(collection: Collection, requirements: tuple[Requirement, ...]) -> NDArray[np.bool_]:

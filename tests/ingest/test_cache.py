@@ -27,14 +27,14 @@ def same(one: FileSkim | None, other: FileSkim | None) -> bool:
     return (
         ak.array_equal(one.events, other.events)
         and one.events.type == other.events.type
-        and (one.entries, one.unusable) == (other.entries, other.unusable)
+        and (one.entries, one.odd) == (other.entries, other.odd)
     )
 
 
 @pytest.mark.parametrize("events", [200, 0])
 def test_what_is_stored_comes_back(tmp_path, make_file, skim, events):
     skimmed = skimmed_part(str(make_file("b.root", random_branches(events))), "Events", skim)
-    skimmed = dataclasses.replace(skimmed, unusable={"Jet": 3})
+    skimmed = dataclasses.replace(skimmed, odd={"Jet": 3})
     store(tmp_path / "cache", "key", skimmed)
     assert same(load(tmp_path / "cache", "key"), skimmed)
 

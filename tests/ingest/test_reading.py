@@ -74,15 +74,15 @@ def test_a_bad_file_is_named(three_files, skim):
         read([*three_files, three_files[0].with_name("nowhere.root")], skim)
 
 
-def test_unusable_values_are_reported_once(make_file, skim, caplog):
+def test_odd_values_are_reported_once(make_file, skim, caplog):
     branches = random_branches(60)
     pt = ak.to_numpy(ak.flatten(branches["Jet_pt"])).copy()
     pt[:3] = np.nan
     branches["Jet_pt"] = ak.unflatten(pt, ak.num(branches["Jet_pt"]))
     ingested = read([make_file("a.root", branches), make_file("b.root", branches)], skim, label="ttbar")
-    assert ingested.unusable == {"Jet": 6}
+    assert ingested.odd == {"Jet": 6}
     assert [record.message for record in caplog.records] == [
-        "ttbar: left out for NaN, infinite or negative values: 6 of Jet."
+        "ttbar: NaN, infinite or negative values in 6 of Jet; a cut on NaN is failed."
     ]
 
 
@@ -147,7 +147,7 @@ def test_a_second_reading_comes_from_the_cache(three_files, skim, tmp_path, monk
     monkeypatch.setattr(reading, "skimmed_part", refuse_to_read)
     second = read(three_files, skim, cache=tmp_path / "cache")
     assert ak.array_equal(first.events, second.events)
-    assert (first.entries, first.unusable) == (second.entries, second.unusable)
+    assert (first.entries, first.odd) == (second.entries, second.odd)
 
 
 def test_only_what_is_missing_is_read(three_files, whole, skim, tmp_path, monkeypatch):

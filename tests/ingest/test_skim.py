@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline.ingest.skim import Collection, Columns, ObjectSkim, Requirement, Skim, skimmed, summed
+from pipeline.manifest import InputError
 from small_files import random_branches
 
 
@@ -49,7 +50,7 @@ def test_equal_to_the_cuts_written_as_a_loop(skim, seed):
     result = skimmed(columns(branches, skim), skim)
     assert 30 < len(result.events) < 270
     assert result.events.tolist() == by_loop(branches)
-    assert result.unusable == {}
+    assert result.odd == {}
 
 
 def test_equal_to_awkward_on_real_events(external_data):
@@ -105,29 +106,61 @@ def test_comparisons_are_strict_and_in_the_precision_of_the_column():
     assert one_collection([[3.0]], Requirement("pt", "below", 2.0, absolute=True)) == [[]]
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0])
-def test_unusable_objects_are_left_out_and_counted(bad):
+def float_lists(values: list[list[float]]) -> ak.Array:
+    return ak.values_astype(ak.Array(values), np.float32)
+
+
+PT_CUT = Requirement("pt", "above", 20.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, -1.0])
+def test_a_bad_value_fails_the_cut_on_it_and_is_counted(bad):
     branches = {
-        "Jet_pt": ak.values_astype(ak.Array([[50.0, bad, 40.0], [bad], []]), np.float32),
+        "Jet_pt": float_lists([[50.0, bad, 40.0], [bad], []]),
         "event": ak.Array(np.arange(3, dtype=np.uint64)),
     }
-    skim = Skim(objects=(ObjectSkim("Jet", ("pt",)),))
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",), (PT_CUT,)),))
     result = skimmed(columns(branches, skim), skim)
     assert result.events.Jet.pt.tolist() == [[50.0, 40.0], [], []]
-    assert result.unusable == {"Jet": 2}
+    assert result.odd == {"Jet": 2}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_bad_value_in_any_read_column_makes_the_object_unusable(bad):
+def test_a_bad_value_that_nothing_cuts_on_stays(bad):
     branches = {
-        "Jet_pt": ak.values_astype(ak.Array([[50.0, 45.0], [40.0]]), np.float32),
-        "Jet_mass": ak.values_astype(ak.Array([[5.0, bad], [4.0]]), np.float32),
+        "Jet_pt": float_lists([[50.0, 45.0], [40.0]]),
+        "Jet_mass": float_lists([[5.0, bad], [4.0]]),
         "event": ak.Array(np.arange(2, dtype=np.uint64)),
     }
-    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "mass")),), at_least=((("Jet",), 1),))
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "mass"), (PT_CUT,)),), at_least=((("Jet",), 2),))
     result = skimmed(columns(branches, skim), skim)
-    assert result.events.Jet.tolist() == [[{"pt": 50.0, "mass": 5.0}], [{"pt": 40.0, "mass": 4.0}]]
-    assert result.unusable == {"Jet": 1}
+    assert result.events["index"].tolist() == [0]
+    assert result.events.Jet.pt.tolist() == [[50.0, 45.0]]
+    np.testing.assert_array_equal(result.events.Jet.mass[0], [5.0, bad])
+    assert result.odd == {"Jet": 1}
+
+
+@pytest.mark.parametrize("variable", ["pt", "eta", "phi"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_kept_object_without_a_momentum_is_refused(variable, bad):
+    """Entry and branch are named; an object that a cut refuses, or one in an event that is not kept, does no harm."""
+    branches = {f"Jet_{name}": float_lists([[50.0], [], [50.0, 50.0]]) for name in ("pt", "eta", "phi")}
+    branches |= {"Jet_mass": float_lists([[5.0], [], [5.0, 5.0]]), "event": ak.Array(np.arange(3, dtype=np.uint64))}
+    branches[f"Jet_{variable}"] = float_lists([[50.0], [], [50.0, bad]])
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "eta", "phi", "mass")),))
+    with pytest.raises(InputError, match=rf"a.root: in entry 102 'Jet_{variable}' is {bad} for an object that passes"):
+        skimmed(columns(branches, skim), skim, first_index=100, location="a.root")
+    below = Skim(objects=(ObjectSkim("Jet", ("pt", "eta", "phi", "mass"), (Requirement(variable, "below", 60.0),)),))
+    assert ak.num(skimmed(columns(branches, below), below).events.Jet).tolist() == [1, 0, 1]
+    few = Skim(objects=skim.objects, at_least=((("Jet",), 3),))
+    assert len(skimmed(columns(branches, few), few).events) == 0
+
+
+def test_a_negative_pt_that_nothing_cuts_on_is_refused():
+    branches = {"Jet_pt": float_lists([[50.0, -1.0]]), "event": ak.Array(np.arange(1, dtype=np.uint64))}
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",)),))
+    with pytest.raises(InputError, match=r"in entry 0 'Jet_pt' is -1.0"):
+        skimmed(columns(branches, skim), skim)
 
 
 def test_negative_values_are_fine_where_they_mean_something():
@@ -140,17 +173,30 @@ def test_negative_values_are_fine_where_they_mean_something():
     assert skimmed(columns(branches, skim), skim).events.Jet.btagCSVV2.tolist() == [[-10.0]]
 
 
-def test_events_with_a_bad_event_variable_are_left_out_and_counted():
+def test_a_bad_event_variable_stays_and_is_counted():
     branches = {
-        "Jet_pt": ak.values_astype(ak.Array([[50.0], [60.0], [70.0]]), np.float32),
-        "genWeight": ak.values_astype(ak.Array([1.0, np.nan, -2.0]), np.float32),
+        "Jet_pt": float_lists([[50.0], [60.0], [70.0]]),
+        "MET_pt": ak.values_astype(ak.Array([1.0, np.nan, np.inf]), np.float32),
         "event": ak.Array(np.arange(3, dtype=np.uint64)),
     }
-    skim = Skim(objects=(ObjectSkim("Jet", ("pt",)),), event_variables=("genWeight",))
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",)),), event_variables=("MET_pt",))
     result = skimmed(columns(branches, skim), skim)
-    assert result.events["index"].tolist() == [0, 2]
-    assert result.events["genWeight"].tolist() == [1.0, -2.0], "a negative weight is a weight"
-    assert result.unusable == {"event": 1}
+    np.testing.assert_array_equal(result.events["MET_pt"], [1.0, np.nan, np.inf])
+    assert result.odd == {"event": 2}
+
+
+def test_a_kept_event_without_a_weight_is_refused():
+    branches = {
+        "Jet_pt": float_lists([[50.0], [60.0], [10.0]]),
+        "genWeight": ak.values_astype(ak.Array([1.0, -2.0, np.nan]), np.float32),
+        "event": ak.Array(np.arange(3, dtype=np.uint64)),
+    }
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",), (PT_CUT,)),), event_variables=("genWeight",))
+    with pytest.raises(InputError, match=r"a.root: in entry 2 'genWeight' is nan, so the event cannot be counted"):
+        skimmed(columns(branches, skim), skim, location="a.root")
+    one_jet = Skim(skim.objects, skim.event_variables, at_least=((("Jet",), 1),))
+    kept = skimmed(columns(branches, one_jet), one_jet).events
+    assert kept["genWeight"].tolist() == [1.0, -2.0], "a negative weight is a weight"
 
 
 def test_no_events(skim):
