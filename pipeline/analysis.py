@@ -9,32 +9,32 @@ smooth formulas, and the figure of merit needs no differentiation through its fi
 
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Array, Float64
 
 from pipeline import measurement
+from pipeline.bin_edges import Edges
 from pipeline.events import CandidateGroup, EventGroup
 from pipeline.histfactory import Numbers, Structure
+from pipeline.objective import Merit, Objective, figure_of_merit, loss_of
 from pipeline.selection import Selection, Thresholds
-from pipeline.significance import discovery_significance, signal_strength_uncertainty
 from pipeline.templates import Recipe, Templates, make_templates, merge_bins
-from pipeline.yields import Edges, Layout, hard_yields, yields_and_flux
+from pipeline.yields import Layout, hard_yields, yields_and_flux
 
 __all__ = [
     "Analysis",
     "Data",
-    "Merit",
     "expected_yields",
-    "figure_of_merit",
     "loss",
     "loss_and_gradient",
     "loss_of_yields",
     "loss_of_yields_and_slope",
     "merit_of",
+    "model_and_data",
     "model_numbers",
     "numbers_of",
     "templates",
@@ -49,7 +49,7 @@ class Analysis(NamedTuple):
     layout: Layout
     measurement: measurement.Measurement
     structure: Structure
-    objective: Literal["discovery_significance", "signal_strength_uncertainty"]
+    objective: Objective
 
 
 class Data(eqx.Module):
@@ -60,23 +60,6 @@ class Data(eqx.Module):
     candidates: tuple[CandidateGroup, ...]
     recipe: Recipe
     edges: Edges
-
-
-class Merit(eqx.Module):
-    """How good the analysis is expected to be, and whether to believe it.
-
-    Attributes:
-        value: the discovery significance Z, or the uncertainty of the signal strength.
-        converged: whether the fit behind it did.
-        gradient_norm: what was left of the gradient of the likelihood at the end of the fit; 0 without a fit.
-        iterations: of the fit; 0 without one.
-    """
-
-    _: KW_ONLY
-    value: Float64[Array, ""]
-    converged: Bool[Array, ""]
-    gradient_norm: Float64[Array, ""]
-    iterations: Int[Array, ""]
 
 
 def expected_yields(
@@ -94,26 +77,13 @@ def templates(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds
 
 def model_numbers(analysis: Analysis, made: Templates) -> Numbers:
     """The numbers of the HistFactory model, with bins merged where the simulated background is thin."""
-    if analysis.measurement.minimum_effective_events > 0:
-        made = merge_bins(made, measurement.merged_bins(analysis.measurement, made))
-    return measurement.numbers(analysis.measurement, analysis.structure, made)
+    return measurement.numbers(analysis.measurement, analysis.structure, _in_merged_bins(analysis, made))
 
 
-def figure_of_merit(analysis: Analysis, numbers: Numbers) -> Merit:
-    """What is expected of the measurement, from the numbers of its model."""
-    if analysis.objective == "discovery_significance":
-        found = discovery_significance(analysis.structure, numbers)
-        fit = found.null_fit
-        return Merit(
-            value=found.z, converged=found.converged, gradient_norm=fit.gradient_norm, iterations=fit.iterations
-        )
-    measured = signal_strength_uncertainty(analysis.structure, numbers)
-    return Merit(
-        value=measured.uncertainty,
-        converged=measured.converged,
-        gradient_norm=jnp.zeros(()),
-        iterations=jnp.zeros((), jnp.int32),
-    )
+def _in_merged_bins(analysis: Analysis, made: Templates) -> Templates:
+    if analysis.measurement.minimum_effective_events <= 0:
+        return made
+    return merge_bins(made, measurement.merged_bins(analysis.measurement, made))
 
 
 def loss(
@@ -127,8 +97,9 @@ def loss_of_yields(
     yields: Float64[Array, "kinematics datasets bins columns"], analysis: Analysis, recipe: Recipe
 ) -> tuple[Float64[Array, ""], Merit]:
     """The second half of `loss`: it sees histograms only, wherever their events were summed."""
-    merit = figure_of_merit(analysis, model_numbers(analysis, make_templates(recipe, yields)))
-    return (-merit.value if analysis.objective == "discovery_significance" else merit.value), merit
+    numbers = model_numbers(analysis, make_templates(recipe, yields))
+    merit = figure_of_merit(analysis.objective, analysis.structure, numbers)
+    return loss_of(analysis.objective, merit), merit
 
 
 def loss_and_gradient(
@@ -152,6 +123,13 @@ def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
 
 def numbers_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Numbers:
     """The numbers of the exact model."""
+    return _model_of_yields(yields_at(thresholds, analysis, data), analysis, data.recipe)[0]
+
+
+def model_and_data(
+    thresholds: Thresholds, analysis: Analysis, data: Data
+) -> tuple[Numbers, Float64[Array, " bins"] | None]:
+    """The numbers of the exact model and the data that it is to be fitted to; None for what it expects."""
     return _model_of_yields(yields_at(thresholds, analysis, data), analysis, data.recipe)
 
 
@@ -168,5 +146,11 @@ def yields_at(
 
 
 @partial(jax.jit, static_argnums=1)
-def _model_of_yields(yields: Float64[Array, "k d b c"], analysis: Analysis, recipe: Recipe) -> Numbers:
-    return model_numbers(analysis, make_templates(recipe, yields))
+def _model_of_yields(
+    yields: Float64[Array, "k d b c"], analysis: Analysis, recipe: Recipe
+) -> tuple[Numbers, Float64[Array, " bins"] | None]:
+    made = make_templates(recipe, yields)
+    measured, structure = analysis.measurement, analysis.structure
+    merged = _in_merged_bins(analysis, made)
+    data = measurement.pseudodata(measured, structure, merged) if measured.pseudodata else None
+    return model_numbers(analysis, made), data

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.analysis import Data, Merit
+from pipeline.analysis import Data
 from pipeline.bootstrap import bootstrap
+from pipeline.objective import Merit
 from pipeline.selection import Thresholds
 
 __all__ = ["Comparison", "Estimate", "compare"]

@@ -7,7 +7,7 @@ Models are frozen, unknown keys are errors, and defaults live here alone. A file
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +26,7 @@ __all__ = [
     "Optimiser",
     "Region",
     "Systematic",
+    "Threshold",
     "Validation",
     "load_config",
 ]
@@ -87,19 +88,14 @@ class Objects(_Model):
     jet: Collection
 
 
-class Cut(_Model):
-    """One threshold: `x > threshold` (keep: above) or `x < threshold` (keep: below), strict, in float32.
+class Threshold(_Model):
+    """A number of the analysis that may be tuned: a cut, or an edge of a bin.
 
-    `objects` are what it cuts on; `bjet` means: a selected jet is called b-tagged if it passes. `bandwidth` is the
-    width, in the cut's own unit, of the kernel that estimates the flux through the boundary; it is annealed to
-    `bandwidth_end`. `step` is the size of a typical optimisation step.
+    `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
+    it is annealed to `bandwidth_end`. `step` is the size of a typical optimisation step.
     """
 
-    objects: tuple[CutObject, ...]
-    variable: str
-    keep: Literal["above", "below"]
     threshold: float
-    absolute: bool = False
     unit: str = ""
     label: str = ""
     trainable: bool = False
@@ -107,10 +103,9 @@ class Cut(_Model):
     bandwidth: Annotated[float, Field(gt=0)] | None = None
     bandwidth_end: Annotated[float, Field(gt=0)] | None = None
     step: Annotated[float, Field(gt=0)] | None = None
-    regions: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Cut":
+    def _can_move(self) -> "Threshold":
         if self.trainable and (self.bounds is None or self.bandwidth is None or self.step is None):
             raise ValueError("a trainable cut needs 'bounds', 'bandwidth' and 'step'")
         if self.bounds is not None:
@@ -119,6 +114,23 @@ class Cut(_Model):
                 raise ValueError(f"the lower bound {low} is not below the upper bound {high}")
             if not low <= self.threshold <= high:
                 raise ValueError(f"threshold {self.threshold} lies outside its bounds [{low}, {high}]")
+        return self
+
+
+class Cut(Threshold):
+    """One threshold: `x > threshold` (keep: above) or `x < threshold` (keep: below), strict, in float32.
+
+    `objects` are what it cuts on; `bjet` means: a selected jet is called b-tagged if it passes.
+    """
+
+    objects: tuple[CutObject, ...]
+    variable: str
+    keep: Literal["above", "below"]
+    absolute: bool = False
+    regions: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Cut":
         if len(set(self.objects) & {"bjet", "event"}) and len(self.objects) > 1:
             raise ValueError("'bjet' and 'event' cannot be combined with other objects in one cut")
         if self.regions is not None and self.objects != ("event",):
@@ -145,17 +157,86 @@ class Count(_Model):
 
 
 class Bins(_Model):
-    """Equal bins from `start` to `stop`; neither under- nor overflow is used, as in the AGC."""
+    """Bins of an observable; neither under- nor overflow is used, as in the AGC.
 
-    start: float
-    stop: float
-    number: Annotated[int, Field(ge=1)]
+    Either equal bins from `start` to `stop`, or explicit `edges`. With `trainable: range` the first and the last edge
+    move, called `<region>.start` and `<region>.stop`, and the others keep their places between them; with
+    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`.
+    """
+
+    start: float | None = None
+    stop: float | None = None
+    number: Annotated[int, Field(ge=1)] | None = None
+    edges: tuple[float, ...] | None = None
+    trainable: Literal["range", "edges"] | None = None
+    min_width: Annotated[float, Field(gt=0)] | None = None
+    bounds: tuple[float, float] | None = None
+    bandwidth: Annotated[float, Field(gt=0)] | None = None
+    bandwidth_end: Annotated[float, Field(gt=0)] | None = None
+    step: Annotated[float, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _rising(self) -> "Bins":
-        if not self.start < self.stop:
+        equal = [value is not None for value in (self.start, self.stop, self.number)]
+        if self.edges is None and not all(equal):
+            raise ValueError("give 'start', 'stop' and 'number' for equal bins, or a list of 'edges'")
+        if self.edges is not None and any(equal):
+            raise ValueError("give either 'start', 'stop' and 'number', or 'edges', not both")
+        if self.start is not None and self.stop is not None and not self.start < self.stop:
             raise ValueError(f"start {self.start} is not below stop {self.stop}")
+        if self.edges is not None and (len(self.edges) < 2 or any(a >= b for a, b in pairwise(self.edges))):
+            raise ValueError(f"edges {list(self.edges)} do not rise; a bin needs a lower and a higher edge")
         return self
+
+    @model_validator(mode="after")
+    def _can_move(self) -> "Bins":
+        if self.trainable is None:
+            return self
+        if self.bounds is None or self.bandwidth is None or self.step is None or self.min_width is None:
+            raise ValueError("trainable bins need 'bounds', 'bandwidth', 'step' and 'min_width'")
+        narrowest = min(b - a for a, b in pairwise(self.places))
+        if narrowest < self.min_width:
+            raise ValueError(f"a bin of width {narrowest:g} is narrower than min_width {self.min_width:g}")
+        if self.bounds[0] > self.places[0] or self.bounds[1] < self.places[-1]:
+            raise ValueError(f"the edges reach from {self.places[0]:g} to {self.places[-1]:g}, beyond their bounds")
+        return self
+
+    @property
+    def places(self) -> tuple[float, ...]:
+        """Where the edges are at the start."""
+        match self.start, self.stop, self.number, self.edges:
+            case float(start), float(stop), int(number), None:
+                width = (stop - start) / number
+                return (*(start + n * width for n in range(number)), stop)
+            case _, _, _, edges:
+                return edges or ()
+
+    @property
+    def least_distance(self) -> float:
+        """Of neighbouring edges that move, so that no bin gets narrower than `min_width`."""
+        bins = len(self.places) - 1 if self.trainable == "range" else 1
+        return bins * (self.min_width or 0.0)
+
+    def thresholds(self, region: str, label: str) -> dict[str, Threshold]:
+        """The edges that may move, by name."""
+        if self.trainable is None:
+            return {}
+        if self.trainable == "range":
+            moving = {"start": self.places[0], "stop": self.places[-1]}
+        else:
+            moving = {f"edge_{number}": place for number, place in enumerate(self.places)}
+        return {
+            f"{region}.{name}": Threshold(
+                threshold=place,
+                label=f"{label or region}, {name.replace('_', ' ')}",
+                trainable=True,
+                bounds=self.bounds,
+                bandwidth=self.bandwidth,
+                bandwidth_end=self.bandwidth_end,
+                step=self.step,
+            )
+            for name, place in moving.items()
+        }
 
 
 class Region(_Model):
@@ -258,7 +339,9 @@ class Measurement(_Model):
 
     `poi` scales the processes in `signal`; `free` maps further processes to the names of free norm factors. Bins with
     fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events` are merged with their
-    neighbours; 0 leaves all bins as they are.
+    neighbours; 0 leaves all bins as they are. `data` are what the workspace of a run calls observed: what the model
+    expects (asimov), or templates mixed as `pseudodata` says, {process: {variation: share}}. What is tuned is always
+    what is expected.
     """
 
     name: str
@@ -267,12 +350,30 @@ class Measurement(_Model):
     free: dict[str, str] = {}
     bounds: tuple[float, float] = (0.0, 10.0)
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
+    data: Literal["asimov", "pseudodata"] = "asimov"
+    pseudodata: dict[str, dict[str, float]] = {}
+
+    @model_validator(mode="after")
+    def _data_are_defined(self) -> "Measurement":
+        if self.data == "pseudodata" and not self.pseudodata:
+            raise ValueError(
+                "data: pseudodata needs 'pseudodata', which says what they are made of, "
+                "such as {ttbar: {ME_var: 0.5, PS_var: 0.5}}"
+            )
+        return self
 
 
 class Objective(_Model):
-    """What is maximised (significance) or minimised (uncertainty)."""
+    """What is maximised (a significance) or minimised (an uncertainty, a limit).
 
-    name: Literal["discovery_significance", "signal_strength_uncertainty"] = "discovery_significance"
+    `method` and `confidence_level` are those of the upper limit.
+    """
+
+    name: Literal[
+        "discovery_significance", "signal_strength_uncertainty", "expected_upper_limit", "counting_significance"
+    ] = "discovery_significance"
+    method: Literal["CLs", "CLs+b"] = "CLs"
+    confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
 
 
 class Optimiser(_Model):
@@ -312,6 +413,14 @@ class Config(_Model):
     optimiser: Optimiser = Optimiser()
     validation: Validation = Validation()
 
+    @property
+    def thresholds(self) -> dict[str, Threshold]:
+        """Every number that the analysis is a function of: all cuts, then the bin edges that may move."""
+        edges: dict[str, Threshold] = {}
+        for name, region in self.regions.items():
+            edges |= region.bins.thresholds(name, region.title)
+        return {**self.cuts, **edges}
+
     @model_validator(mode="after")
     def _corrections_are_read(self) -> "Config":
         if self.variations.corrections is None:
@@ -334,6 +443,11 @@ class Config(_Model):
             _known(process, self.processes, "measurement.signal", "process")
         for process in self.measurement.free:
             _known(process, self.processes, "measurement.free", "process")
+        for process, shares in self.measurement.pseudodata.items():
+            _known(process, self.processes, "measurement.pseudodata", "process")
+            for variation in shares:
+                known = ("nominal", *self.variations.names)
+                _known(variation, known, f"measurement.pseudodata.{process}", "variation")
         return self
 
     @model_validator(mode="after")
@@ -353,7 +467,7 @@ class Config(_Model):
                         f"cuts.{name}.variable: {collection} has no '{cut.variable}'; "
                         f"there are: {', '.join(collections[kind])}"
                     )
-        if not any(cut.trainable for cut in self.cuts.values()):
+        if not any(one.trainable for one in self.thresholds.values()):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
         return self
 

@@ -7,7 +7,7 @@ the best exact value seen, not the last.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float64, PyTree
+from scipy.optimize import isotonic_regression
 
-from pipeline.analysis import Merit
+from pipeline.objective import Merit
 from pipeline.selection import Thresholds
 
-__all__ = ["Range", "Schedule", "Step", "bandwidths_at", "descend", "make_optimiser"]
+__all__ = ["Ordered", "Range", "Schedule", "Step", "bandwidths_at", "descend", "make_optimiser"]
 
 Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Thresholds]]
 """(thresholds, bandwidths) to ((loss, figure of merit), gradient of the loss)."""
@@ -34,6 +35,14 @@ class Range:
     step: float
     bandwidth: float
     bandwidth_end: float
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Thresholds that must rise, each by at least `distance`: the edges of bins. They share their bounds."""
+
+    names: tuple[str, ...]
+    distance: float
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ def descend(
     ranges: Mapping[str, Range],
     start: Mapping[str, float],
     schedule: Schedule,
+    ordered: Sequence[Ordered] = (),
     resume: Step | None = None,
 ) -> Iterator[Step]:
     """Yield one step after another; stop asking, and it stops.
@@ -90,6 +100,7 @@ def descend(
         ranges: of the trainable thresholds.
         start: where they begin.
         schedule: the optimiser.
+        ordered: thresholds that have to keep their order.
         resume: the last step of an earlier, interrupted loop: this one goes on bit-identically.
     """
     optimiser = make_optimiser(schedule)
@@ -103,6 +114,7 @@ def descend(
         if bool(merit.converged) and float(loss) < best_loss:
             best, best_loss = position, float(loss)
         following, state = _move(optimiser, gradient, state, position, ranges)
+        following = _in_order(following, ranges, ordered)
         slope = {name: float(gradient[name]) for name in ranges}
         yield Step(number, position, bandwidths, float(loss), merit, slope, best_loss, best, following, state)
         position = following
@@ -151,6 +163,17 @@ def _move(
     update, state = _update(optimiser, scaled, state, _scaled(position, ranges))
     moved = {name: position[name] + float(update[name]) * r.step for name, r in ranges.items()}
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
+
+
+def _in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
+    """The nearest position in which all ordered thresholds keep their distance: isotonic regression, then bounds."""
+    for one in ordered:
+        offsets = one.distance * np.arange(len(one.names))
+        rising = isotonic_regression(np.array([position[name] for name in one.names]) - offsets).x
+        lower, upper = ranges[one.names[0]].lower, ranges[one.names[0]].upper - offsets[-1]
+        placed = np.clip(rising, lower, upper) + offsets
+        position = position | dict(zip(one.names, placed.tolist(), strict=True))
+    return position
 
 
 def _update(

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float64, Int, Int32
 from pipeline.histfactory import Numbers, Structure, modifiers_of, neutral_numbers
 from pipeline.templates import Templates, populated_bins
 
-__all__ = ["Channel", "Measurement", "Nuisance", "merged_bins", "numbers", "skeleton"]
+__all__ = ["Channel", "Measurement", "Nuisance", "merged_bins", "numbers", "pseudodata", "skeleton"]
 
 Positions = Int[np.ndarray, "..."]
 """Host-side indices."""
@@ -55,6 +55,7 @@ class Measurement:
     """The static part: names, and which variation belongs to which parameter. `processes` are sample names.
 
     A bin with fewer effective simulated background events than `minimum_effective_events` is merged with its neighbour.
+    `pseudodata` are shares of templates, (variation, process, share); without any, the data are what is expected.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Measurement:
     nuisances: tuple[Nuisance, ...]
     bounds: tuple[float, float]
     minimum_effective_events: float
+    pseudodata: tuple[tuple[int, int, float], ...] = ()
 
 
 def skeleton(measurement: Measurement) -> dict[str, Any]:
@@ -134,6 +136,16 @@ def numbers(measurement: Measurement, structure: Structure, templates: Templates
         shapesys=empty.shapesys,
         constraint_width=empty.constraint_width,
     )
+
+
+def pseudodata(measurement: Measurement, structure: Structure, templates: Templates) -> Float64[Array, " bins"]:
+    """What the analysis observes if nature is as the measurement's pseudo-data say, bins in the order of the structure.
+
+    The AGC fits ½ (ME variation + PS variation) of ttbar plus the nominal W+jets template (its `construct_pseudodata`).
+    """
+    _, bins, _ = _order(measurement, structure)
+    parts = [share * templates.yields[variation, process] for variation, process, share in measurement.pseudodata]
+    return jnp.sum(jnp.stack(parts), axis=0)[bins]
 
 
 def merged_bins(measurement: Measurement, templates: Templates) -> Int32[Array, " bins"]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, Data
+from pipeline.bin_edges import Edges
 from pipeline.config import Collection, Config, Cut
 from pipeline.config import Requirement as ConfigRequirement
 from pipeline.histfactory import from_pyhf
@@ -19,11 +20,12 @@ from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, read
 from pipeline.ingest.dense import RaggedSample, dense_groups
 from pipeline.manifest import Dataset, load_manifest
 from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
+from pipeline.objective import Objective
 from pipeline.selection import Count, Region, Selection
 from pipeline.selection import Cut as SelectionCut
 from pipeline.systematics import resolution_factors, splitmix64, varied_pt
 from pipeline.templates import DatasetRole, Recipe, make_recipe
-from pipeline.yields import Edges, Layout
+from pipeline.yields import Layout
 
 __all__ = [
     "Problem",
@@ -94,8 +96,10 @@ def make_selection(config: Config) -> Selection:
     regions, offset = [], 0
     for name, region in config.regions.items():
         jets, btags = (Count(count.min, count.max) for count in (region.jets, region.btags))
-        regions.append(Region(name, jets, btags, region.observable, region.bins.number, offset))
-        offset += region.bins.number
+        moving = tuple(region.bins.thresholds(name, region.title))
+        bins = len(region.bins.places) - 1
+        regions.append(Region(name, jets, btags, region.observable, bins, offset, moving))
+        offset += bins
     cuts = tuple(
         SelectionCut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions)
         for name, cut in config.cuts.items()
@@ -104,11 +108,8 @@ def make_selection(config: Config) -> Selection:
 
 
 def make_edges(config: Config) -> Edges:
-    """Bin edges of each region."""
-    return {
-        name: jnp.linspace(region.bins.start, region.bins.stop, region.bins.number + 1)
-        for name, region in config.regions.items()
-    }
+    """Bin edges of each region, where they start."""
+    return {name: jnp.asarray(region.bins.places, jnp.float64) for name, region in config.regions.items()}
 
 
 def make_analysis(config: Config, datasets: int) -> Analysis:
@@ -118,7 +119,8 @@ def make_analysis(config: Config, datasets: int) -> Analysis:
     layout = Layout(datasets=datasets, kinematics=len(kinematics(config)), ranks=max(ranks, default=0))
     measured = make_measurement(config, selection)
     structure, _, _ = from_pyhf(skeleton(measured))
-    return Analysis(selection, layout, measured, structure, config.objective.name)
+    objective = Objective(**config.objective.model_dump())
+    return Analysis(selection, layout, measured, structure, objective)
 
 
 def make_measurement(config: Config, selection: Selection) -> Measurement:
@@ -142,6 +144,16 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         nuisances=tuple(nuisances),
         bounds=config.measurement.bounds,
         minimum_effective_events=config.measurement.minimum_effective_events,
+        pseudodata=_pseudodata(config) if config.measurement.data == "pseudodata" else (),
+    )
+
+
+def _pseudodata(config: Config) -> tuple[tuple[int, int, float], ...]:
+    processes, names = list(config.processes), variations(config)
+    return tuple(
+        (names.index(variation), processes.index(process), share)
+        for process, shares in config.measurement.pseudodata.items()
+        for variation, share in shares.items()
     )
 
 
@@ -246,13 +258,17 @@ def skim(config: Config, *, generator_weights: bool = False, extra: Mapping[str,
     Args:
         config: the run.
         generator_weights: whether genWeight is wanted.
-        extra: further columns to keep, by kind of object.
+        extra: further columns to keep, by kind of object. Resolution factors of the jets may have any size, so with
+            them no jet is dropped for its pt.
     """
+    extra = extra or {}
     objects = []
     for kind, collection in _collections(config).items():
         fixed = [_requirement(rule) for rule in collection.require]
-        variables = (*collection.variables.values(), *(extra or {}).get(kind, ()))
-        loosest = [_loosest(cut, collection, config) for cut in config.cuts.values() if kind in cut.objects]
+        variables = (*collection.variables.values(), *extra.get(kind, ()))
+        any_pt = config.variations.resolution_branch in extra.get(kind, ())
+        cuts = [cut for cut in config.cuts.values() if kind in cut.objects and not (any_pt and cut.variable == "pt")]
+        loosest = [_loosest(cut, collection, config) for cut in cuts]
         objects.append(ObjectSkim(collection.branch, variables, (*fixed, *loosest)))
     leptons = (config.objects.electron.branch, config.objects.muon.branch)
     jets = min(region.jets.min for region in config.regions.values())

@@ -20,25 +20,31 @@ import numpy as np
 
 import pipeline
 from pipeline import analysis as exact
-from pipeline.analysis import Data, Merit
-from pipeline.comparison import Comparison, compare
+from pipeline.analysis import Data
+from pipeline.comparison import Comparison, Estimate, compare
 from pipeline.config import Config
-from pipeline.descent import Range, Schedule, Step, descend, make_optimiser
+from pipeline.descent import Ordered, Range, Schedule, Step, descend, make_optimiser
+from pipeline.histfactory.constraints import auxdata
 from pipeline.histfactory.to_pyhf import to_pyhf
 from pipeline.manifest import InputError, load_manifest
+from pipeline.objective import Merit
 from pipeline.problem import Problem, build, wanted_datasets
 from pipeline.report.attempt import attempt
 from pipeline.report.crosscheck import PyhfResult, pyhf_discovery_significance
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
 from pipeline.report.terminal import Terminal, verdict
 from pipeline.selection import Thresholds
+from pipeline.significance import signal_strength_uncertainty
 
 __all__ = ["Outcome", "describe_inputs", "run", "tune"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run found. Thresholds are of all cuts; `compared` is keyed by the part of the events."""
+    """What a run found. Thresholds are of all cuts; `compared` is keyed by the part of the events.
+
+    `measured` are the signal strengths that fits to the pseudo-data find, where the config asks for such data.
+    """
 
     before: dict[str, float]
     after: dict[str, float]
@@ -47,6 +53,7 @@ class Outcome:
     workspaces: dict[str, dict[str, Any]]
     pyhf: dict[str, PyhfResult]
     ours: dict[str, Merit]
+    measured: dict[str, Estimate]
     seconds: dict[str, float]
 
 
@@ -87,7 +94,9 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
                 symbol=terminal.symbol,
                 source="Simulated" if found["simulated"] else "CMS Open Data simulation",
             )
-            illustrate(folder, scene, found, verdict(outcome.compared["validation"], terminal.symbol), terminal.warn)
+            larger = problem.analysis.objective.larger_is_better
+            words = verdict(outcome.compared["validation"], terminal.symbol, larger_is_better=larger)
+            illustrate(folder, scene, found, words, terminal.warn)
     except KeyboardInterrupt:
         terminal.warn("stopped while drawing: the result is written, the report is not complete")
 
@@ -104,7 +113,7 @@ def describe_inputs(config: Config) -> None:
 def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
     """The optimisation and its verdict."""
     config, analysis = problem.config, problem.analysis
-    fixed = {name: cut.threshold for name, cut in config.cuts.items()}
+    fixed = {name: cut.threshold for name, cut in config.thresholds.items()}
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
         return exact.loss_and_gradient(_arrays(fixed) | thresholds, analysis, bandwidths, problem.training)
@@ -112,7 +121,7 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
     clock = [time.perf_counter()]
     history = []
     with terminal.progress(config.optimiser.steps, _events(problem.training)) as show:
-        for taken in descend(evaluate, ranges(config), _start(config), schedule(config)):
+        for taken in descend(evaluate, ranges(config), _start(config), schedule(config), ordered(config)):
             clock.append(time.perf_counter())
             history.append(taken)
             show(taken)
@@ -145,6 +154,7 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
         workspaces=workspaces,
         pyhf=checks,
         ours=ours,
+        measured=_measured(problem, {"before": before, "after": after}),
         seconds={
             "reading": reading,
             "first step, with compilation": clock[1] - clock[0],
@@ -160,18 +170,40 @@ def _events(data: Data) -> int:
 
 
 def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
-    """The pyhf workspace of the validation events at some thresholds, with Asimov data."""
-    numbers = exact.numbers_of(_arrays(thresholds), problem.analysis, problem.validation)
-    return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name)
+    """The pyhf workspace of the validation events at some thresholds, with Asimov or pseudo-data."""
+    numbers, data = exact.model_and_data(_arrays(thresholds), problem.analysis, problem.validation)
+    return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name, data=data)
+
+
+def _measured(problem: Problem, cuts: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
+    """The signal strength and its uncertainty in the pseudo-data of the validation events, if there are any."""
+    structure, found = problem.analysis.structure, {}
+    for name, thresholds in cuts.items():
+        numbers, data = exact.model_and_data(_arrays(thresholds), problem.analysis, problem.validation)
+        if data is not None:
+            observed = jnp.concatenate([data, auxdata(structure, numbers)])
+            fitted = jax.jit(signal_strength_uncertainty, static_argnums=0)(structure, numbers, data=observed)
+            error = float(fitted.uncertainty) if bool(fitted.converged) else float("nan")
+            found[name] = Estimate(float(fitted.mu), error)
+    return found
 
 
 def ranges(config: Config) -> dict[str, Range]:
-    """How the trainable cuts may move."""
+    """How the trainable thresholds may move."""
     return {
         name: Range(*cut.bounds, cut.step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
-        for name, cut in config.cuts.items()
+        for name, cut in config.thresholds.items()
         if cut.trainable and cut.bounds is not None and cut.step is not None and cut.bandwidth is not None
     }
+
+
+def ordered(config: Config) -> tuple[Ordered, ...]:
+    """The bin edges that move, region by region."""
+    return tuple(
+        Ordered(tuple(region.bins.thresholds(name, region.title)), region.bins.least_distance)
+        for name, region in config.regions.items()
+        if region.bins.trainable
+    )
 
 
 def schedule(config: Config) -> Schedule:
@@ -187,6 +219,7 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
         "name": config.name,
         "simulated": all(sample.dataset.source.simulated for sample in problem.samples),
         "objective": config.objective.name,
+        "larger_is_better": problem.analysis.objective.larger_is_better,
         "thresholds": {
             name: {
                 "before": outcome.before[name],
@@ -195,7 +228,7 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
                 "trainable": cut.trainable,
                 "at_bound": at_bound(config, name, outcome.after[name]),
             }
-            for name, cut in config.cuts.items()
+            for name, cut in config.thresholds.items()
         },
         "compared": {
             part: {
@@ -219,6 +252,7 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
             }
             for name, merit in outcome.ours.items()
         },
+        "pseudodata": {name: asdict(one) for name, one in outcome.measured.items()},
         "steps": len(outcome.history),
         "seed": config.seed,
         "config_sha256": hashlib.sha256(
@@ -232,8 +266,8 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
 
 def at_bound(config: Config, name: str, value: float) -> str | None:
     """Which bound a threshold ended at, if any."""
-    bounds = config.cuts[name].bounds
-    if bounds is None or not config.cuts[name].trainable:
+    bounds = config.thresholds[name].bounds
+    if bounds is None or not config.thresholds[name].trainable:
         return None
     tolerance = 1e-6 * (bounds[1] - bounds[0])
     return next((s for s, b in zip(("lower", "upper"), bounds, strict=True) if abs(value - b) <= tolerance), None)
@@ -275,7 +309,7 @@ def _history_row(step: Step) -> dict[str, Any]:
 
 
 def _start(config: Config) -> dict[str, float]:
-    return {name: cut.threshold for name, cut in config.cuts.items() if cut.trainable}
+    return {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
 
 
 def _arrays(values: Mapping[str, float]) -> Thresholds:

@@ -52,7 +52,11 @@ class Count:
 
 @dataclass(frozen=True)
 class Region:
-    """A region and its observable. Its bins stand at `offset` … in the joint axis of all regions."""
+    """A region and its observable. Its bins stand at `offset` … in the joint axis of all regions.
+
+    `edges` names the thresholds that move the bin edges: none, or the first and the last edge, or each of them
+    (`pipeline.bin_edges`).
+    """
 
     name: str
     jets: Count
@@ -60,6 +64,7 @@ class Region:
     observable: Literal["ht", "trijet_mass"]
     bins: int
     offset: int
+    edges: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, UInt32
 
+from pipeline.bin_edges import Edges, edge_flux, placed_edges
 from pipeline.binning import bin_index, hard_histogram
 from pipeline.boundary_flux import for_each_flip, pack, with_derivatives
 from pipeline.events import CandidateGroup, Chunk, EventGroup, take_chunk
@@ -34,10 +35,7 @@ from pipeline.selection import (
     within,
 )
 
-__all__ = ["Edges", "EventOutcomes", "Layout", "event_outcomes", "hard_yields", "yields_and_flux"]
-
-Edges = dict[str, Float[Array, " edges"]]
-"""Bin edges of each region, keyed by its name."""
+__all__ = ["EventOutcomes", "Layout", "event_outcomes", "hard_yields", "yields_and_flux"]
 
 Result = TypeVar("Result")
 
@@ -86,13 +84,19 @@ class _Objects(eqx.Module, strict=True):
 
 
 class _Analysis(NamedTuple):
-    """What stays the same for all chunks and flips."""
+    """What stays the same for all chunks and flips. `edges` are where the thresholds put them."""
 
     selection: Selection
     layout: Layout
     thresholds: Thresholds
     bandwidths: Thresholds
     edges: Edges
+
+
+def _analysis(
+    selection: Selection, layout: Layout, thresholds: Thresholds, bandwidths: Thresholds, edges: Edges
+) -> _Analysis:
+    return _Analysis(selection, layout, thresholds, bandwidths, placed_edges(selection, thresholds, edges))
 
 
 def hard_yields(
@@ -106,7 +110,7 @@ def hard_yields(
     """
 
     def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: Any) -> Array:
-        analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
+        analysis = _analysis(selection, layout, thresholds, bandwidths, edges)
         return _sum_over_chunks(partial(_chunk_yields, analysis), layout, *events)
 
     return with_derivatives(value, partial(yields_and_flux, selection, layout))
@@ -124,7 +128,7 @@ def yields_and_flux(
     Float64[Array, "kinematics datasets bins columns"], dict[str, Float64[Array, "kinematics datasets bins columns"]]
 ]:
     """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events."""
-    analysis = _Analysis(selection, layout, thresholds, bandwidths, edges)
+    analysis = _analysis(selection, layout, thresholds, bandwidths, edges)
     return _sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
 
 
@@ -158,21 +162,32 @@ def event_outcomes(
     selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk
 ) -> EventOutcomes:
     """What the analysis makes of every event of a chunk, one by one."""
-    analysis = _Analysis(selection, layout, thresholds, {}, edges)
+    analysis = _analysis(selection, layout, thresholds, {}, edges)
     objects = _objects(analysis, chunk)
     choice = _choose_trijet(analysis, chunk, objects)
     outcome = _unflipped(analysis, chunk, objects, choice)
     keep = within(selection.leptons, objects.leptons) & _all(outcome.accepted, objects.leptons)
-    values = _jet_variables(chunk, objects.selected) | {"trijet_mass": choice.mass}
     observable = jnp.full(chunk.weight.shape, jnp.nan, jnp.float32)
-    for number, region in enumerate(selection.regions):
-        observable = jnp.where(outcome.region == number, values[region.observable], observable)
+    for values in _observables(analysis, chunk, objects, choice, outcome).values():
+        observable = jnp.where(jnp.isnan(values), observable, values)
     return EventOutcomes(
         region=jnp.where(keep, outcome.region, -1),
         position=jnp.where(keep, outcome.position, selection.bins),
         observable=jnp.where(keep, observable, jnp.nan),
         columns=outcome.columns,
     )
+
+
+def _observables(
+    analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice, outcome: _Outcome
+) -> dict[str, Float32[Array, " events"]]:
+    """The observable of each region, NaN for events outside it."""
+    values = _jet_variables(chunk, objects.selected) | {"trijet_mass": choice.mass}
+    nothing = jnp.float32(jnp.nan)
+    return {
+        region.name: jnp.where(outcome.region == number, values[region.observable], nothing)
+        for number, region in enumerate(analysis.selection.regions)
+    }
 
 
 def _chunk_yields(analysis: _Analysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
@@ -210,7 +225,9 @@ def _chunk_yields_and_flux(
     flux = _histogram_of_terms(unflipped, outcome.position, outcome.columns, bins)
     for name, term in _flipped_terms(analysis, chunk, objects, choice, one_lepton, jet_flux, btag_flux).items():
         flux[name] += term
-    return yields, flux
+    observables = _observables(analysis, chunk, objects, choice, outcome)
+    selected = jnp.where(one_lepton & accepted, outcome.columns, 0)
+    return yields, flux | edge_flux(selection, analysis.bandwidths, analysis.edges, observables, selected)
 
 
 def _objects(analysis: _Analysis, chunk: Chunk) -> _Objects:

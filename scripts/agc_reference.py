@@ -104,7 +104,7 @@ def our_templates(config: Config) -> Templates:
     samples = read_samples(config)
     analysis = make_analysis(config, len(samples))
     (data,) = make_data(config, analysis, samples, [(1.0, [np.ones(len(s.events), bool) for s in samples])])
-    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.cuts.items()}
+    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
     return jax.jit(templates, static_argnums=0)(analysis, thresholds, {}, data)
 
 
@@ -113,9 +113,9 @@ def compare(config: Config, made: Templates, published: Published) -> Iterator[P
     yields, variance = np.asarray(made.yields), np.asarray(made.variance)
     offset = 0
     for region, settings in config.regions.items():
-        edges = np.linspace(settings.bins.start, settings.bins.stop, settings.bins.number + 1)
-        bins = slice(offset, offset + settings.bins.number)
-        offset += settings.bins.number
+        edges = np.asarray(settings.bins.places)
+        bins = slice(offset, offset + len(edges) - 1)
+        offset = bins.stop
         for p, process in enumerate(config.processes):
             for v, variation in enumerate(variations(config)):
                 key = f"{region}_{process}" + ("" if v == 0 else f"_{variation}")
@@ -125,7 +125,7 @@ def compare(config: Config, made: Templates, published: Published) -> Iterator[P
                         process=process,
                         variation=variation,
                         ours=yields[v, p, bins],
-                        error=np.sqrt(variance[p, bins]) if v == 0 else np.zeros(settings.bins.number),
+                        error=np.sqrt(variance[p, bins]) if v == 0 else np.zeros(len(edges) - 1),
                         published=rebinned(published[key], edges),
                     )
                 elif v == 0:
@@ -234,7 +234,7 @@ def variation_figure(config: Config, pairs: list[Pair]) -> Figure:
 
 def _edges(config: Config, region: str) -> Floats:
     bins = config.regions[region].bins
-    return np.linspace(bins.start, bins.stop, bins.number + 1)
+    return np.asarray(bins.places)
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:

@@ -82,8 +82,8 @@ def enlarged(config: Config, samples: tuple[problem.Sample, ...], events: int) -
 
 def measure(config: Config, analysis: problem.Analysis, data: Data, thresholds: int, repeat: int) -> dict[str, float]:
     """One row of the table."""
-    at = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.cuts.items()}
-    widths = {name: jnp.asarray(config.cuts[name].bandwidth, jnp.float64) for name in ORDER[:thresholds]}
+    at = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
+    widths = {name: jnp.asarray(config.thresholds[name].bandwidth, jnp.float64) for name in ORDER[:thresholds]}
     value_first, value = timed(lambda: merit_of(at, analysis, data), repeat)
     step_first, step = timed(lambda: loss_and_gradient(at, analysis, widths, data), repeat)
     merit = merit_of(at, analysis, data)

@@ -34,8 +34,8 @@ def main() -> int:
         return 1
     analysis = make_analysis(config, len(samples))
     (data,) = make_data(config, analysis, samples, [(1.0, [np.ones(len(s.events), bool) for s in samples])])
-    widths = {n: c.bandwidth for n, c in config.cuts.items() if c.bandwidth and (c.trainable or options.all)}
-    thresholds = {name: cut.threshold for name, cut in config.cuts.items()}
+    widths = {n: c.bandwidth for n, c in config.thresholds.items() if c.bandwidth and (c.trainable or options.all)}
+    thresholds = {name: cut.threshold for name, cut in config.thresholds.items()}
     table = Table(
         title="derivative of the event counts by each threshold (simulated events, all data sets and jet variations)",
         title_justify="left",

@@ -50,7 +50,7 @@ def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, d
     has_factors = _has_branch(file, tree, f"{config.objects.jet.branch}_{factors}")
     events = read([file], skim(config, extra={"jet": [factors]} if has_factors else None), tree=tree).events
     analysis = make_analysis(config, datasets=1)
-    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.cuts.items()}
+    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
     found = list_events(analysis, thresholds, bare_data(config, events))
     content = {}
     for number, region in enumerate(config.regions):

@@ -24,7 +24,10 @@ class Everything:
 @cache
 def everything(config: str = "agc.yaml") -> Everything:
     """All events of all data sets of a config, without a split."""
-    loaded = load_config(ROOT / "configs" / config)
+    return all_events(load_config(ROOT / "configs" / config))
+
+
+def all_events(loaded: Config) -> Everything:
     samples = read_samples(loaded)
     analysis = make_analysis(loaded, len(samples))
     (data,) = make_data(loaded, analysis, samples, [(1.0, [np.ones(len(s.events), bool) for s in samples])])
@@ -38,12 +41,12 @@ def file_of(sample: Sample) -> Path:
 
 
 def default_thresholds(config: Config) -> dict[str, float]:
-    return {name: cut.threshold for name, cut in config.cuts.items()}
+    return {name: cut.threshold for name, cut in config.thresholds.items()}
 
 
 def random_thresholds(config: Config, generator: np.random.Generator) -> dict[str, float]:
     """A point anywhere within the bounds of all cuts."""
     return {
         name: float(generator.uniform(*cut.bounds)) if cut.bounds else cut.threshold
-        for name, cut in config.cuts.items()
+        for name, cut in config.thresholds.items()
     }

@@ -10,6 +10,7 @@ from pipeline.analysis import Analysis, Data
 from pipeline.histfactory import from_pyhf
 from pipeline.ingest.dense import RaggedSample, dense_groups
 from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
+from pipeline.objective import Objective
 from pipeline.selection import Count, Cut, Region, Selection
 from pipeline.templates import DatasetRole, make_recipe
 from pipeline.yields import Layout
@@ -87,7 +88,7 @@ def random_sample(jets: np.ndarray, seed: int = 0, scales: Sequence[float] = (1.
 @cache
 def small_analysis() -> Analysis:
     structure, _, _ = from_pyhf(skeleton(MEASUREMENT))
-    return Analysis(SELECTION, LAYOUT, MEASUREMENT, structure, "discovery_significance")
+    return Analysis(SELECTION, LAYOUT, MEASUREMENT, structure, Objective("discovery_significance"))
 
 
 def small_data(events: int = 1500, seed: int = 0, chunk_size: int = 512) -> Data:

@@ -12,6 +12,7 @@ HEAVY = ("jax", "equinox", "optax", "numpy", "awkward", "uproot", "pyhf", "cabin
 FILES_AND_PLOTS = ("awkward", "uproot", "pyhf", "cabinetry", "yaml", "pydantic", "matplotlib", "rich", "pandas")
 CORE = (
     "analysis",
+    "bin_edges",
     "binning",
     "boundary_flux",
     "events",

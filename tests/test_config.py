@@ -213,7 +213,7 @@ BAD = {
         -1,
         "measurement.minimum_effective_events: Input should be greater",
     ),
-    "an unknown objective": ("objective.name", "luck", "objective.name: Input should be 'discovery_significance' or"),
+    "an unknown objective": ("objective.name", "luck", "objective.name: Input should be 'discovery_significance', "),
     "no learning rate": ("optimiser.learning_rate", 0, "optimiser.learning_rate: Input should be greater than 0"),
     "no steps": ("optimiser.steps", 0, "optimiser.steps: Input should be greater than or equal to 1"),
     "a growing learning rate": ("optimiser.decay_to", 2, "optimiser.decay_to: Input should be less than or equal to 1"),

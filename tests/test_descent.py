@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from pipeline.analysis import Merit
-from pipeline.descent import Range, Schedule, bandwidths_at, descend, make_optimiser
+from pipeline.descent import Ordered, Range, Schedule, bandwidths_at, descend, make_optimiser
+from pipeline.objective import Merit
 
 RANGES = {
     "jet_pt": Range(lower=25.0, upper=60.0, step=1.0, bandwidth=3.0, bandwidth_end=1.0),
@@ -42,7 +42,7 @@ def quadratic(minimum=MINIMUM, converged=lambda _: True, seen=None):
 
 
 def run(evaluate=None, resume=None, **of_schedule):
-    return list(descend(evaluate or quadratic(), RANGES, START, schedule(**of_schedule), resume))
+    return list(descend(evaluate or quadratic(), RANGES, START, schedule(**of_schedule), resume=resume))
 
 
 def test_it_finds_the_minimum_in_physical_units():
@@ -70,6 +70,28 @@ def test_the_best_is_kept_and_not_the_last():
             assert step.best == taken[best].thresholds
     assert losses[-1] < losses[0]
     assert wandering[-1].loss > wandering[-1].best_loss
+
+
+def test_bin_edges_keep_their_order_and_their_distance():
+    """Each of five edges is drawn to the same place; pressed together they stay where they are least wrong."""
+    names = tuple(f"edge_{number}" for number in range(5))
+    ranges = dict.fromkeys(names, Range(lower=0.0, upper=10.0, step=1.0, bandwidth=1.0, bandwidth_end=1.0))
+    start = dict(zip(names, [0.0, 2.5, 5.0, 7.5, 10.0], strict=True))
+
+    def evaluate(thresholds, _):
+        value, gradient = jax.value_and_grad(lambda at: sum((one - 4.0) ** 2 for one in at.values()))(thresholds)
+        merit = Merit(
+            value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
+        )
+        return (value, merit), gradient
+
+    steps = list(descend(evaluate, ranges, start, schedule(steps=80), [Ordered(names, 0.5)]))
+    for step in steps:
+        places = [step.thresholds[name] for name in names]
+        assert np.diff(places).min() >= 0.5 - 1e-12
+        assert min(places) >= 0
+        assert max(places) <= 10
+    np.testing.assert_allclose([steps[-1].best[name] for name in names], [3, 3.5, 4, 4.5, 5], atol=0.1)
 
 
 def test_bounds_are_never_crossed():

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import awkward as ak
 import numpy as np
 import pytest
 
@@ -99,6 +100,30 @@ def test_an_unusable_file_is_named_in_one_sentence(main, tmp_path, capsys, conte
     assert sentence in text.err
     assert text.err.count("\n") == 1
     assert not output.exists()
+
+
+def test_resolution_factors_of_a_file_may_be_of_any_size(main, tmp_path, capsys):
+    """Soft jets that the factors of the file lift over the cut: far beyond what our own resolution would ever do."""
+    file, output = tmp_path / "events.root", tmp_path / "sync.json"
+    jets = {"pt": 14.0, "eta": 0.5, "mass": 5.0, "btagCSVV2": 0.9, "resfac": 2.5}
+    columns = {f"Jet_{name}": ak.Array([[value] * 4]) for name, value in jets.items()}
+    columns |= {
+        f"Electron_{name}": ak.Array([[value]]) for name, value in {"pt": 40.0, "eta": 0.0, "sip3d": 1.0}.items()
+    }
+    columns |= {f"Muon_{name}": ak.Array([[]]) for name in ("pt", "eta", "sip3d", "pfRelIso04_all")}
+    columns = {name: ak.values_astype(column, np.float32) for name, column in columns.items()}
+    columns |= {
+        "event": np.arange(1, dtype=np.uint64),
+        "Jet_phi": ak.values_astype(ak.Array([[0.0, 1.0, 2.0, 3.0]]), np.float32),
+        "Jet_jetId": ak.values_astype(ak.Array([[6] * 4]), np.int32),
+        "Electron_cutBased": ak.values_astype(ak.Array([[4]]), np.int32),
+        "Muon_tightId": ak.values_astype(ak.Array([[]]), bool),
+    }
+    write_file(file, columns)
+    assert run(main, capsys, file, output)[0] == 0
+    found = json.loads(output.read_text())
+    assert found["4j2b|nominal"]["event_index"] == []
+    assert found["4j2b|pt_res_up"]["event_index"] == [0]
 
 
 def test_a_config_that_does_not_exist(main, tmp_path, capsys):

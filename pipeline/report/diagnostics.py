@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline import measurement
 from pipeline.analysis import Analysis, Data, loss_and_gradient, loss_of_yields_and_slope, merit_of
+from pipeline.bin_edges import placed_edges
 from pipeline.config import Config
 from pipeline.selection import Thresholds
 from pipeline.templates import Templates, make_templates
@@ -147,6 +148,7 @@ def regions(config: Config, analysis: Analysis, data: Data, thresholds: Mapping[
     made = make_templates(data.recipe, yields)
     varied = _varied(analysis, made)
     merged = np.asarray(_merged(analysis, made), np.int64)
+    placed = placed_edges(analysis.selection, _arrays(thresholds), data.edges)
     views = []
     for one, settings in zip(analysis.selection.regions, config.regions.values(), strict=True):
         bins = slice(one.offset, one.offset + one.bins)
@@ -154,7 +156,7 @@ def regions(config: Config, analysis: Analysis, data: Data, thresholds: Mapping[
             Region(
                 name=settings.title or one.name,
                 label=settings.label or one.observable,
-                edges=np.asarray(data.edges[one.name], np.float64),
+                edges=np.asarray(placed[one.name], np.float64),
                 processes=tuple(process.title for process in config.processes.values()),
                 nominal=np.asarray(made.yields[0, :, bins]),
                 variance=np.asarray(made.variance[:, bins]),
@@ -228,7 +230,7 @@ def profile(
     sign = _sign(analysis)
     found = []
     for name, bandwidth in bandwidths.items():
-        cut = config.cuts[name]
+        cut = config.thresholds[name]
         grid = around(optimum[name], 3 * (cut.bandwidth or bandwidth), cut.bounds, points)
         lines = [
             np.array([_merit(analysis, data, {**optimum, name: float(value)}) for value in grid])
@@ -261,7 +263,7 @@ def contributions(
     found = []
     for name, derivative in flux.items():
         by_dataset = np.einsum("kdbc,kdbc->db", np.asarray(slope), np.asarray(derivative))
-        step = config.cuts[name].step or 1.0
+        step = config.thresholds[name].step or 1.0
         found.append(Contributions(name, step, _sign(analysis) * step * (uses.astype(np.float64) @ by_dataset)))
     return tuple(found)
 
@@ -284,12 +286,12 @@ def contour(
 
     def travelled(name: str) -> float:
         values = [position[name] for position in path]
-        return (max(values) - min(values)) / (config.cuts[name].step or 1.0)
+        return (max(values) - min(values)) / (config.thresholds[name].step or 1.0)
 
     ordered = sorted(sorted(trained, key=travelled)[-2:], key=trained.index)
     grids = []
     for name in ordered:
-        cut, values = config.cuts[name], [optimum[name], *(position[name] for position in path)]
+        cut, values = config.thresholds[name], [optimum[name], *(position[name] for position in path)]
         margin, bounds = cut.bandwidth or 0.0, cut.bounds or (-np.inf, np.inf)
         grids.append(np.linspace(max(min(values) - margin, bounds[0]), min(max(values) + margin, bounds[1]), points))
     heights = [
@@ -351,7 +353,7 @@ def final_bandwidths(config: Config) -> dict[str, float]:
     """The bandwidth of each trainable cut at the end of the optimisation."""
     return {
         name: cut.bandwidth_end or cut.bandwidth
-        for name, cut in config.cuts.items()
+        for name, cut in config.thresholds.items()
         if cut.trainable and cut.bandwidth is not None
     }
 
@@ -383,8 +385,8 @@ def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, float]) -> f
 
 
 def _sign(analysis: Analysis) -> int:
-    """The loss is −Z, or the uncertainty itself."""
-    return -1 if analysis.objective == "discovery_significance" else 1
+    """The loss is minus what is to be large."""
+    return -1 if analysis.objective.larger_is_better else 1
 
 
 def _arrays(values: Mapping[str, float]) -> Thresholds:

@@ -52,9 +52,10 @@ class Scene:
 
     @property
     def labels(self) -> dict[str, str]:
-        """Names of the cuts for an axis, with their units."""
+        """Names of the thresholds for an axis, with their units."""
         return {
-            name: (cut.label or name) + (f" [{cut.unit}]" if cut.unit else "") for name, cut in self.config.cuts.items()
+            name: (one.label or name) + (f" [{one.unit}]" if one.unit else "")
+            for name, one in self.config.thresholds.items()
         }
 
     @property

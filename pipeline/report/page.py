@@ -95,7 +95,7 @@ def page(
         configuration: as YAML text.
     """
     origin = "Simulated events" if result["simulated"] else "Simulation of CMS Open Data"
-    tone = _tone(result, symbol)
+    tone = _tone(result)
     body = (
         f'<span class="badge">{origin}</span>',
         f"<h1>{escape(title)}</h1>",
@@ -126,7 +126,7 @@ def remarks(result: Mapping[str, Any], symbol: str) -> list[str]:
     training, validation = result["compared"]["training"], result["compared"]["validation"]
     if not (training["converged"] and validation["converged"]):
         found.append("A fit did not converge: its figure of merit must not be used.")
-    if _better(training, symbol) > 0 and _better(validation, symbol) < 0.5 * _better(training, symbol):
+    if _gain(training, result) > 0 and _gain(validation, result) < 0.5 * _gain(training, result):
         found.append(
             "Most of the gain on training events is not there on validation events: the cuts were tuned to the sample, "
             "not to the physics. More simulated events, fewer steps or fewer cuts help."
@@ -147,17 +147,17 @@ _NO_P_VALUE = 38
 """Beyond, the p-value of a standard normal underflows in double precision."""
 
 
-def _tone(result: Mapping[str, Any], symbol: str) -> str:
+def _tone(result: Mapping[str, Any]) -> str:
     """The look of the verdict: a gain, a gain that may be chance, or no gain."""
     validation = result["compared"]["validation"]
-    gain, error = _better(validation, symbol), float(validation["change"]["error"])
+    gain, error = _gain(validation, result), float(validation["change"]["error"])
     return "bad" if gain <= 0 else "good" if gain >= 2 * error else "open"
 
 
-def _better(compared: Mapping[str, Any], symbol: str) -> float:
+def _gain(compared: Mapping[str, Any], result: Mapping[str, Any]) -> float:
     """The change, positive if it is an improvement."""
     change = float(compared["change"]["value"])
-    return change if symbol == "Z" else -change
+    return change if result["larger_is_better"] else -change
 
 
 def _cards(result: Mapping[str, Any], symbol: str) -> str:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Terminal", "verdict"]
 
-SYMBOL = {"discovery_significance": "Z", "signal_strength_uncertainty": "σ(μ)"}
+SYMBOL = {
+    "discovery_significance": "Z",
+    "signal_strength_uncertainty": "σ(μ)",
+    "expected_upper_limit": "limit on μ",
+    "counting_significance": "Z by counting",
+}
 PLAIN_LINES = 10
 """Lines of progress where there is no terminal to redraw."""
 
@@ -81,7 +86,7 @@ class Terminal:
 
     def _line(self, step: Step) -> str:
         now = " ".join(f"{name} {value:.4g}" for name, value in step.thresholds.items())
-        sizes = [slope * (self._config.cuts[name].step or 1.0) for name, slope in step.gradient.items()]
+        sizes = [slope * (self._config.thresholds[name].step or 1.0) for name, slope in step.gradient.items()]
         value = f"{self.symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})"
         # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
         return f"{value}  |∇| {math.hypot(*sizes):.2g}  {now}"
@@ -92,7 +97,7 @@ class Terminal:
         table = Table(title=self._config.title or self._config.name, title_justify="left")
         for column in ("", "default cuts", "optimised cuts", ""):
             table.add_column(column)
-        for name, cut in self._config.cuts.items():
+        for name, cut in self._config.thresholds.items():
             if cut.trainable:
                 bound = problem_bound(outcome, self._config, name)
                 table.add_row(f"{name} {cut.unit}", f"{outcome.before[name]:g}", f"{outcome.after[name]:.4g}", bound)
@@ -107,10 +112,14 @@ class Terminal:
         checks = [outcome.pyhf[name] for name in ("before", "after")]
         numbers = [one.failure if one.significance is None else f"{one.significance:.4f}" for one in checks]
         table.add_row("Z by pyhf, validation events", *numbers, "from workspace.json")
+        if outcome.measured:
+            fitted = [_estimate(outcome.measured[name]) for name in ("before", "after")]
+            table.add_row(f"{self._config.measurement.poi} in the pseudo-data", *fitted, "fit to workspace.json")
         self._console.print(table)
+        larger = problem.analysis.objective.larger_is_better
         if simulated:
             self._console.print("All events are simulated.")
-        self._console.print(verdict(outcome.compared["validation"], self.symbol))
+        self._console.print(verdict(outcome.compared["validation"], self.symbol, larger_is_better=larger))
         self._console.print(f"run folder: {output}", soft_wrap=True)
         self._console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
@@ -135,11 +144,10 @@ def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:
     return f"at its {bound} bound" if bound else ""
 
 
-def verdict(validation: "Comparison", symbol: str) -> str:
+def verdict(validation: "Comparison", symbol: str, *, larger_is_better: bool) -> str:
     """The last word, in plain language: is the change on validation events significant?"""
     change = validation.change
-    better = change.value > 0 if symbol == "Z" else change.value < 0
-    if not better:
+    if change.value == 0 or (change.value > 0) != larger_is_better:
         return f"The optimised cuts are not better on validation events ({_estimate(change, sign=True)})."
     strength = "significant" if abs(change.pull) >= 2 else "not significant"
     return (

@@ -18,6 +18,7 @@ def estimate(value: float, error: float) -> dict[str, float]:
 
 RESULT: dict[str, Any] = {
     "simulated": True,
+    "larger_is_better": True,
     "thresholds": {
         "jet_pt": {"before": 30.0, "after": 33.25, "unit": "GeV", "trainable": True, "at_bound": None},
         "jet_eta": {"before": 2.4, "after": 2.4, "unit": "", "trainable": False, "at_bound": None},
@@ -170,7 +171,7 @@ def test_a_smaller_uncertainty_is_a_gain(drawing: str) -> None:
     result = deepcopy(RESULT)
     for part in result["compared"].values():
         part["change"] = estimate(-0.02, 0.001)
-    assert 'class="verdict good"' in write(result, drawing, symbol="σ(μ)")
+    assert 'class="verdict good"' in write(result | {"larger_is_better": False}, drawing, symbol="σ(μ)")
     assert 'class="verdict bad"' in write(result, drawing, symbol="Z")
 
 
