@@ -36,7 +36,7 @@ from pipeline.ingest.skim import Skim
 
 __all__ = ["entry_key", "load", "store"]
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("rootfile.py", "skim.py"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("rootfile.py", "branches.py", "skim.py"))
 """The code that decides what an entry holds."""
 WHOLE = 128_000_000
 """Local files up to this many bytes are hashed whole."""

@@ -12,9 +12,10 @@ import contextlib
 import dataclasses
 import difflib
 import itertools
+import struct
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ import numpy as np
 import uproot
 from numpy.typing import NDArray
 
+from pipeline.ingest.branches import classes_for, is_complete
 from pipeline.ingest.skim import Collection, Columns, Skim, skimmed, summed
 from pipeline.manifest import InputError
 
@@ -44,6 +46,7 @@ _DAMAGED = (
     IndexError,
     AssertionError,
     uproot.DeserializationError,
+    struct.error,
     zlib.error,
     cramjam.DecompressionError,
 )
@@ -90,10 +93,8 @@ def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int
 
 
 def _skimmed_part(location: str, tree: str, skim: Skim, part: int, parts: int) -> FileSkim:
-    with _opened(location) as file:
+    with _rows(location, tree, skim) as rows:
         with explained(location):
-            rows = _tree(location, file, tree)
-            _check_branches(location, tree, skim.branches, rows.keys())
             chunks = _chunks(rows, skim.branches)
         share = chunks[len(chunks) * part // parts : len(chunks) * (part + 1) // parts]
         # A share without chunks still reads no rows, so that its columns have their types.
@@ -151,10 +152,28 @@ def _may_pass(error: BaseException | None) -> bool:
 
 
 @contextlib.contextmanager
-def _opened(location: str) -> Iterator[Any]:
+def _rows(location: str, tree: str, skim: Skim) -> Iterator[Any]:
+    """The tree with the branches of a skim, opened for these only where that is possible."""
+    counters = [f"n{name}" for name in (*skim.branches, *(s.collection for s in skim.objects))]
+    with _opened(location, classes_for(frozenset((*skim.branches, *counters)))) as file:
+        with explained(location):
+            rows = _tree(location, file, tree)
+            complete = is_complete(rows, skim.branches)
+        if complete:
+            yield rows
+            return
+    with _opened(location, None) as file:
+        with explained(location):
+            rows = _tree(location, file, tree)
+            _check_branches(location, tree, skim.branches, rows.keys())
+        yield rows
+
+
+@contextlib.contextmanager
+def _opened(location: str, classes: Mapping[str, Any] | None) -> Iterator[Any]:
     with explained(location):
         # No caches: a chunk is read once, and memory must not grow with the number of files.
-        file = uproot.open(location, object_cache=None, array_cache=None)
+        file = uproot.open(location, custom_classes=classes, object_cache=None, array_cache=None)
     with file:
         yield file
 
