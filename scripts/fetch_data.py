@@ -1,13 +1,19 @@
-"""Fetch the files of data sets from the manifest, or those that a config needs.
+"""Fetch the files of data sets from the manifest, or those that a config needs: give --datasets or --config.
 
     python scripts/fetch_data.py --datasets agc/ttbar__nominal --max-files 1 --output agc-data
-    python scripts/fetch_data.py --config configs/agc.yaml --output agc-data
+    python scripts/fetch_data.py --datasets 'agc/*' --max-files 1 --list
+    python scripts/fetch_data.py --config my.yaml
 
-The files lie below the output folder under the paths of the manifest, so that a config finds them with
-`data: {location: agc-data}`. Several are fetched at a time; one that breaks off is gone on with, now or by a later run;
-one that is there is left alone. A file appears under its name only when it is whole: size and checksum, where the
-manifest has them, are compared. The AGC's files hold about 1.2 million events each; ask for one first.
-`root://` prefixes (--prefix eos) need `pip install fsspec-xrootd`.
+where my.yaml says, beside `extends: configs/agc.yaml`,
+
+    data: {set: agc, location: agc-data, max_files: 1}
+
+The files lie below the output folder under the paths of the manifest, where a config with `location: agc-data` finds
+them. (With `location: unl` or `location: eos` a run reads them from the server, and nothing need be fetched.) Several
+are fetched at a time; one that breaks off is gone on with, now or by a later run; one that is there is left alone. A
+file appears under its name only when it is whole: size and checksum, where the manifest has them, are compared. The
+AGC's files hold about 1.2 million events, 2 GB, each; ask for one first. `root://` prefixes (--prefix eos) need
+`pip install fsspec-xrootd`.
 """
 
 import argparse
@@ -16,11 +22,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pipeline.config import ConfigError, load_config
-from pipeline.ingest.download import download
-from pipeline.manifest import Dataset, File, InputError, load_manifest
+from pipeline.config import Config, ConfigError, load_config
+from pipeline.ingest.download import UnreachableError, download
+from pipeline.manifest import Dataset, File, InputError, Manifest, load_manifest
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+LOCAL = "local"
+"""What a config for the simulated samples has as its location; no folder of that name is meant."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +38,13 @@ class Wanted:
     """A file to fetch: where from, where to, and what is known of it."""
 
     location: str
-    target: Path
+    folder: Path
     file: File
+
+    @property
+    def target(self) -> Path:
+        """Where the file will be."""
+        return self.folder / self.file.path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,16 +55,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not wanted:
-        print("Nothing to fetch: these files lie in a folder already.")
+        print("Nothing to fetch: these files come with the project. The AGC's are under --datasets 'agc/*'.")
         return 0
     if arguments.list:
         print("\n".join(f"{one.location}  {one.file.events} events" for one in wanted))
         return 0
     failures = fetched(wanted, arguments.workers, quiet=arguments.quiet)
-    for failure in failures:
+    for failure in filter(None, failures):
         print(failure, file=sys.stderr)
     if not arguments.quiet:
-        print(f"{len(wanted) - len(failures)} of {len(wanted)} files are in {arguments.output}")
+        print(f"{len(wanted) - len(failures)} of {len(wanted)} files are in {wanted[0].folder}")
     return 1 if failures else 0
 
 
@@ -61,8 +76,13 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     what.add_argument("--config", type=Path, help="fetch what this config reads, with its limit on the number of files")
     parser.add_argument("--max-files", type=int, help="only the first files of each data set, as the AGC's limit")
-    parser.add_argument("--prefix", help="named prefix of the source (unl, eos) or a URL; default: the source's first")
-    parser.add_argument("--output", type=Path, default=Path("agc-data"), help="folder (default: %(default)s)")
+    parser.add_argument(
+        "--prefix",
+        help="named prefix of the source (unl, eos) or a URL; default: the config's, else the source's first",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder; default: the one that the config reads from (data.location), else agc-data"
+    )
     parser.add_argument("--manifest", type=Path, help="another data_manifest.yaml")
     parser.add_argument("--workers", type=int, default=4, help="files at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="show what would be fetched, and fetch nothing")
@@ -72,39 +92,59 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def files(arguments: argparse.Namespace) -> list[Wanted]:
     """What to fetch; files that a manifest has in a local folder are not among it."""
-    chosen = from_config(arguments) if arguments.config else named(arguments)
+    manifest, config = load_manifest(arguments.manifest), None
+    if arguments.config:
+        config = load_config(arguments.config)
+        manifest = load_manifest(arguments.manifest or config.data.manifest)
+    chosen = named(manifest, arguments.datasets) if config is None else of_config(manifest, config)
     limited = [dataset.first(arguments.max_files) for dataset in chosen]
+    prefix, folder = places(arguments, config, limited)
     return [
-        Wanted(location, arguments.output / file.path, file)
+        Wanted(location, folder, file)
         for dataset in limited
-        for location, file in zip(dataset.locations(arguments.prefix), dataset.files, strict=True)
+        for location, file in zip(dataset.locations(prefix), dataset.files, strict=True)
         if "://" in location
     ]
 
 
-def named(arguments: argparse.Namespace) -> list[Dataset]:
-    manifest = load_manifest(arguments.manifest)
-    return list({one.key: one for name in arguments.datasets for one in manifest.matching(name)}.values())
+def named(manifest: Manifest, names: Sequence[str]) -> list[Dataset]:
+    return list({one.key: one for name in names for one in manifest.matching(name)}.values())
 
 
-def from_config(arguments: argparse.Namespace) -> list[Dataset]:
+def of_config(manifest: Manifest, config: Config) -> list[Dataset]:
     from pipeline.problem import wanted_datasets  # jax is needed to say what a config reads, and for nothing else here
 
-    config = load_config(arguments.config)
-    manifest = load_manifest(arguments.manifest or config.data.manifest)
     wanted = wanted_datasets(config)
     return [manifest.dataset(config.data.set, *names).first(config.data.max_files) for names in wanted]
 
 
+def places(
+    arguments: argparse.Namespace, config: Config | None, datasets: Sequence[Dataset]
+) -> tuple[str | None, Path]:
+    """The prefix to fetch from, and the folder to fetch to: `data.location` of a config is one or the other."""
+    prefix, folder = arguments.prefix, Path("agc-data")
+    if config is not None:
+        location = config.data.location
+        is_prefix = "://" in location or any(location in dataset.source.prefixes for dataset in datasets)
+        prefix = location if prefix is None and is_prefix else prefix
+        folder = folder if is_prefix or location == LOCAL else Path(location)
+    return prefix, arguments.output or folder
+
+
 def fetched(wanted: Sequence[Wanted], workers: int, *, quiet: bool) -> list[str]:
-    """Fetch files, several at a time; what could not be had comes back as sentences."""
+    """Fetch files, several at a time; what could not be had comes back as sentences, one for a server that is down."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    down: set[str] = set()
     with Progress(*columns, disable=quiet) as progress, ThreadPoolExecutor(workers) as threads:
-        outcomes = threads.map(lambda one: fetched_one(one, progress), wanted)
-        return [outcome for outcome in outcomes if outcome]
+        outcomes = threads.map(lambda one: fetched_one(one, progress, down), wanted)
+        return [outcome for outcome in outcomes if outcome is not None]
 
 
-def fetched_one(one: Wanted, progress: Progress) -> str | None:
+def fetched_one(one: Wanted, progress: Progress, down: set[str]) -> str | None:
+    """None if the file is there now, else why not: empty if its server did not answer for another file."""
+    server = urlsplit(one.location).netloc
+    if server in down:
+        return ""
     line: TaskID = progress.add_task(one.target.name[-40:], total=one.file.size)
     try:
         download(
@@ -114,6 +154,10 @@ def fetched_one(one: Wanted, progress: Progress) -> str | None:
             sha256=one.file.sha256,
             advance=lambda done, total: progress.update(line, completed=done, total=total),
         )
+    except UnreachableError as error:
+        was_up = server not in down
+        down.add(server)
+        return str(error) if was_up else ""
     except InputError as error:
         return str(error)
     finally:

@@ -154,3 +154,49 @@ def test_a_config_says_what_it_needs(fetch_data, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 27
     assert all(line.startswith("https://xrootd-local.unl.edu:1094//store/user/AGC/nanoAOD/") for line in lines)
+
+
+def config_for(tmp_path, location: str) -> Path:
+    agc = Path(__file__).parent.parent / "configs" / "agc.yaml"
+    config = tmp_path / "config.yaml"
+    data = {"set": "agc", "max_files": 1, "location": location}
+    config.write_text(yaml.safe_dump({"extends": str(agc), "data": data}))
+    return config
+
+
+@pytest.mark.parametrize(
+    ("location", "start"),
+    [
+        ("unl", "https://xrootd-local.unl.edu:1094//"),
+        ("eos", "root://eospublic.cern.ch//"),
+        ("some/folder", "https://"),
+    ],
+)
+def test_a_config_says_where_from(fetch_data, tmp_path, capsys, location, start):
+    assert fetch_data.main(["--config", str(config_for(tmp_path, location)), "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 9
+    assert all(line.startswith(start) for line in lines)
+
+
+def test_a_config_says_where_to(fetch_data, tmp_path):
+    """Where a run with that config looks for them."""
+    config = config_for(tmp_path, str(tmp_path / "mine"))
+    (first, *_) = fetch_data.files(fetch_data.parsed(["--config", str(config)]))
+    assert first.target == tmp_path / "mine" / first.file.path
+    (first, *_) = fetch_data.files(fetch_data.parsed(["--config", str(config), "--output", str(tmp_path / "other")]))
+    assert first.folder == tmp_path / "other"
+    (first, *_) = fetch_data.files(fetch_data.parsed(["--config", str(config_for(tmp_path, "unl"))]))
+    assert first.folder == Path("agc-data")
+
+
+def test_a_server_that_is_not_there_is_a_sentence(fetch, capsys, monkeypatch):
+    import urllib3
+    from pipeline.ingest import download
+
+    monkeypatch.setattr(download, "_http", urllib3.PoolManager(retries=False))
+    assert fetch("--datasets", "far/*", "--prefix", "http://127.0.0.1:9/", "--workers", "1") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("http://127.0.0.1:9/folder/a.root: cannot be reached (")
+    assert message.endswith("); check the address and the network.\n")
+    assert message.count("\n") == 1

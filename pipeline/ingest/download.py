@@ -21,7 +21,7 @@ import urllib3
 from pipeline.ingest.rootfile import explained
 from pipeline.manifest import InputError
 
-__all__ = ["download", "is_complete"]
+__all__ = ["UnreachableError", "download", "is_complete"]
 
 BLOCK = 1 << 20
 """Bytes that are written at a time."""
@@ -33,6 +33,10 @@ _http = urllib3.PoolManager(
     timeout=urllib3.Timeout(connect=20, read=60),
     retries=urllib3.Retry(total=5, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504)),
 )
+
+
+class UnreachableError(InputError):
+    """The server does not answer, so there is no need to ask it for another file."""
 
 
 class _BrokenOffError(Exception):
@@ -70,6 +74,7 @@ def download(
         Whether anything was fetched.
 
     Raises:
+        UnreachableError: The server does not answer.
         InputError: The file cannot be had, has another size or checksum than stated, or cannot be written.
     """
     if is_complete(target, size=size, sha256=sha256):
@@ -148,7 +153,8 @@ def _rest(location: str, part: Path) -> _Rest:
         answer = _http.request("GET", location, headers=headers, preload_content=False)
     except urllib3.exceptions.HTTPError as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())[:200]
-        raise InputError(f"{location}: cannot be reached ({reason}); check the address and the network.") from error
+        message = f"{location}: cannot be reached ({reason}); check the address and the network."
+        raise UnreachableError(message) from error
     rest = _understood(location, answer, have)
     if rest is None:
         part.unlink()
