@@ -5,8 +5,10 @@ not held, and not pressed against a bound. Where the Hessian is not positive def
 eigenvalues are replaced by their absolute values, which turns saddle points into descent. Of several lengths of that
 step and of a plain gradient step the best one is taken, so the likelihood never gets worse. Near the minimum this is
 Newton's method, and every step doubles the number of correct digits. Interpolation codes 0 and 1 have a kink at zero,
-which is treated like a bound; the likelihood may then have a minimum on either side of it, and the one downhill of the
-start is found. pyhf's code 2 jumps at -1 and +1, and a fit that ends on a jump does not converge.
+which is treated like a bound. pyhf's code 2 jumps at -1 and +1, and a fit that ends on a jump does not converge.
+
+A likelihood may have several minima: a systematic variation that moves a yield up at +1 and at -1 fits an excess from
+both sides. So the search goes on from the mirror images of a minimum, and the smallest one found is given.
 
 The loop is not differentiated. At a minimum the slope with respect to each free parameter is zero, and that equation
 defines the parameters as functions of everything else (implicit function theorem); parameters at a bound do not move.
@@ -26,11 +28,12 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.histfactory.constraints import bounds, initial_parameters, kinked_parameters
+from pipeline.histfactory.constraints import bounds, initial_parameters, interpolated_positions, kinked_parameters
 from pipeline.histfactory.likelihood import Terms, deviance, saturated_logpdf, terms
 from pipeline.histfactory.model import Numbers, Structure
+from pipeline.histfactory.modifiers import rates
 
-__all__ = ["Fit", "covariance", "fit", "fit_terms"]
+__all__ = ["Fit", "covariance", "fit", "fit_terms", "stiffened"]
 
 Objective = Callable[[Float64[Array, " parameters"]], Float64[Array, ""]]
 
@@ -39,6 +42,8 @@ FINISHED = 1e-18  # in -2 ln L: where another step changes nothing
 CLOSE = 1e-6  # in -2 ln L: where the Newton step is taken without a look at the likelihood
 FLAT = 1e-8  # eigenvalues of a scaled Hessian that are smaller are rounding: nothing is known in their direction
 RAISED = 0.1  # smallest eigenvalue, of a scaled Hessian, that is trusted for a step down from a saddle point
+ATTEMPTS = 200  # fits from the other side of a parameter, at most
+OTHER_SIDE = 1.5  # standard deviations: at least so far on the other side
 LENGTHS = tuple(2.0**-k for k in (0, 1, 2, 3, 5, 8, 12, 20))  # tried along a step
 
 
@@ -52,7 +57,7 @@ class Fit(eqx.Module):
         gradient_norm: Euclidean norm of the slopes of -2 ln L with respect to the free parameters, each parameter in
             units of one over the root of its curvature.
         distance: estimated distance to the minimum in -2 ln L (twice Minuit's EDM).
-        iterations: evaluations of likelihood, gradient and Hessian.
+        iterations: evaluations of likelihood, gradient and Hessian, in the search for other minima too.
         converged: whether `distance` is below 1e-9.
         free: which parameters were free at the end: not held, and not at a bound that they press against.
     """
@@ -76,6 +81,7 @@ def fit(
     initial: Float64[Array, " parameters"] | None = None,
     held: Bool[Array, " parameters"] | None = None,
     max_iterations: int = 200,
+    thorough: bool = True,
 ) -> Fit:
     """Maximise the likelihood within the bounds of the structure.
 
@@ -85,7 +91,9 @@ def fit(
         data: events in every bin, then auxiliary data; may be traced and differentiated.
         initial: where to start, and the value of held parameters; pyhf's by default.
         held: parameters to hold besides those that the structure and the numbers hold.
-        max_iterations: steps at most.
+        max_iterations: steps at most, towards each minimum.
+        thorough: look for a smaller minimum on the other side of every systematic variation, not only of those that
+            move the yields to the same side up and down. Static.
 
     Returns:
         The fit. A fit that did not converge says so in `converged`; nothing is raised here, under `jit`.
@@ -93,7 +101,9 @@ def fit(
     model = terms(structure, numbers)
     if initial is None:
         initial = initial_parameters(structure)
-    return fit_terms(structure, model, data, initial=initial, held=held, max_iterations=max_iterations)
+    return fit_terms(
+        structure, model, data, initial=initial, held=held, max_iterations=max_iterations, thorough=thorough
+    )
 
 
 def fit_terms(
@@ -104,6 +114,7 @@ def fit_terms(
     initial: Float64[Array, " parameters"],
     held: Bool[Array, " parameters"] | None = None,
     max_iterations: int = 200,
+    thorough: bool = True,
     differentiable_parameters: bool = True,
 ) -> Fit:
     """`fit` of a prepared model.
@@ -113,14 +124,20 @@ def fit_terms(
     """
     movable = model.free if held is None else model.free & ~held
     frozen_model, frozen_data, start = jax.lax.stop_gradient((model, data, initial))
-    found = _minimise(
+    minimise = partial(
+        _minimise,
         lambda parameters: deviance(structure, frozen_model, parameters, frozen_data),
-        start,
-        movable,
-        bounds(structure),
-        kinked_parameters(structure),
-        max_iterations,
+        movable=movable,
+        limits=bounds(structure),
+        kinked=kinked_parameters(structure),
+        max_iterations=max_iterations,
     )
+    interpolated = np.isin(np.arange(structure.size), interpolated_positions(structure))
+
+    def doubtful(parameters: Float64[Array, " parameters"]) -> Bool[Array, " parameters"]:
+        return movable & (interpolated if thorough else _one_sided(structure, frozen_model, parameters))
+
+    found = _smallest(minimise, start, doubtful)
     parameters = found.parameters
     if differentiable_parameters:
         parameters = _implicit(structure, model, data, parameters, found.free)
@@ -144,8 +161,36 @@ def covariance(
     parameters: Float64[Array, " parameters"],
     free: Bool[Array, " parameters"],
 ) -> Float64[Array, "parameters parameters"]:
-    """The inverse of the exact Hessian of -ln L; rows and columns of parameters that are not free are zero."""
-    return 2.0 * _inverse_hessian(structure, terms(structure, numbers), data, parameters, free)
+    """The inverse of the exact Hessian of -ln L; rows and columns of parameters that are not free are zero.
+
+    A parameter of which nothing is known, such as the normalisation of an empty sample or each of two that only their
+    product matters of, has an infinite variance. All others keep theirs.
+    """
+    inverse, unknown = _inverse_hessian(structure, terms(structure, numbers), data, parameters, free)
+    return jnp.where(jnp.diag(unknown), jnp.inf, 2.0 * inverse)
+
+
+def stiffened(
+    matrix: Float64[Array, "parameters parameters"], among: Bool[Array, " parameters"]
+) -> tuple[Float64[Array, "parameters parameters"], Float64[Array, "parameters parameters"]]:
+    """A Hessian among some parameters that can be inverted, though it be flat in some directions.
+
+    A direction without curvature gets some. What is added is not differentiated, and its own inverse is returned with
+    the sum: the inverse of the sum minus that one is the inverse where the matrix is not flat, zero where it is. Among
+    the other parameters the sum is the identity.
+    """
+    scale = jax.lax.stop_gradient(_scale(matrix))
+    scaled = jax.lax.stop_gradient(_among(matrix * scale[:, None] * scale[None, :], among))
+
+    def flat_directions(scaled: Float64[Array, "parameters parameters"]) -> Float64[Array, "parameters parameters"]:
+        values, vectors = jnp.linalg.eigh(scaled)
+        projector: Float64[Array, "parameters parameters"]
+        projector = jnp.where(jnp.abs(values)[None, :] <= FLAT, vectors, 0.0) @ vectors.T
+        return projector
+
+    flat = jax.lax.cond(_is_definite(scaled), jnp.zeros_like, flat_directions, scaled)
+    added = flat / (scale[:, None] * scale[None, :])
+    return _among(matrix, among) + added, flat * scale[:, None] * scale[None, :]
 
 
 def _inverse_hessian(
@@ -154,12 +199,15 @@ def _inverse_hessian(
     data: Float64[Array, " data"],
     parameters: Float64[Array, " parameters"],
     free: Bool[Array, " parameters"],
-) -> Float64[Array, "parameters parameters"]:
-    """The inverse of the Hessian of -2 ln L among the free parameters, zero elsewhere."""
+) -> tuple[Float64[Array, "parameters parameters"], Bool[Array, " parameters"]]:
+    """The inverse of the Hessian of -2 ln L among the free parameters, and which of them nothing is known of.
+
+    It is zero elsewhere, and in directions in which the Hessian is flat.
+    """
     hessian = jax.hessian(deviance, argnums=2)(structure, model, parameters, data)
-    both = free[:, None] & free[None, :]
-    inverse = jnp.linalg.inv(jnp.where(both, hessian, jnp.eye(structure.size, dtype=jnp.float64)))
-    return jnp.where(both, inverse, 0.0)
+    matrix, flat = stiffened(hessian, free)
+    inverse = jnp.where(free[:, None] & free[None, :], jnp.linalg.inv(matrix) - flat, 0.0)
+    return inverse, jnp.diag(flat) > FLAT * _scale(hessian) ** 2
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -184,7 +232,8 @@ def _implicit_jvp(structure: Structure, primals: Any, tangents: Any) -> Any:
         return gradient
 
     _, change = jax.jvp(slope, (model, data), tangents[:2])
-    return parameters, -_inverse_hessian(structure, model, data, parameters, free) @ change
+    inverse, _ = _inverse_hessian(structure, model, data, parameters, free)
+    return parameters, -inverse @ change
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -224,9 +273,64 @@ class _State(eqx.Module):
     going: Bool[Array, ""]
 
 
+def _smallest(
+    minimise: Callable[[Float64[Array, " parameters"]], _State],
+    start: Float64[Array, " parameters"],
+    doubtful: Callable[[Float64[Array, " parameters"]], Bool[Array, " parameters"]],
+) -> _State:
+    """The smallest of the minima that are found from the start and from the mirror images of a minimum.
+
+    A systematic variation that moves the yields to the same side up and down gives the likelihood two valleys. From a
+    minimum each `doubtful` parameter is sent to the other side in turn, until none leads to a smaller minimum.
+    """
+
+    def going(carry: tuple[_State, Array, Array]) -> Bool[Array, ""]:
+        best, attempt, in_vain = carry
+        count = jnp.sum(doubtful(best.parameters))
+        return (attempt == 0) | ((best.distance <= CONVERGED) & (in_vain < count) & (attempt < ATTEMPTS))
+
+    def again(carry: tuple[_State, Array, Array]) -> tuple[_State, Array, Array]:
+        best, attempt, in_vain = carry
+        here = best.parameters
+        candidates = doubtful(here)
+        position = jnp.argsort(~candidates, stable=True)[attempt % jnp.maximum(jnp.sum(candidates), 1)]
+        mirrored = here.at[position].set(-jnp.sign(here[position]) * jnp.maximum(jnp.abs(here[position]), OTHER_SIDE))
+        found = minimise(jnp.where(attempt == 0, start, mirrored))
+        smaller = (attempt == 0) | ((found.value < best.value - CLOSE) & (found.distance <= CONVERGED))
+        chosen = jax.tree.map(partial(jnp.where, smaller), found, best)
+        chosen = eqx.tree_at(lambda state: state.iterations, chosen, best.iterations + found.iterations)
+        return chosen, attempt + 1, jnp.where(smaller, 0, in_vain + 1)
+
+    shapes = jax.eval_shape(minimise, start)
+    blank: _State = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    none = jnp.asarray(0)
+    best, _, _ = jax.lax.while_loop(going, again, (blank, none, none))
+    return best
+
+
+def _one_sided(
+    structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]
+) -> Bool[Array, " parameters"]:
+    """The interpolated parameters that move the expected events to much the same side at +1 and at -1.
+
+    With shifts `odd + even` up and `odd - even` down, they are those whose even part is more than a third of the odd.
+    """
+    positions = jnp.asarray(interpolated_positions(structure))
+
+    def events(position: Int[Array, ""], alpha: float) -> Float64[Array, " bins"]:
+        return rates(structure, model.effects, parameters.at[position].set(alpha))
+
+    down, middle, up = (jax.vmap(events, in_axes=(0, None))(positions, alpha) for alpha in (-1.0, 0.0, 1.0))
+    up, down = up - middle, down - middle
+    weight = 1.0 / jnp.maximum(middle, 1.0)
+    both, most = (jnp.sum(weight * x, axis=1) for x in (up * down, jnp.maximum(up**2, down**2)))
+    return jnp.zeros(structure.size, bool).at[positions].set(both > -0.5 * most)
+
+
 def _minimise(
     objective: Objective,
     start: Float64[Array, " parameters"],
+    *,
     movable: Bool[Array, " parameters"],
     limits: tuple[Float64[Array, " parameters"], Float64[Array, " parameters"]],
     kinked: Bool[np.ndarray, " parameters"],
@@ -264,6 +368,9 @@ def _minimise(
 
     nothing = jnp.zeros_like(start)
     start = jnp.where(movable, jnp.clip(start, *limits), start)
+    # What is held stays where it is, outside its bounds too: the background-only fit of a signal bounded from below.
+    lowest, highest = limits
+    limits = jnp.where(movable, lowest, start), jnp.where(movable, highest, start)
     state = _State(
         parameters=start,
         following=start,
@@ -338,9 +445,14 @@ def _positive(
         raised: Float64[Array, "parameters parameters"] = (vectors * positive[None, :]) @ vectors.T
         return raised
 
-    definite = jnp.all(jnp.diag(jnp.linalg.cholesky(matrix)) ** 2 > FLAT)  # a factorisation that fails is NaN
-    positive: Float64[Array, "parameters parameters"] = jax.lax.cond(definite, lambda m: m, by_eigenvalues, matrix)
+    positive: Float64[Array, "parameters parameters"]
+    positive = jax.lax.cond(_is_definite(matrix), lambda m: m, by_eigenvalues, matrix)
     return positive / (scale[:, None] * scale[None, :])
+
+
+def _is_definite(scaled: Float64[Array, "parameters parameters"]) -> Bool[Array, ""]:
+    """Whether a matrix with a diagonal of ones is positive definite, by more than rounding."""
+    return jnp.all(jnp.diag(jnp.linalg.cholesky(scaled)) ** 2 > FLAT)  # a factorisation that fails is NaN
 
 
 def _among(
@@ -405,7 +517,10 @@ def _search(
     """
     lengths = jnp.asarray(LENGTHS)[:, None]
     trials = here[None] + jnp.concatenate([lengths * newton[None], lengths * descent[None]])
-    trials = jnp.clip(trials, *(limit[None] for limit in limits))
+    lower, upper = (limit[None] for limit in limits)
+    # `here + (bound - here)` may miss the bound by a rounding error; only a parameter that is on it is held there.
+    rounding = 4 * np.finfo(np.float64).eps * jnp.abs(here)[None]
+    trials = jnp.where(trials <= lower + rounding, lower, jnp.where(trials >= upper - rounding, upper, trials))
     values = jax.vmap(objective)(trials)
     best = jnp.nanargmin(values)
     close = distance <= CLOSE

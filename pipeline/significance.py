@@ -10,7 +10,8 @@ the fitted parameters vanishes, so the derivative of q0 is the explicit one (env
 signal strength needs the curvature at the known best fit and no fit at all. The upper limit is the root of a profile
 likelihood, and its derivative that of an implicit function.
 
-A bin whose expected yield is negative has no Asimov data. It is left out: such a bin says nothing.
+A bin whose expected yield is negative has no Asimov data, and one whose background is negative has no hypothesis of
+no signal. Such a bin says nothing: it is left out.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,8 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.fit import Fit, fit, fit_terms
-from pipeline.histfactory.constraints import constrained_positions, initial_parameters, nominal_parameters
+from pipeline.fit import Fit, fit, fit_terms, stiffened
+from pipeline.histfactory.constraints import bounds, constrained_positions, initial_parameters, nominal_parameters
 from pipeline.histfactory.likelihood import SMALLEST_RATE, Terms, deviance, expectation, terms
 from pipeline.histfactory.model import Numbers, Structure, parameter_names
 from pipeline.histfactory.modifiers import rates
@@ -39,12 +40,14 @@ __all__ = [
     "counting_significance",
     "discovery_significance",
     "expected_upper_limit",
+    "poi_position",
     "signal_strength_uncertainty",
 ]
 
 
 LIMIT_PRECISION = 1e-9  # of the root of q at the limit
 LIMIT_ITERATIONS = 50
+TOLERANCE = 1e-6  # in -2 ln L: by how much a fit without signal may be better, for rounding
 
 
 class Significance(eqx.Module):
@@ -104,6 +107,7 @@ def discovery_significance(
     poi: str | None = None,
     signal_strength: float | Float64[Array, ""] = 1.0,
     max_iterations: int = 200,
+    thorough: bool = True,
 ) -> Significance:
     """The significance with which the absence of signal is excluded: `Z = sqrt(q0)`.
 
@@ -115,26 +119,33 @@ def discovery_significance(
         poi: the parameter to test, in place of the structure's: any normfactor.
         signal_strength: what the Asimov data contain.
         max_iterations: of each fit.
+        thorough: as in `fit`.
     """
     position = poi_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     if data is not None:
+        model = terms(structure, numbers)
         run = partial(
             fit_terms,
             structure,
-            terms(structure, numbers),
+            model,
             data,
             max_iterations=max_iterations,
+            thorough=thorough,
             differentiable_parameters=False,
         )
         best_fit = run(initial=initial_parameters(structure))
         null_fit = run(initial=best_fit.parameters.at[position].set(0.0), held=is_poi)
         # A deficit is no discovery (arXiv:1007.1727, equation 12).
-        excess = best_fit.parameters[position] > 0
-        q0 = jnp.where(excess, jnp.maximum(null_fit.deviance - best_fit.deviance, 0.0), 0.0)
-        converged = best_fit.converged & null_fit.converged
+        deficit = best_fit.parameters[position] <= 0
+        difference = null_fit.deviance - best_fit.deviance
+        q0 = jnp.where(deficit, 0.0, jnp.maximum(difference, 0.0))
+        # A best fit that could have had no signal and fits worse is a minimum, but not the smallest one.
+        lower, upper = bounds(structure)
+        could = (lower[position] <= 0) & (upper[position] >= 0) & model.free[position]
+        converged = best_fit.converged & null_fit.converged & ~(could & (difference < -TOLERANCE))
         return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
-    expected = _expectation(structure, numbers, position, signal_strength)
+    expected = _expectation(structure, numbers, position, signal_strength, tested=0.0)
     null_fit = fit_terms(
         structure,
         expected.model,
@@ -142,6 +153,7 @@ def discovery_significance(
         initial=expected.parameters.at[position].set(0.0),
         held=is_poi,
         max_iterations=max_iterations,
+        thorough=thorough,
         differentiable_parameters=False,
     )
     q0 = jnp.maximum(null_fit.deviance, 0.0)
@@ -168,11 +180,11 @@ def signal_strength_uncertainty(
         hessian = jax.hessian(deviance, argnums=2)(structure, model, best.parameters, data)
         uncertainty = _uncertainty(0.5 * hessian, best.free, position)
         return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
-    expected = _expectation(structure, numbers, position, signal_strength)
+    expected = _expectation(structure, numbers, position, signal_strength, tested=signal_strength)
     return SignalStrength(
         mu=expected.parameters[position],
         uncertainty=_asimov_uncertainty(structure, expected, position),
-        converged=jnp.asarray(True),
+        converged=jnp.all(jnp.isfinite(expected.data)),
     )
 
 
@@ -200,7 +212,7 @@ def expected_upper_limit(
     position = poi_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     target = _limit_target(method, confidence_level, band)
-    expected = _expectation(structure, numbers, position, 0.0)
+    expected = _expectation(structure, numbers, position, 0.0, tested=0.0)
     frozen = jax.lax.stop_gradient(expected)
 
     def at(mu: Float64[Array, ""], start: Float64[Array, " parameters"]) -> tuple[Fit, Float64[Array, ""]]:
@@ -212,6 +224,7 @@ def expected_upper_limit(
             initial=start,
             held=is_poi,
             max_iterations=max_iterations,
+            thorough=False,
             differentiable_parameters=False,
         )
         return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]
@@ -221,7 +234,7 @@ def expected_upper_limit(
     q = deviance(structure, expected.model, search.fit.parameters, expected.data)
     mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
     return UpperLimit(
-        mu=jnp.where(jnp.isfinite(first), mu, jnp.inf),
+        mu=jnp.where(jnp.isfinite(first), mu, first),
         fit=search.fit,
         converged=search.fit.converged & (jnp.abs(search.residual) <= LIMIT_PRECISION),
     )
@@ -254,14 +267,14 @@ def asimov_counting_significance(
 
 
 def poi_position(structure: Structure, poi: str | None) -> int:
-    """The position of the parameter of interest."""
+    """The position of the parameter of interest: a parameter by its name, or a set of one by that of the set."""
     name = structure.poi if poi is None else poi
     names = parameter_names(structure)
-    if name is None or name not in names:
-        raise ValueError(
-            f"parameter of interest {name!r}: not a parameter of the model; choose one of {', '.join(names)}."
-        )
-    return names.index(name)
+    if name in names:
+        return names.index(name)
+    if f"{name}[0]" in names and f"{name}[1]" not in names:
+        return names.index(f"{name}[0]")
+    raise ValueError(f"parameter of interest {name!r}: not a parameter of the model; choose one of {', '.join(names)}.")
 
 
 class _Search(eqx.Module):
@@ -345,12 +358,18 @@ class _Expectation(eqx.Module):
 
 
 def _expectation(
-    structure: Structure, numbers: Numbers, position: int, signal_strength: float | Float64[Array, ""]
+    structure: Structure,
+    numbers: Numbers,
+    position: int,
+    signal_strength: float | Float64[Array, ""],
+    *,
+    tested: float | Float64[Array, ""],
 ) -> _Expectation:
     parameters = nominal_parameters(structure, numbers).at[position].set(signal_strength)
     model = terms(structure, numbers)
     data = expectation(structure, model, parameters)
-    possible = (data >= 0) | (jnp.arange(len(data)) >= structure.bins)
+    hypothesis = expectation(structure, model, parameters.at[position].set(tested))
+    possible = ((data >= 0) & (hypothesis >= 0)) | (jnp.arange(len(data)) >= structure.bins)
     without = eqx.tree_at(
         lambda m: (m.effects.nominal, m.effects.odd, m.effects.even),
         model,
@@ -387,15 +406,15 @@ def _uncertainty(
 ) -> Float64[Array, ""]:
     """One standard deviation of one parameter, the other free ones profiled: from the Schur complement of its block."""
     others = free & (np.arange(len(free)) != position)
-    both = others[:, None] & others[None, :]
-    block = jnp.where(both, information, jnp.eye(len(free), dtype=jnp.float64))
+    block, _ = stiffened(information, others)  # a direction in which nothing changes has no part in `row`
     row = jnp.where(others, information[position], 0.0)
     remaining = information[position, position] - row @ jnp.linalg.solve(block, row)
     # Without signal nothing remains but rounding.
     known = remaining > 1e-12 * information[position, position]
-    return jnp.where(known, 1.0 / jnp.sqrt(jnp.where(known, remaining, 1.0)), jnp.inf)
+    unknown = jnp.where(jnp.isnan(remaining), jnp.nan, jnp.inf)
+    return jnp.where(known, 1.0 / jnp.sqrt(jnp.where(known, remaining, 1.0)), unknown)
 
 
 def _root(q: Float64[Array, ""]) -> Float64[Array, ""]:
     positive = q > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1.0)), 0.0)
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1.0)), 0.0 * q)  # what is not a number stays none

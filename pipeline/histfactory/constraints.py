@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.histfactory.model import Modifier, Numbers, ParameterSet, Structure, modifiers_of
+from pipeline.histfactory.model import Modifier, Numbers, ParameterSet, Structure, first_parameter, modifiers_of
 from pipeline.histfactory.modifiers import bin_table, parameter_of_bins
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "constraint_widths",
     "free_parameters",
     "initial_parameters",
+    "interpolated_positions",
     "kinked_parameters",
     "nominal_parameters",
 ]
@@ -73,6 +74,13 @@ def kinked_parameters(structure: Structure) -> Bool[np.ndarray, " parameters"]:
     kinds = [("normsys", structure.normsys_code == "code1"), ("histosys", structure.histosys_code == "code0")]
     names = {one.name for kind, kinked in kinds if kinked for one in structure.modifiers if one.kind == kind}
     return np.array([one.name in names for one in structure.parameter_sets for _ in range(one.size)], dtype=bool)
+
+
+def interpolated_positions(structure: Structure) -> Int[np.ndarray, " interpolated"]:
+    """The positions of the parameters that interpolate between variations: those of normsys and histosys."""
+    first = first_parameter(structure)
+    names = {one.name for one in structure.modifiers if one.kind in ("normsys", "histosys")}
+    return np.array(sorted(first[name] for name in names), dtype=np.int64)
 
 
 def nominal_parameters(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:

@@ -5,7 +5,7 @@ constraints (`pyhf.Model.config`). The numbers are then copied from the JSON as 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +48,8 @@ def from_pyhf(
             'channels'), or a `pyhf.Model`.
         measurement: which measurement of a workspace; its first one by default.
         patches: JSON patches, or patches of a `pyhf.PatchSet`, applied to the model specification first.
-        poi: the parameter of interest, where it is not the measurement's (or, without workspace, not 'mu').
+        poi: the parameter of interest, where it is not the measurement's (or, without workspace, not 'mu'); '' for a
+            model without one.
         modifier_settings: pyhf's choice of interpolation, such as `{"normsys": {"interpcode": "code1"}}`;
             pyhf's default is code4 for normsys and code4p for histosys.
 
@@ -60,13 +61,13 @@ def from_pyhf(
         pyhf.exceptions.InvalidSpecification: the JSON does not follow pyhf's schema.
         pyhf.exceptions.InvalidModel: the modifiers or the parameters do not fit together.
         pyhf.exceptions.InvalidMeasurement: there is no such measurement.
-        ValueError: a model that pyhf accepts but that has no meaning (see the message).
+        ValueError: a model that has no meaning though pyhf accepts it, or that pyhf refuses without saying why.
     """
     model, workspace = _build(source, measurement, patches, poi, modifier_settings)
     samples = _samples(model.spec)
     structure = _structure(model, samples)
     _check_shapefactors(structure)
-    data = None if workspace is None else jnp.asarray(workspace.data(model), jnp.float64)
+    data = None if workspace is None else jnp.asarray(_observed(structure, model, workspace))
     return structure, _numbers(structure, model, samples), data
 
 
@@ -82,21 +83,70 @@ def _build(
     import pyhf
 
     options: dict[str, Any] = {} if modifier_settings is None else {"modifier_settings": dict(modifier_settings)}
+    if poi is not None:
+        options["poi_name"] = poi
+    workspace = None
     if isinstance(source, pyhf.Model):
         options.setdefault("modifier_settings", source.config.modifier_settings)
-        options["poi_name"] = poi or source.config.poi_name
+        options.setdefault("poi_name", source.config.poi_name)
+        _check_model(source)
         spec = source.spec
-    elif "measurements" in source:
-        if poi is not None:
-            options["poi_name"] = poi
+    elif not {"measurements", "observations", "version"}.isdisjoint(source):
         workspace = pyhf.Workspace(source)
-        return workspace.model(measurement_name=measurement, patches=list(patches), **options), workspace
+        chosen = workspace.get_measurement(measurement_name=measurement)
+        options.setdefault("poi_name", chosen["config"]["poi"])
+        spec = {"channels": workspace["channels"], "parameters": chosen["config"]["parameters"]}
     else:
-        options["poi_name"] = poi or "mu"
         spec = source
     for patch in patches:
         spec = jsonpatch.JsonPatch(patch).apply(spec)
-    return pyhf.Model(spec, **options), None
+    try:
+        return pyhf.Model(spec, **options), workspace
+    except (AssertionError, TypeError) as error:
+        raise ValueError(_why_there_is_no_model(spec) or f"pyhf cannot build a model of this: {error!r}.") from error
+
+
+def _check_model(model: "pyhf.Model") -> None:
+    """A model that pyhf was told to change after the JSON is not the model of that JSON."""
+    main = model.main_model
+    if main.clip_sample_data is not None or main.clip_bin_data is not None:
+        raise ValueError("the model clips expected events (clip_sample_data, clip_bin_data), which has no derivative.")
+    strangers = {kind for _, kind in model.config.modifiers} - set(get_args(ModifierKind))
+    if strangers:
+        raise ValueError(f"the model has modifiers of its own kind, which are not known here: {', '.join(strangers)}.")
+
+
+def _why_there_is_no_model(spec: Mapping[str, Any]) -> str | None:
+    """A sentence for what pyhf refuses without one."""
+    stated = {parameter["name"]: parameter for parameter in spec.get("parameters", [])}
+    staterrors: dict[str, dict[str, set[str]]] = {}
+    for channel in spec["channels"]:
+        for sample in channel["samples"]:
+            for modifier in sample["modifiers"]:
+                name = modifier["name"]
+                missing = {"auxdata", "bounds", "inits"} - set(stated.get(name, {}))
+                if modifier["type"] == "lumi" and missing:
+                    return f"lumi '{name}' needs {', '.join(sorted(missing))} in the measurement's parameters."
+                if modifier["type"] == "staterror":
+                    staterrors.setdefault(name, {}).setdefault(sample["name"], set()).add(channel["name"])
+    for name, channels in staterrors.items():
+        (first, reference), *others = channels.items()
+        for sample, those in others:
+            if those != reference:
+                return (
+                    f"staterror '{name}' acts on sample '{first}' in {', '.join(sorted(reference))}, but on sample "
+                    f"'{sample}' in {', '.join(sorted(those))}: give each channel a staterror of its own."
+                )
+    return None
+
+
+def _observed(structure: Structure, model: "pyhf.Model", workspace: "pyhf.Workspace") -> Float64[np.ndarray, " data"]:
+    """The observed data, with the auxiliary data after them."""
+    for channel in structure.channels:
+        bins = len(workspace.observations.get(channel.name, ()))
+        if bins != channel.bins:
+            raise ValueError(f"channel '{channel.name}' has {channel.bins} bins, but {bins} observations.")
+    return np.asarray(workspace.data(model), dtype=np.float64)
 
 
 def _samples(spec: Mapping[str, Any]) -> dict[tuple[str, str], _Sample]:
