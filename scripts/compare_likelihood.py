@@ -63,7 +63,7 @@ def _workspaces(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, An
     if options.agc:
         from reference.agc_workspace import build
 
-        for files in ("1", "10", "all"):
+        for files in ("1", "5", "all"):
             yield f"AGC, {files} file(s)", build(options.agc / f"histos_{files}_file_per_process.json")
 
 

@@ -1,5 +1,6 @@
 """Fits against pyhf's own optimisers, and their derivatives against fits repeated with other numbers."""
 
+import copy
 import dataclasses
 
 import hypothesis
@@ -14,7 +15,7 @@ from pipeline.histfactory import asimov_data, bounds, from_pyhf, parameter_names
 
 from reference import agc_workspace
 from reference.compiling import quick_jit
-from reference.workspaces import EVERYTHING, WRITTEN_OUT, large_workspace
+from reference.workspaces import EVERYTHING, MU, WRITTEN_OUT, large_workspace, modifier, workspace
 
 # pyhf 0.7 validates with a part of jsonschema that is to go.
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
@@ -134,6 +135,89 @@ def test_many_toys_at_once_are_the_toys_one_by_one():
         alone = run_fit(structure, numbers, toy)
         np.testing.assert_allclose(together.parameters[i], alone.parameters, atol=1e-7)
         np.testing.assert_allclose(together.twice_nll[i], alone.twice_nll, atol=1e-9)
+
+
+def test_the_smaller_of_two_minima_is_found_from_either_side():
+    """A variation that moves the background up on both sides fits the same excess at -2 and at +1."""
+    variation = modifier("normsys", "lopsided", {"hi": 1.3, "lo": 1.12})
+    spec = workspace(
+        [
+            {
+                "name": "SR",
+                "samples": [
+                    {"name": "background", "data": [100.0, 50.0], "modifiers": [variation]},
+                    {"name": "signal", "data": [1.0, 2.0], "modifiers": [MU]},
+                ],
+            }
+        ],
+        {"SR": [130.0, 64.0]},
+        parameters=[{"name": "mu", "fixed": True}],
+    )
+    structure, numbers, data = from_pyhf(spec)
+    position = parameter_names(structure).index("lopsided")
+    for start in (-2.0, 1.0):
+        found = run_fit(structure, numbers, data, initial=jnp.ones(2).at[position].set(start))
+        assert found.converged
+        assert float(found.parameters[position]) > 0.5
+        assert float(found.twice_nll) <= best_of_pyhf(spec) + 1e-6
+
+
+def test_a_held_parameter_stays_outside_its_bounds():
+    spec = copy.deepcopy(WRITTEN_OUT["hello world"])
+    structure, numbers, data = from_pyhf(spec)
+    spec["measurements"][0]["config"]["parameters"] = [{"name": "mu", "bounds": [[0.2, 10.0]]}]
+    bounded, _, _ = from_pyhf(spec)
+    position = parameter_names(structure).index("mu")
+    is_mu, start = jnp.arange(structure.size) == position, jnp.ones(structure.size).at[position].set(0.0)
+    free, held = (run_fit(s, numbers, data, initial=start, held=is_mu) for s in (structure, bounded))
+    assert held.converged
+    assert float(held.parameters[position]) == 0.0
+    np.testing.assert_allclose(held.twice_nll, free.twice_nll, rtol=1e-12)
+
+
+def test_a_bound_that_a_step_misses_by_rounding_is_a_bound():
+    """No event in a bin whose background was simulated with one: its staterror goes to pyhf's bound of 1e-10."""
+    spec = workspace(
+        [
+            {
+                "name": "SR",
+                "samples": [
+                    {"name": "background", "data": [1.0], "modifiers": [modifier("staterror", "stat", [1.5])]},
+                    {"name": "signal", "data": [5.0], "modifiers": [MU]},
+                ],
+            }
+        ],
+        {"SR": [0.0]},
+    )
+    structure, numbers, data = from_pyhf(spec)
+    found = run_fit(structure, numbers, data)
+    assert found.converged
+    assert float(found.parameters[parameter_names(structure).index("stat[0]")]) == 1e-10
+    assert not found.free.any()
+
+
+def test_of_parameters_without_a_say_nothing_is_known_and_of_the_others_no_less():
+    spec = copy.deepcopy(WRITTEN_OUT["coupled histosys"])
+    structure, numbers, data = from_pyhf(spec)
+    errors = quick_jit(covariance, static_argnums=0)
+    found = run_fit(structure, numbers, data)
+    known = errors(structure, numbers, data, found.parameters, found.free)
+    for sample in spec["channels"][0]["samples"][1:]:
+        sample["modifiers"].append(modifier("normfactor", "fixed_norm"))
+    spec["channels"][0]["samples"].append(
+        {"name": "empty", "data": [0.0, 0.0], "modifiers": [modifier("normfactor", "k")]}
+    )
+    spec["measurements"][0]["config"]["parameters"] = [{"name": "fixed_norm", "fixed": True}]
+    more, numbers, data = from_pyhf(spec)
+    found = run_fit(more, numbers, data)
+    matrix = errors(more, numbers, data, found.parameters, found.free)
+    assert found.converged
+    names = parameter_names(more)
+    assert np.isinf(matrix[names.index("k"), names.index("k")])
+    same = [names.index(name) for name in parameter_names(structure)]
+    np.testing.assert_allclose(matrix[np.ix_(same, same)], known, rtol=1e-8)
+    slope = quick_jit(jax.jacrev(lambda n: fit(more, n, data).parameters))(numbers)
+    assert np.all(np.isfinite(slope.nominal))
 
 
 LEAVES = ("nominal", "normsys_lo", "normsys_hi", "histosys_lo", "histosys_hi", "staterror", "shapesys")

@@ -1,5 +1,6 @@
 """The command line that fits a workspace: its JSON, its comparison, and the workspace on which others fail."""
 
+import copy
 import importlib.util
 import json
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reference import agc_workspace
-from reference.workspaces import HELLO_WORLD
+from reference.workspaces import HELLO_WORLD, modifier
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fit_workspace.py"
 
@@ -47,6 +48,62 @@ def test_prints_and_writes_what_was_found(main, tmp_path, capsys):
     assert "observed data" in text
     assert "pyhf SLSQP" in text
     assert "cabinetry" in text
+
+
+def test_the_asimov_data_have_a_signal_of_one_wherever_the_fit_starts(main, tmp_path, capsys):
+    workspace = copy.deepcopy(HELLO_WORLD)
+    workspace["measurements"].append(copy.deepcopy(workspace["measurements"][0]))
+    workspace["measurements"][1]["name"] = "other"
+    workspace["measurements"][1]["config"]["parameters"] = [{"name": "mu", "inits": [0.5], "bounds": [[-5, 20]]}]
+    code, result = run(main, tmp_path, workspace, "--measurement", "other", "--ours-only")
+    assert code == 0
+    assert result["asimov"]["bestfit"]["mu"] == pytest.approx(1.0, abs=1e-8)
+    assert result["observed"]["bestfit"]["mu"] == pytest.approx(-0.06687, abs=1e-4)  # pyhf's, by SLSQP
+
+
+def test_a_workspace_without_a_parameter_of_interest_is_fitted(main, tmp_path, capsys):
+    workspace = copy.deepcopy(HELLO_WORLD)
+    workspace["measurements"][0]["config"]["poi"] = ""
+    # Of the two factors of one sample nothing is known but their product.
+    workspace["channels"][0]["samples"][0]["modifiers"].append({"name": "k", "type": "normfactor", "data": None})
+    workspace["observations"][0]["data"] = [60.0, 66.0]
+    code, result = run(main, tmp_path, workspace)
+    assert code == 0
+    assert result["observed"]["q0"] is None
+    assert result["observed"]["uncertainty"]["mu"] is None
+    assert result["observed"]["uncertainty"]["uncorr_bkguncrt[1]"] > 0
+    assert "-2 ln L" in capsys.readouterr().out
+
+
+def broken(path, value):
+    workspace = copy.deepcopy(HELLO_WORLD)
+    place = workspace
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return json.dumps(workspace)
+
+
+BACKGROUND = ("channels", 0, "samples", 1)
+REFUSED = {
+    "Expecting value": "",
+    "not a pyhf workspace": "[1, 2]",
+    "'singlechannel' has 2 bins, but 1 observations": broken(("observations", 0, "data"), [51.0]),
+    "'nothere'": broken(("measurements", 0, "config", "poi"), "nothere"),
+    "samples[1].modifiers[0]": broken((*BACKGROUND, "modifiers", 0, "type"), "strange"),
+    "expected 2 size sample data but got 1": broken((*BACKGROUND, "data"), [50.0]),
+    "lumi 'lumi' needs auxdata, bounds, inits": broken((*BACKGROUND, "modifiers"), [modifier("lumi", "lumi")]),
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_what_cannot_be_fitted_is_refused_in_a_sentence(main, tmp_path, capsys, sentence):
+    source = tmp_path / "workspace.json"
+    source.write_text(REFUSED[sentence])
+    assert main([str(source)]) == 2
+    written = capsys.readouterr().err
+    assert sentence in written
+    assert written.count("\n") == 1
 
 
 def test_the_agc_workspace_where_the_default_call_of_cabinetry_fails(main, tmp_path, capsys, external_data):

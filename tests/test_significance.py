@@ -13,6 +13,7 @@ from pipeline.significance import (
     counting_significance,
     discovery_significance,
     expected_upper_limit,
+    poi_position,
     signal_strength_uncertainty,
 )
 
@@ -140,6 +141,8 @@ def test_any_normfactor_may_be_the_parameter_of_interest():
     named = significance(structure, numbers, poi="top_norm")
     np.testing.assert_array_equal(named.q0, significance(moved, moved_numbers).q0)
     assert float(named.q0) > float(significance(structure, numbers).q0)
+    only = from_pyhf(two_regions([5.0], [20.0], [1.0]))
+    assert poi_position(only[0], "stat") == poi_position(only[0], "stat[0]")
     with pytest.raises(ValueError, match=r"'tau': not a parameter of the model; choose one of .*top_norm"):
         discovery_significance(structure, numbers, poi="tau")
 
@@ -245,6 +248,7 @@ DEGENERATE = {
     "signal without background": two_regions([5.0, 2.0], [20.0, 0.0], [1.0, 0.0]),
     "a bin with one event": two_regions([5.0, 2.0], [20.0, 1.5], [1.0, 1.5]),
     "background without signal": two_regions([5.0, 0.0], [20.0, 7.0], [1.0, 0.5]),
+    "negative background": two_regions([5.0, 4.0], [20.0, -3.0], [1.0, 2.0]),
     "a bin with a tiny yield": two_regions([5.0, 1e-12], [20.0, 1e-13], [1.0, 1e-13]),
 }
 
@@ -272,7 +276,7 @@ def test_forward_mode_is_reverse_mode(objective):
 def test_empty_bins_and_regions_say_nothing():
     """Neither does a bin whose yield is negative: all three leave the significance of what remains."""
     alone = significance(*from_pyhf(two_regions([5.0], [20.0], [1.0]))[:2]).z
-    for case in ("an empty bin", "a negative bin"):
+    for case in ("an empty bin", "a negative bin", "negative background"):
         np.testing.assert_allclose(significance(*from_pyhf(DEGENERATE[case])[:2]).z, alone, rtol=1e-12)
     assert 0 < float(significance(*from_pyhf(DEGENERATE["an empty region"])[:2]).z) < float(alone)
 
@@ -286,6 +290,32 @@ def test_no_signal_is_no_significance():
     assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(slope))
     assert np.isinf(value_and_slope["sigma"](structure, numbers)[0])
     assert np.isinf(value_and_slope["limit"](structure, numbers)[0])
+
+
+def test_a_normalisation_of_nothing_does_not_spoil_the_rest():
+    """A free normalisation of a sample that a cut has emptied: a flat direction of the likelihood."""
+    spec = two_regions([5.0, 2.0], [20.0, 7.0], [1.0, 0.5])
+    plain = from_pyhf(spec)[:2]
+    for channel in spec["channels"]:
+        empty = {"name": "empty", "data": [0.0] * len(channel["samples"][0]["data"])}
+        channel["samples"].append({**empty, "modifiers": [modifier("normfactor", "k")]})
+    structure, numbers, _ = from_pyhf(spec)
+    for objective in ("z", "sigma", "limit"):
+        value, slope = value_and_slope[objective](structure, numbers)
+        np.testing.assert_allclose(value, value_and_slope[objective](*plain)[0], rtol=1e-9)
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
+
+
+def test_numbers_that_are_none_give_none_and_do_not_converge():
+    structure, numbers, data = from_pyhf(HELLO_WORLD)
+    numbers = dataclasses.replace(numbers, nominal=numbers.nominal.at[0, 0].set(jnp.nan))
+    for found in (significance(structure, numbers), significance(structure, numbers, data=data)):
+        assert not found.converged
+        assert np.isnan(found.z)
+    sigma = uncertainty(structure, numbers)
+    assert not sigma.converged
+    assert np.isnan(sigma.uncertainty)
+    assert np.isnan(limit(structure, numbers).mu)
 
 
 def test_significance_of_a_small_signal_is_proportional_to_it():

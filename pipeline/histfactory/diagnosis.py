@@ -8,23 +8,40 @@ import numpy as np
 
 from pipeline.histfactory.constraints import nominal_parameters
 from pipeline.histfactory.likelihood import SMALLEST_RATE, expected_rates
-from pipeline.histfactory.model import Numbers, Structure, first_parameter, modifiers_of, target_table
+from pipeline.histfactory.model import (
+    Numbers,
+    Structure,
+    channel_of_bins,
+    first_parameter,
+    modifiers_of,
+    target_table,
+)
 
 __all__ = ["diagnose"]
 
 
 def diagnose(structure: Structure, numbers: Numbers) -> tuple[str, ...]:
     """A sentence for every degenerate bin, channel and factor of the model at its nominal parameters."""
-    return (*_not_numbers(numbers), *_factors(structure, numbers), *_channels(structure, numbers))
+    return (*_not_numbers(structure, numbers), *_factors(structure, numbers), *_channels(structure, numbers))
 
 
-def _not_numbers(numbers: Numbers) -> list[str]:
-    leaves = {name: np.asarray(getattr(numbers, name)) for name in Numbers.__dataclass_fields__ if name != "_"}
-    return [
-        f"{name}[{', '.join(map(str, np.argwhere(~np.isfinite(values))[0]))}] is not a finite number: no fit converges."
-        for name, values in leaves.items()
-        if not np.all(np.isfinite(values))
-    ]
+def _not_numbers(structure: Structure, numbers: Numbers) -> list[str]:
+    sentences = []
+    for name in Numbers.__dataclass_fields__:
+        values = np.asarray(getattr(numbers, name)) if name != "_" else np.zeros(0)
+        for index in np.argwhere(~np.isfinite(values))[:1]:
+            where = f"{name}[{', '.join(map(str, index))}]"
+            if name not in ("normsys_lo", "normsys_hi", "constraint_width"):
+                where += f" ({_place(structure, int(index[-1]))})"
+            sentences.append(f"{where} is not a finite number: no fit converges.")
+    return sentences
+
+
+def _place(structure: Structure, b: int) -> str:
+    """A bin, by the name of its channel and its number in there."""
+    channel = channel_of_bins(structure)[b]
+    first = int(np.flatnonzero(channel_of_bins(structure) == channel)[0])
+    return f"channel '{structure.channels[channel].name}', bin {b - first}"
 
 
 def _factors(structure: Structure, numbers: Numbers) -> list[str]:
@@ -64,6 +81,11 @@ def _bin(where: str, total: float, background: float) -> list[str]:
         return [f"{where} is empty: it says nothing."]
     if total < 0:
         return [f"{where} has a negative expectation ({total:g}): left out of Asimov data."]
+    if background < 0:
+        return [
+            f"{where} has a negative expectation without signal ({background:g}): left out of expected significance "
+            "and limit, and no hypothesis for observed events."
+        ]
     if background <= SMALLEST_RATE:
         return [
             f"{where} expects {total:g} events of signal and {background:g} of background: its significance is "

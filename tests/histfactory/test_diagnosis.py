@@ -27,6 +27,8 @@ def test_degenerate_bins_are_named():
     assert sentence.startswith("channel 'singlechannel', bin 1 expects 11 events of signal and 0 of background")
     (sentence,) = diagnose(*with_background([-20.0, 52.0]))
     assert sentence == "channel 'singlechannel', bin 0 has a negative expectation (-8): left out of Asimov data."
+    (sentence,) = diagnose(*with_background([-3.0, 52.0]))
+    assert sentence.startswith("channel 'singlechannel', bin 0 has a negative expectation without signal (-3)")
     structure, numbers = with_background([0.0, 0.0])
     (sentence,) = diagnose(structure, dataclasses.replace(numbers, nominal=jnp.zeros_like(numbers.nominal)))
     assert sentence == "channel 'singlechannel' is empty: it says nothing."
@@ -40,5 +42,5 @@ def test_factors_and_numbers_that_are_none():
         staterror=numbers.staterror.at[2, 3].set(jnp.nan),
     )
     sentences = diagnose(structure, broken)
-    assert "staterror[2, 3] is not a finite number: no fit converges." in sentences
+    assert "staterror[2, 3] (channel 'SR', bin 1) is not a finite number: no fit converges." in sentences
     assert any("'top': the factor 'lo' of normsys 'scale' is -0.08, not positive" in one for one in sentences)

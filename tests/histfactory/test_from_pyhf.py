@@ -170,6 +170,29 @@ def test_a_shapefactor_that_does_not_fit_its_channel_is_refused():
         from_pyhf(spec)
 
 
+def test_a_staterror_that_pyhf_refuses_without_a_word_is_explained():
+    spec = copy.deepcopy(HELLO_WORLD)
+    other = copy.deepcopy(spec["channels"][0])
+    other["name"], other["samples"][1]["modifiers"] = "other", []
+    spec["channels"].append(other)
+    for channel, sample in ((0, 0), (0, 1), (1, 0)):
+        spec["channels"][channel]["samples"][sample]["modifiers"].append(modifier("staterror", "stat", [1.0, 1.0]))
+    spec["observations"].append({"name": "other", "data": [1.0, 1.0]})
+    with pytest.raises(ValueError, match=r"staterror 'stat' acts on sample 'signal' in other, singlechannel, but on"):
+        from_pyhf(spec)
+
+
+def test_a_model_that_clips_is_refused():
+    model = pyhf.Model({"channels": HELLO_WORLD["channels"]}, clip_bin_data=0.0)
+    with pytest.raises(ValueError, match="clip_bin_data"):
+        from_pyhf(model)
+
+
+def test_a_model_may_have_no_parameter_of_interest():
+    assert from_pyhf({"channels": HELLO_WORLD["channels"]}, poi="")[0].poi is None
+    assert from_pyhf(HELLO_WORLD, poi="")[0].poi is None
+
+
 def test_two_staterrors_on_one_sample():
     spec = copy.deepcopy(HELLO_WORLD)
     spec["channels"][0]["samples"][1]["modifiers"] += [
