@@ -48,7 +48,16 @@ class Effects(eqx.Module):
 
 
 def effects(structure: Structure, numbers: Numbers) -> Effects:
-    """Prepare the numbers of a model for many evaluations."""
+    """Prepare the numbers of a model for many evaluations.
+
+    Raises:
+        TypeError: numbers of 32 bits, which know a likelihood of many events to a hundredth of an event at best.
+    """
+    if {numbers.nominal.dtype, jnp.result_type(float)} != {jnp.dtype(jnp.float64)}:
+        raise TypeError(
+            f"the numbers are {numbers.nominal.dtype}, and JAX computes in {jnp.result_type(float)}: a likelihood "
+            "needs 64 bits. Import pipeline.histfactory before arrays are made, and leave jax_enable_x64 switched on."
+        )
     shifts = _tables(structure, "histosys")[:, :, channel_of_bins(structure)]
     scales = _tables(structure, "normsys")
     high, low, nominal = numbers.histosys_hi, numbers.histosys_lo, numbers.nominal

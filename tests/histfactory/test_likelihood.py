@@ -233,6 +233,19 @@ def test_the_continued_logarithm_is_smooth_and_leaves_other_rates_alone():
         np.testing.assert_allclose(order(below), order(above), rtol=1e-6)
 
 
+def test_32_bits_are_refused():
+    structure, numbers, data = from_pyhf(WRITTEN_OUT["hello world"])
+    point = jnp.ones(structure.size)
+    with pytest.raises(TypeError, match="the numbers are float32"):
+        logpdf(structure, jax.tree.map(lambda leaf: leaf.astype(jnp.float32), numbers), point, data)
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(TypeError, match="JAX computes in float32: a likelihood needs 64 bits"):
+            logpdf(structure, numbers, point, data)
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
 def test_deviance_is_zero_where_the_model_fits_every_datum():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     point = jnp.array([1.0 if low >= 0 else 0.0 for one in structure.parameter_sets for low, _ in one.bounds])
