@@ -31,7 +31,7 @@ from samples.manifest import entry, update
 from samples.nanoaod import write
 from samples.settings import ProcessSettings, Settings, load
 from samples.skim import skim
-from samples.thinning import thin
+from samples.thinning import make_plan, places_of, thin
 
 __all__ = ["main"]
 
@@ -77,9 +77,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
-  make_samples.py                                     the committed set, again (about an hour on one core)
-  make_samples.py --processes ttbar__nominal --events 10000000 --jobs 8 --entries -1 --output runs/big
-                                                      ten times more ttbar, nothing thinned away
+  make_samples.py                                     the committed set, again (45 minutes on one core)
+  make_samples.py --processes ttbar__nominal --events 20000000 --entries 500000 --jobs 8 --output runs/big
+                                                      ten times more ttbar (--entries -1: nothing thinned away)
   make_samples.py --events 2000 --output /tmp/try     a minute's try of all nine files
 
 A run that was stopped goes on where it was: finished chunks are kept in --work and found again by their settings.""",
@@ -223,27 +223,36 @@ def _generate_chunk(task: Task) -> None:
 def _simulate_and_write(
     tasks: list[Task], settings: Settings, file: Path, arguments: argparse.Namespace
 ) -> dict[str, int | float]:
-    """Detector, skim and thinning of all chunks of one process; returns the manifest's counts."""
+    """Detector, skim and thinning of all chunks of one process; returns the manifest's counts.
+
+    What thinning does to a chunk depends on all of them, so they pass the detector twice, with the same random numbers:
+    memory holds one chunk and what is kept.
+    """
     process = tasks[0].process
-    rng = np.random.default_rng([tasks[0].seed, len(tasks)])
     counts = [json.loads(task.counts_file.read_text(encoding="utf-8")) for task in tasks]
+    target = process.target_entries if arguments.entries is None else arguments.entries
+    plan = None
+    if target > 0:
+        parts = (places_of(seen, settings.thinning) for seen in _all_seen(tasks, settings, arguments))
+        plan = make_plan(parts, settings.thinning, target=target)
+    rng = np.random.default_rng([tasks[0].seed, len(tasks)])
+    entries = write(file, (thin(seen, plan, rng) for seen in _all_seen(tasks, settings, arguments)))
+    return {
+        "events": sum(count["events"] for count in counts),
+        "entries": entries,
+        "sum_of_weights": sum(count["sum_of_weights"] for count in counts),
+    }
+
+
+def _all_seen(tasks: Iterable[Task], settings: Settings, arguments: argparse.Namespace) -> Iterator[ak.Array]:
+    """The skimmed events of each chunk; always the same ones."""
     first_collision = 1
-    parts = []
     for task in tasks:
         collisions = ak.from_parquet(task.file)
         collisions["collision"] = first_collision + np.arange(len(collisions))
         first_collision += len(collisions)
-        parts.append(_seen_by_detector(collisions, process, settings, rng, muons=arguments.muons))
-    events = ak.concatenate(parts)
-    target = process.target_entries if arguments.entries is None else arguments.entries
-    if target > 0:
-        events = thin(events, settings.thinning, target=target, rng=rng)
-    write(file, events)
-    return {
-        "events": sum(count["events"] for count in counts),
-        "entries": len(events),
-        "sum_of_weights": sum(count["sum_of_weights"] for count in counts),
-    }
+        rng = np.random.default_rng(task.seed)
+        yield _seen_by_detector(collisions, task.process, settings, rng, muons=arguments.muons)
 
 
 def _seen_by_detector(

@@ -156,7 +156,10 @@ def test_thinning_keeps_every_expectation(skimmed, numbers):
         return weight.sum(), weight[two_tags].sum()
 
     rng = np.random.default_rng(8)
-    thinned = [thinning.thin(skimmed, numbers.thinning, target=1000, rng=rng) for _ in range(20)]
+    halves = (skimmed[: len(skimmed) // 2], skimmed[len(skimmed) // 2 :])
+    places = [thinning.places_of(half, numbers.thinning) for half in halves]
+    plan = thinning.make_plan(places, numbers.thinning, target=1000)
+    thinned = [thinning.thin(skimmed, plan, rng) for _ in range(20)]
     found = np.asarray([sums(events) for events in thinned])
     error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
     assert np.all(np.abs(found.mean(axis=0) - sums(skimmed)) < 4 * error)
@@ -164,8 +167,21 @@ def test_thinning_keeps_every_expectation(skimmed, numbers):
 
 
 def test_thinning_leaves_small_samples_alone(skimmed, numbers):
-    rng = np.random.default_rng(8)
-    assert thinning.thin(skimmed, numbers.thinning, target=len(skimmed), rng=rng) is skimmed
+    places = [thinning.places_of(skimmed, numbers.thinning)]
+    plan = thinning.make_plan(places, numbers.thinning, target=len(skimmed))
+    assert thinning.thin(skimmed, plan, np.random.default_rng(8)) is skimmed
+
+
+def test_kept_events_of_a_bin_weigh_the_same(skimmed, numbers):
+    """Whatever they weighed before: a few heavy ones would spoil the bin."""
+    weight = np.random.default_rng(4).choice([1.0, 2.0], len(skimmed))
+    unequal = ak.with_field(skimmed, weight, "genWeight")
+    places = thinning.places_of(unequal, numbers.thinning)
+    plan = thinning.make_plan([places], numbers.thinning, target=300)
+    after = places.weight / plan.probability(places)
+    for place in np.unique(places.number[plan.probability(places) < 1]):
+        inside = (places.number == place) & (plan.probability(places) > numbers.thinning.min_probability)
+        assert np.ptp(after[inside & (plan.probability(places) < 1)]) < 1e-9 * after[inside].mean()
 
 
 @given(
@@ -181,7 +197,7 @@ def test_reduced_precision_is_close_and_stays(values, bits):
 
 def test_files_are_nanoaod(skimmed, tmp_path):
     skimmed = skimmed[:500]
-    nanoaod.write(tmp_path / "a.root", skimmed)
+    assert nanoaod.write(tmp_path / "a.root", [skimmed[:200], skimmed[200:]]) == 500
     assert [path.name for path in tmp_path.iterdir()] == ["a.root"]
     with uproot.open(tmp_path / "a.root") as file:
         tree = file["Events"]

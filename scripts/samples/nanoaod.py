@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import awkward as ak
@@ -41,13 +42,15 @@ DTYPES = {
         "hadronFlavour": "i4",
     },
 }
-_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 10, "mass": 8, "btagCSVV2": 10, "sip3d": 6, "qgl": 6}
+# What is cut on has the ten bits of NanoAOD. The others are rounded by less than a quarter of their resolution.
+_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 8, "mass": 6, "btagCSVV2": 10, "sip3d": 6, "qgl": 4}
 _OTHER_MANTISSA_BITS = 6
 _COLLISIONS_IN_BLOCK = 1000
+_ENTRIES_IN_CLUSTER = 200_000
 
 
-def write(path: Path, events: ak.Array) -> None:
-    """Writes tree ``Events``; the file appears under its name only when it is whole.
+def write(path: Path, parts: Iterable[ak.Array]) -> int:
+    """Writes tree ``Events``; the file appears under its name only when it is whole. Returns the number of entries.
 
     ``event`` numbers the generated collisions and ``run`` the draws of the detector for one collision. Entries that
     share ``event`` are therefore correlated: a statistical error has to add their weights before it squares them, and a
@@ -55,9 +58,39 @@ def write(path: Path, events: ak.Array) -> None:
 
     Args:
         path: the file; an older one is replaced.
-        events: records as :func:`samples.detector.simulate` returns them, with ``genWeight`` final.
+        parts: records as :func:`samples.detector.simulate` returns them, with ``genWeight`` final; at least one part,
+            which may be empty.
     """
     partial = path.with_suffix(".partial")
+    with uproot.recreate(partial, compression=uproot.LZMA(6)) as file:
+        tree = None
+        for events in _clusters(parts):
+            branches = _branches(events)
+            if tree is None:
+                types = {
+                    name: getattr(values, "dtype", None) or values.type.content for name, values in branches.items()
+                }
+                tree = file.mktree("Events", types, counter_name=lambda name: f"n{name}", title="Simulated events")
+            if len(events):
+                tree.extend(branches)
+        entries = int(tree.num_entries)
+    partial.replace(path)
+    return entries
+
+
+def _clusters(parts: Iterable[ak.Array]) -> Iterator[ak.Array]:
+    """The events in few large pieces, which compress better and are faster to read than many small ones."""
+    waiting: list[ak.Array] = []
+    for part in parts:
+        waiting.append(part)
+        if sum(map(len, waiting)) >= _ENTRIES_IN_CLUSTER:
+            yield ak.concatenate(waiting)
+            waiting = []
+    if waiting:
+        yield ak.concatenate(waiting)
+
+
+def _branches(events: ak.Array) -> dict[str, NDArray[np.generic] | ak.Array]:
     collision = ak.to_numpy(events.collision)
     scalars = {
         "run": ak.to_numpy(events.draw).astype("u4"),
@@ -67,14 +100,7 @@ def write(path: Path, events: ak.Array) -> None:
         "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=_OTHER_MANTISSA_BITS),
         "MET_phi": reduce_precision(ak.to_numpy(events.MET_phi).astype("f4"), bits=_OTHER_MANTISSA_BITS),
     }
-    collections = {name: _with_types(events[name], dtypes) for name, dtypes in DTYPES.items()}
-    with uproot.recreate(partial, compression=uproot.LZMA(6)) as file:
-        branch_types = {name: values.dtype for name, values in scalars.items()}
-        branch_types |= {name: values.type.content for name, values in collections.items()}
-        tree = file.mktree("Events", branch_types, counter_name=lambda name: f"n{name}", title="Simulated events")
-        if len(events):
-            tree.extend(scalars | collections)
-    partial.replace(path)
+    return scalars | {name: _with_types(events[name], dtypes) for name, dtypes in DTYPES.items()}
 
 
 def _with_types(objects: ak.Array, dtypes: dict[str, str]) -> ak.Array:

@@ -43,14 +43,18 @@ class Bias(_Record):
 
 
 class HardProcessEnhancement(_Record):
-    """Keeps every hard process with soft quarks, and a fraction of the others, which carry its inverse as weight."""
+    """Keeps every hard process with soft or hard quarks, and a share of those between, with the inverse as weight.
 
-    parton_ht: float
-    keep_above: float
+    They fill the first and the last bins, for which few events are made.
+    """
+
+    parton_ht: tuple[float, float]
+    keep_between: float
 
     def acceptance(self, parton_ht: float) -> float:
         """Probability to keep a hard process with this scalar sum of quark transverse momenta (GeV)."""
-        return 1.0 if parton_ht < self.parton_ht else self.keep_above
+        lower, upper = self.parton_ht
+        return self.keep_between if lower <= parton_ht < upper else 1.0
 
 
 class ProcessSettings(_Record):
@@ -172,7 +176,11 @@ class SkimSettings(_Record):
 
 
 class ThinningSettings(_Record):
-    """Where events are crowded, in terms of the AGC's selection, and how much less a moved cut's events matter."""
+    """Where events are crowded, in terms of the AGC's selection, and how much the events of a moved cut matter.
+
+    The number of kept events in a place goes with priority times (weight in the place)^crowding: with 1 nothing is
+    levelled out, with 0 all bins get equal numbers.
+    """
 
     lepton_pt: float
     jet_pt: float
@@ -182,6 +190,7 @@ class ThinningSettings(_Record):
     edges: tuple[float, ...]
     near_jet_pt: float
     near_btag: float
+    crowding: float
     near_priority: float
     far_priority: float
     min_probability: float

@@ -2,10 +2,14 @@
 
 Every event is kept with a probability and its weight divided by it, so every expectation stays what it was. The
 probability depends on where the AGC's selection puts the event: bins with few expected events are kept whole, crowded
-bins are thinned towards the same relative error, and events that only a moved cut could select are kept less often.
+bins are thinned towards the same relative error, and of the events that only a moved cut could select, a share is kept
+that the priorities state. Within a bin, kept events have equal weights where they can.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import awkward as ak
 import numpy as np
@@ -14,37 +18,71 @@ from scipy.optimize import brentq
 
 from samples.settings import ThinningSettings
 
-__all__ = ["thin"]
+__all__ = ["Places", "Plan", "make_plan", "places_of", "thin"]
 
 _Floats = NDArray[np.float64]
 
 
-def thin(events: ak.Array, settings: ThinningSettings, *, target: int, rng: np.random.Generator) -> ak.Array:
-    """About ``target`` of the events, ``genWeight`` divided by the probability to be kept.
+@dataclass(frozen=True)
+class Places:
+    """Where the AGC's selection puts each event: region and bin as a number, the place's priority, and the weight."""
+
+    number: NDArray[np.int64]
+    priority: _Floats
+    weight: _Floats
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What decides the probability of an event to be kept: a factor for each place, and the least probability."""
+
+    settings: ThinningSettings
+    factor: _Floats
+
+    def probability(self, places: Places) -> _Floats:
+        """For each event; proportional to its weight within a place, up to 1."""
+        wanted = self.factor[places.number] * places.priority * places.weight
+        return np.maximum(np.minimum(1.0, wanted), self.settings.min_probability)
+
+
+def places_of(events: ak.Array, settings: ThinningSettings) -> Places:
+    """The place of each event, as the detector and the skim leave them."""
+    number, priority = _place(events, settings)
+    return Places(number, priority, ak.to_numpy(events.genWeight).astype(np.float64))
+
+
+def make_plan(parts: Iterable[Places], settings: ThinningSettings, *, target: int) -> Plan | None:
+    """A plan that keeps about so many events of all parts together; None when there are fewer.
 
     Args:
-        events: as the detector and the skim leave them.
+        parts: all events, in as many parts as is convenient.
         settings: the cuts, bins and priorities.
-        target: expected number of kept events; all are kept when there are fewer.
-        rng: source of the random numbers.
+        target: expected number of kept events, apart from what the least probability adds.
     """
-    if len(events) <= target:
+    parts = list(parts)
+    every = Places(*(np.concatenate([getattr(part, name) for part in parts]) for name in Places.__dataclass_fields__))
+    if len(every.weight) <= target:
+        return None
+    total = np.bincount(every.number, every.weight, minlength=_number_of_places(settings))
+    level = np.maximum(total, np.finfo(float).tiny) ** (settings.crowding - 1)
+    importance = level[every.number] * every.priority * every.weight
+    scale = brentq(lambda x: np.minimum(1.0, np.exp(x) * importance).sum() - target, -60.0, 60.0)
+    return Plan(settings, np.exp(scale) * level)
+
+
+def thin(events: ak.Array, plan: Plan | None, rng: np.random.Generator) -> ak.Array:
+    """The events that are kept, ``genWeight`` divided by the probability to be kept; all of them without a plan."""
+    if plan is None:
         return events
-    importance = _importance(events, settings)
-    scale = brentq(lambda x: np.minimum(1.0, np.exp(x) * importance).sum() - target, -40.0, 40.0)
-    probability = np.maximum(np.minimum(1.0, np.exp(scale) * importance), settings.min_probability)
+    probability = plan.probability(places_of(events, plan.settings))
     kept = rng.random(len(events)) < probability
     thinned = events[kept]
     thinned["genWeight"] = ak.to_numpy(thinned.genWeight) / probability[kept]
     return thinned
 
 
-def _importance(events: ak.Array, settings: ThinningSettings) -> _Floats:
-    """Weight of an event relative to the square root of all weight in its place: equal sums, equal chances."""
-    weight = ak.to_numpy(events.genWeight).astype(np.float64)
-    place, priority = _place(events, settings)
-    total = np.bincount(place, weight)[place]
-    return priority * weight / np.sqrt(total)
+def _number_of_places(settings: ThinningSettings) -> int:
+    return 2 + 2 * (len(settings.edges) + 1)
 
 
 def _place(events: ak.Array, settings: ThinningSettings) -> tuple[NDArray[np.int64], _Floats]:
