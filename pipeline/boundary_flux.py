@@ -19,12 +19,15 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 __all__ = ["MAX_OBJECTS", "boundary_flux", "for_each_flip", "kernel", "pack", "with_derivatives"]
 
 MAX_OBJECTS = 31
 """Objects that fit the bit mask of an event; the last bit of the 32 is kept free to mean "no flip"."""
+
+BLOCK = 1024
+"""Objects near a boundary that are looked at together: enough to vectorise, few enough to leave no large rest."""
 
 State = TypeVar("State")
 
@@ -62,41 +65,53 @@ def boundary_flux(
 
 
 def pack(passes: Bool[Array, "objects events"]) -> UInt32[Array, " events"]:
-    """The set of passing objects of each event as a bit mask: object j is bit j."""
-    bits = jnp.zeros(passes.shape[1:], jnp.uint32)
-    for j in range(passes.shape[0]):
-        bits |= jnp.where(passes[j], jnp.uint32(1 << j), jnp.uint32(0))
-    return bits
+    """The set of passing objects of each event as a bit mask: object j is bit j.
+
+    A reduction, not a chain of operations object by object: XLA's code for it is ten times faster on a CPU.
+    """
+    bits = jnp.uint32(1) << jnp.arange(passes.shape[0], dtype=jnp.uint32)
+    return jnp.sum(jnp.where(passes, bits[:, None], jnp.uint32(0)), axis=0, dtype=jnp.uint32)
 
 
 def for_each_flip(
-    near: UInt32[Array, "kinds events"], visit: Callable[[UInt32[Array, "kinds events"], State], State], start: State
+    near: UInt32[Array, " events"],
+    visit: Callable[[Int32[Array, " flips"], Int32[Array, " flips"], Bool[Array, " flips"], State], State],
+    start: State,
 ) -> State:
-    """Visit, in turn, each object near a boundary: `visit(flip, state)` with at most one bit set an event.
+    """Visit each object near a boundary once: `visit(events, objects, real, state)`, many of them at a time.
 
-    An object may be in sets of several kinds (selected, b-tagged), each with a bit mask of its own. Few objects are
-    near a boundary, so the walk takes as many steps as the busiest event has near objects, not as many as there are
-    objects. Events that are through have flip = 0.
+    Few objects are near a boundary, and some events have many. So the pairs of an event and an object are numbered
+    through, and looked up in blocks of equal size: the work is that for the pairs there are, whatever their number. In
+    the last block some places are not `real`.
     """
+    count = jnp.bitwise_count(near).astype(jnp.int32)
+    until = jnp.cumsum(count)
 
-    def step(carry: tuple[UInt32[Array, "kinds events"], State]) -> tuple[UInt32[Array, "kinds events"], State]:
-        left, state = carry
-        flip = _first_bit(left)
-        return left ^ flip, visit(flip, state)
+    def step(carry: tuple[Int32[Array, ""], State]) -> tuple[Int32[Array, ""], State]:
+        done, state = carry
+        pair = done + jnp.arange(BLOCK, dtype=jnp.int32)
+        real = pair < until[-1]
+        event = jnp.searchsorted(until, jnp.where(real, pair, 0), side="right").astype(jnp.int32)
+        before = until[event] - count[event]
+        return done + jnp.int32(BLOCK), visit(event, _nth_bit(near[event], pair - before), real, state)
 
-    def unfinished(carry: tuple[UInt32[Array, "kinds events"], State]) -> Bool[Array, ""]:
-        return jnp.any(carry[0] != 0)
+    def unfinished(carry: tuple[Int32[Array, ""], State]) -> Bool[Array, ""]:
+        return carry[0] < until[-1]
 
-    return jax.lax.while_loop(unfinished, step, (near, start))[1]
+    return jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), start))[1]
 
 
-def _first_bit(sets: UInt32[Array, "kinds events"]) -> UInt32[Array, "kinds events"]:
-    """The lowest bit of the first kind that has one, all else 0."""
-    first, free = [], jnp.ones(sets.shape[1:], bool)
-    for bits in sets:
-        first.append(jnp.where(free, bits & (~bits + jnp.uint32(1)), jnp.uint32(0)))
-        free &= bits == 0
-    return jnp.stack(first)
+def _nth_bit(bits: UInt32[Array, " flips"], n: Int32[Array, " flips"]) -> Int32[Array, " flips"]:
+    """Position of the nth bit that is set, from 0: halve the word, and count which half it is in."""
+    position = jnp.zeros_like(n)
+    for width in (16, 8, 4, 2, 1):
+        lower = bits & jnp.uint32((1 << width) - 1)
+        inside = jnp.bitwise_count(lower).astype(jnp.int32)
+        upper = n >= inside
+        bits = jnp.where(upper, bits >> jnp.uint32(width), lower)
+        position += jnp.where(upper, jnp.int32(width), jnp.int32(0))
+        n -= jnp.where(upper, inside, jnp.int32(0))
+    return position
 
 
 def with_derivatives(

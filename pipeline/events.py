@@ -9,7 +9,7 @@ Absent objects are NaN in every column: NaN fails every comparison, so an absent
 on no boundary, without a mask beside the data.
 
 Axes: `kinematics` (nominal first, then the jet-pt variations), `chunks`, `jets`, `electrons`, `muons`,
-`candidates` (trijets), `events` (within a chunk).
+`rows` (trijets), `events` (within a chunk).
 """
 
 import equinox as eqx
@@ -47,15 +47,22 @@ class CandidateGroup(eqx.Module, strict=True):
 
     `jets` is a set of three jets as a bit mask; `mass` and `pt` are in GeV. No threshold enters here: which trijet
     an event uses is decided by the first one whose bits are all selected and of which one is b-tagged.
+
+    A chunk has as many rows as its busiest event has trijets, from row `first` on, for each kinematic variation; an
+    alternative sample has those of the nominal one only. So there is no padding but that within a chunk.
     """
 
-    jets: UInt32[Array, "kinematics chunks candidates events"]
-    mass: Float32[Array, "kinematics chunks candidates events"]
-    pt: Float32[Array, "kinematics chunks candidates events"]
+    jets: UInt32[Array, "rows events"]
+    mass: Float32[Array, "rows events"]
+    pt: Float32[Array, "rows events"]
+    first: Int32[Array, "kinematics chunks"]
 
 
 class Chunk(eqx.Module, strict=True):
-    """The events of one data set under one kinematic variation; jets carry the varied pt, trijets fall in pt."""
+    """The events of one data set under one kinematic variation; jets carry the varied pt, trijets fall in pt.
+
+    The trijets stay in the arrays of the group, which are larger than all the rest: only rows are taken.
+    """
 
     electrons: dict[str, Float32[Array, "electrons events"]]
     muons: dict[str, Float32[Array, "muons events"]]
@@ -63,9 +70,15 @@ class Chunk(eqx.Module, strict=True):
     variables: dict[str, Float32[Array, " events"]]
     weight: Float32[Array, " events"]
     trijets: Int32[Array, ""]
-    trijet_jets: UInt32[Array, "candidates events"]
-    trijet_mass: Float32[Array, "candidates events"]
-    trijet_pt: Float32[Array, "candidates events"]
+    first_trijet: Int32[Array, ""]
+    candidates: CandidateGroup
+
+    def trijet(
+        self, rank: Int32[Array, ""]
+    ) -> tuple[UInt32[Array, " events"], Float32[Array, " events"], Float32[Array, " events"]]:
+        """(jets, mass, pt) of the trijet of this rank in each event."""
+        row = self.first_trijet + rank
+        return self.candidates.jets[row], self.candidates.mass[row], self.candidates.pt[row]
 
 
 def take_chunk(
@@ -79,7 +92,6 @@ def take_chunk(
         variables={name: column[chunk] for name, column in group.variables.items()},
         weight=group.weight[chunk],
         trijets=group.trijets[chunk],
-        trijet_jets=candidates.jets[kinematic, chunk],
-        trijet_mass=candidates.mass[kinematic, chunk],
-        trijet_pt=candidates.pt[kinematic, chunk],
+        first_trijet=candidates.first[kinematic, chunk],
+        candidates=candidates,
     )

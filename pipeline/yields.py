@@ -22,7 +22,7 @@ from pipeline.bin_edges import Edges, edge_flux, placed_edges
 from pipeline.binning import bin_index, hard_histogram
 from pipeline.boundary_flux import for_each_flip, pack, with_derivatives
 from pipeline.events import CandidateGroup, Chunk, EventGroup, take_chunk
-from pipeline.observables import TrijetChoice, choose_trijet, ht, leading_jet_pt, ranked_pt, trijet_code
+from pipeline.observables import first_trijet, ht, leading_jet_pt, ranked_pt
 from pipeline.selection import (
     Cut,
     Selection,
@@ -81,6 +81,21 @@ class _Objects(eqx.Module, strict=True):
     selected: UInt32[Array, " events"]
     btag: UInt32[Array, " events"]
     leptons: Int32[Array, " events"]
+
+
+class _Seen(eqx.Module, strict=True):
+    """What the analysis of given sets of jets looks at."""
+
+    jet_pt: Float32[Array, "jets events"]
+    weight: Float32[Array, " events"]
+    variables: dict[str, Float32[Array, " events"]]
+
+
+_Trijet = tuple[Float32[Array, " events"], Float32[Array, " events"]]
+"""Mass and pt of the chosen trijet in GeV; NaN without one."""
+
+_Sets = tuple[UInt32[Array, " flips"], UInt32[Array, " flips"]]
+"""Selected jets, and jets that pass the b-tag cuts."""
 
 
 class _Analysis(NamedTuple):
@@ -164,11 +179,11 @@ def event_outcomes(
     """What the analysis makes of every event of a chunk, one by one."""
     analysis = _analysis(selection, layout, thresholds, {}, edges)
     objects = _objects(analysis, chunk)
-    choice = _choose_trijet(analysis, chunk, objects)
-    outcome = _unflipped(analysis, chunk, objects, choice)
+    trijet = first_trijet(chunk, objects.selected, objects.btag)
+    outcome = _unflipped(analysis, chunk, objects, trijet)
     keep = within(selection.leptons, objects.leptons) & _all(outcome.accepted, objects.leptons)
     observable = jnp.full(chunk.weight.shape, jnp.nan, jnp.float32)
-    for values in _observables(analysis, chunk, objects, choice, outcome).values():
+    for values in _observables(analysis, chunk, objects, trijet, outcome).values():
         observable = jnp.where(jnp.isnan(values), observable, values)
     return EventOutcomes(
         region=jnp.where(keep, outcome.region, -1),
@@ -179,10 +194,10 @@ def event_outcomes(
 
 
 def _observables(
-    analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice, outcome: _Outcome
+    analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: _Outcome
 ) -> dict[str, Float32[Array, " events"]]:
     """The observable of each region, NaN for events outside it."""
-    values = _jet_variables(chunk, objects.selected) | {"trijet_mass": choice.mass}
+    values = _jet_variables(_seen(chunk), objects.selected) | {"trijet_mass": trijet[0]}
     nothing = jnp.float32(jnp.nan)
     return {
         region.name: jnp.where(outcome.region == number, values[region.observable], nothing)
@@ -201,31 +216,22 @@ def _chunk_yields_and_flux(
     """The yields, and their boundary flux for each threshold that has a bandwidth."""
     selection, bins = analysis.selection, analysis.selection.bins
     objects = _objects(analysis, chunk)
-    choice = _choose_trijet(analysis, chunk, objects)
-    outcome = _unflipped(analysis, chunk, objects, choice)
+    trijet = first_trijet(chunk, objects.selected, objects.btag)
+    outcome = _unflipped(analysis, chunk, objects, trijet)
     one_lepton = within(selection.leptons, objects.leptons)
     accepted = _all(outcome.accepted, objects.leptons)
     position = jnp.where(one_lepton & accepted, outcome.position, bins)
     yields = hard_histogram(position, outcome.columns.T, bins)
 
-    jet_flux = _flux(analysis, "jet", chunk.jets)
-    btag_flux = {
-        name: jnp.where(_unpack(objects.selected, flux.shape[0]), flux, 0)
-        for name, flux in _flux(analysis, "bjet", chunk.jets).items()
-    }
-    # Every flip also takes the event away from where it was: the same term for all of them, at the unflipped position.
-    away = {
-        name: -jnp.where(accepted & one_lepton, flux.sum(axis=0), 0) for name, flux in (jet_flux | btag_flux).items()
-    }
-    unflipped = (
-        away
-        | _lepton_terms(analysis, chunk, objects, accepted)
-        | _event_terms(analysis, chunk, objects, choice, outcome, one_lepton)
+    unflipped = _lepton_terms(analysis, chunk, objects, accepted) | _event_terms(
+        analysis, chunk, objects, trijet, outcome, one_lepton
     )
-    flux = _histogram_of_terms(unflipped, outcome.position, outcome.columns, bins)
-    for name, term in _flipped_terms(analysis, chunk, objects, choice, one_lepton, jet_flux, btag_flux).items():
-        flux[name] += term
-    observables = _observables(analysis, chunk, objects, choice, outcome)
+    flux = (
+        _histogram_of_terms(unflipped, outcome, bins)
+        | _terms_of_flips(analysis, chunk, "jet", objects, outcome, one_lepton)
+        | _terms_of_flips(analysis, chunk, "bjet", objects, outcome, one_lepton)
+    )
+    observables = _observables(analysis, chunk, objects, trijet, outcome)
     selected = jnp.where(one_lepton & accepted, outcome.columns, 0)
     return yields, flux | edge_flux(selection, analysis.bandwidths, analysis.edges, observables, selected)
 
@@ -250,59 +256,37 @@ def _flux(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> dict[str
     return cut_flux(analysis.selection.on(kind), analysis.thresholds, analysis.bandwidths, columns)
 
 
-def _choose_trijet(analysis: _Analysis, chunk: Chunk, objects: _Objects) -> TrijetChoice:
-    """A trijet's code: the bin of its mass in each region that uses it, then the event-level cuts on trijet pt."""
-    selection = analysis.selection
-    regions = [region for region in selection.regions if region.observable == "trijet_mass"]
-    planes = sum(_code_bits(region.bins) for region in regions) + len(_trijet_cuts(selection))
-
-    def code(mass: Float32[Array, " events"], pt: Float32[Array, " events"]) -> Int32[Array, " events"]:
-        result, shift = jnp.zeros(mass.shape, jnp.int32), 0
-        for region in regions:
-            result |= bin_index(mass, _float32(analysis.edges[region.name])) << shift
-            shift += _code_bits(region.bins)
-        for cut in _trijet_cuts(selection):
-            passed = passes((cut,), analysis.thresholds, {cut.variable: pt})[cut.name]
-            result |= passed.astype(jnp.int32) << shift
-            shift += 1
-        return result
-
-    return choose_trijet(chunk, code, planes, objects.selected, objects.btag)
+def _seen(chunk: Chunk) -> _Seen:
+    return _Seen(jet_pt=chunk.jets["pt"], weight=chunk.weight, variables=chunk.variables)
 
 
-def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice) -> _Outcome:
-    code = trijet_code(choice.jet_planes, jnp.zeros_like(objects.selected))
-    return _outcome(analysis, chunk, objects.selected, objects.btag, code)
+def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet) -> _Outcome:
+    return _outcome(analysis, _seen(chunk), objects.selected, objects.btag, trijet)
 
 
 def _outcome(
     analysis: _Analysis,
-    chunk: Chunk,
+    seen: _Seen,
     selected: UInt32[Array, " events"],
     btag: UInt32[Array, " events"],
-    code: Int32[Array, " events"],
+    trijet: _Trijet,
 ) -> _Outcome:
-    """The hard analysis of each event for the given sets of jets and the code of the trijet chosen from them."""
-    selection, pt = analysis.selection, chunk.jets["pt"]
+    """The hard analysis of each event for the given sets of jets and the trijet chosen from them."""
+    selection, weight = analysis.selection, seen.weight
     jets, btags = count_bits(selected), count_bits(selected & btag)
-    variables = _jet_variables(chunk, selected)
+    variables = _jet_variables(seen, selected) | {"trijet_mass": trijet[0], "trijet_pt": trijet[1]}
     region_of = jnp.full(jets.shape, -1, jnp.int32)
     position = jnp.full(jets.shape, selection.bins, jnp.int32)
     for number, region in enumerate(selection.regions):
         inside = in_region(region, jets, btags)
-        if region.observable == "trijet_mass":
-            code, bin_ = code >> _code_bits(region.bins), code & ((1 << _code_bits(region.bins)) - 1)
-        else:
-            bin_ = bin_index(variables[region.observable], _float32(analysis.edges[region.name]))
+        bin_ = bin_index(variables[region.observable], _float32(analysis.edges[region.name]))
         region_of = jnp.where(inside, number, region_of)
         position = jnp.where(inside & (bin_ < region.bins), region.offset + bin_, position)
-    accepted = passes(_event_cuts(selection), analysis.thresholds, variables)
-    for bit, cut in enumerate(_trijet_cuts(selection)):
-        accepted[cut.name] = ((code >> bit) & 1) == 1
+    accepted = passes(selection.on("event"), analysis.thresholds, variables)
     for cut in selection.on("event"):
         accepted[cut.name] |= ~_concerns(cut, selection, region_of)
-    weight = chunk.weight
-    columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked_pt(pt, selected, analysis.layout.ranks))])
+    ranked = ranked_pt(seen.jet_pt, selected, analysis.layout.ranks)
+    columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked)])
     return _Outcome(region=region_of, position=position, accepted=accepted, columns=columns)
 
 
@@ -323,11 +307,11 @@ def _lepton_terms(
 
 
 def _event_terms(
-    analysis: _Analysis, chunk: Chunk, objects: _Objects, choice: TrijetChoice, outcome: _Outcome, one_lepton: Array
+    analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: _Outcome, one_lepton: Array
 ) -> dict[str, Float32[Array, " events"]]:
     """For an event-level cut the event itself is the object."""
     cuts = analysis.selection.on("event")
-    variables = _jet_variables(chunk, objects.selected) | {"trijet_pt": choice.pt}
+    variables = _jet_variables(_seen(chunk), objects.selected) | {"trijet_pt": trijet[1]}
     terms = {}
     for cut in cuts:
         if cut.name not in analysis.bandwidths:
@@ -344,56 +328,76 @@ def _event_terms(
     return terms
 
 
-def _flipped_terms(
+def _terms_of_flips(
     analysis: _Analysis,
     chunk: Chunk,
+    kind: str,
     objects: _Objects,
-    choice: TrijetChoice,
+    outcome: _Outcome,
     one_lepton: Bool[Array, " events"],
-    jet_flux: dict[str, Float32[Array, "jets events"]],
-    btag_flux: dict[str, Float32[Array, "jets events"]],
 ) -> dict[str, Float32[Array, "bins columns"]]:
-    """The histogram of the events with one jet, or one b-tag, flipped, over all those near a boundary."""
-    names = [*jet_flux, *btag_flux]
-    if not names:
-        return {}
-    bins, columns = analysis.selection.bins, 2 + analysis.layout.ranks
-    may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
-    near = jnp.stack([jnp.where(may_matter, _near(flux, chunk), jnp.uint32(0)) for flux in (jet_flux, btag_flux)])
-
-    def visit(flip: UInt32[Array, "2 events"], total: Float32[Array, "bins terms"]) -> Float32[Array, "bins terms"]:
-        jet, tag = flip
-        code = jnp.where(tag == 0, trijet_code(choice.jet_planes, jet), trijet_code(choice.tag_planes, tag))
-        outcome = _outcome(analysis, chunk, objects.selected ^ jet, objects.btag ^ tag, code)
-        flipped = (jet | tag) != 0
-        position = jnp.where(flipped & _all(outcome.accepted, jet), outcome.position, bins)
-        terms = [_at(jet, flux) for flux in jet_flux.values()] + [_at(tag, flux) for flux in btag_flux.values()]
-        return total + hard_histogram(position, _rows(jnp.stack(terms), outcome.columns), bins)
-
-    start = jnp.zeros((bins, len(names) * columns), jnp.float32)
-    total = for_each_flip(near, visit, start).reshape(bins, len(names), columns)
-    return {name: total[:, number] for number, name in enumerate(names)}
-
-
-def _near(flux: dict[str, Float32[Array, "jets events"]], chunk: Chunk) -> UInt32[Array, " events"]:
-    """The jets that lie near any of the boundaries."""
+    """One jet, or one b-tag, flipped: the event leaves the bin where it is and enters the one where it would be."""
+    flux = _flux(analysis, kind, chunk.jets)
     if not flux:
-        return jnp.zeros(chunk.weight.shape, jnp.uint32)
-    return pack(jnp.any(jnp.stack(list(flux.values())) != 0, axis=0))
+        return {}
+    bins, columns, seen = analysis.selection.bins, 2 + analysis.layout.ranks, _seen(chunk)
+    may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
+    near = pack(may_matter[None] & _any_flux(flux))
+    if kind == "bjet":
+        near &= objects.selected
+    stays = jnp.where(_all(outcome.accepted, objects.leptons), outcome.position, bins)
+
+    def visit(
+        event: Int32[Array, " flips"],
+        jet: Int32[Array, " flips"],
+        real: Bool[Array, " flips"],
+        total: Float32[Array, "bins terms"],
+    ) -> Float32[Array, "bins terms"]:
+        flip = jnp.uint32(1) << jet.astype(jnp.uint32)
+        selected, btag = objects.selected[event], objects.btag[event]
+        selected, btag = (selected ^ flip, btag) if kind == "jet" else (selected, btag ^ flip)
+        there = jax.tree.map(lambda column: column[..., event], seen)
+        flipped = _outcome(analysis, there, selected, btag, first_trijet(chunk, selected, btag, event))
+        terms = jnp.stack([one[jet, event] for one in flux.values()])
+        enters = jnp.where(real & _all(flipped.accepted, jet), flipped.position, bins)
+        leaves = jnp.where(real, stays[event], bins)
+        total += hard_histogram(enters, _rows(terms, flipped.columns), bins)
+        return total - hard_histogram(leaves, _rows(terms, outcome.columns[:, event]), bins)
+
+    start = jnp.zeros((bins, len(flux) * columns), jnp.float32)
+    total = for_each_flip(near, visit, start).reshape(bins, len(flux), columns)
+    return {name: total[:, number] for number, name in enumerate(flux)}
 
 
 def _histogram_of_terms(
-    terms: dict[str, Float32[Array, " events"]],
-    position: Int32[Array, " events"],
-    columns: Float32[Array, "columns events"],
-    bins: int,
+    terms: dict[str, Float32[Array, " events"]], outcome: _Outcome, bins: int
 ) -> dict[str, Float32[Array, "bins columns"]]:
-    """One histogram of `columns` a term, each event weighted with the term; all terms in one pass."""
+    """One histogram a term, each event weighted with the term where it is; few events have any."""
     if not terms:
         return {}
-    rows = _rows(jnp.stack(list(terms.values())), columns)
-    total = hard_histogram(position, rows, bins).reshape(bins, len(terms), columns.shape[0])
+    stacked = jnp.stack(list(terms.values()))
+    columns = outcome.columns.shape[0]
+
+    def visit(
+        event: Int32[Array, " some"],
+        _: Int32[Array, " some"],
+        real: Bool[Array, " some"],
+        total: Float32[Array, "bins products"],
+    ) -> Float32[Array, "bins products"]:
+        position = jnp.where(real, outcome.position[event], bins)
+        return total + hard_histogram(position, _rows(stacked[:, event], outcome.columns[:, event]), bins)
+
+    start = jnp.zeros((bins, len(terms) * columns), jnp.float32)
+    near = jnp.any(stacked != 0, axis=0).astype(jnp.uint32)
+    total = for_each_flip(near, visit, start).reshape(bins, len(terms), columns)
     return {name: total[:, number] for number, name in enumerate(terms)}
+
+
+def _any_flux(flux: dict[str, Float32[Array, "jets events"]]) -> Bool[Array, "jets events"]:
+    near = jnp.zeros(next(iter(flux.values())).shape, bool)
+    for one in flux.values():
+        near |= one != 0
+    return near
 
 
 def _rows(
@@ -402,18 +406,10 @@ def _rows(
     return (terms[:, None] * columns[None]).reshape(-1, columns.shape[1]).T
 
 
-def _at(flip: UInt32[Array, " events"], values: Float32[Array, "jets events"]) -> Float32[Array, " events"]:
-    """The value of the flipped jet of each event, 0 without a flip."""
-    result = jnp.zeros(values.shape[1:], values.dtype)
-    for j in range(values.shape[0]):
-        result = jnp.where(flip == jnp.uint32(1 << j), values[j], result)
-    return result
-
-
-def _jet_variables(chunk: Chunk, selected: UInt32[Array, " events"]) -> dict[str, Float32[Array, " events"]]:
+def _jet_variables(seen: _Seen, selected: UInt32[Array, " events"]) -> dict[str, Float32[Array, " events"]]:
     """The event-level variables: those of the file, and those that the selected jets make."""
-    pt = chunk.jets["pt"]
-    return chunk.variables | {"ht": ht(pt, selected), "leading_jet_pt": leading_jet_pt(pt, selected)}
+    pt = seen.jet_pt
+    return seen.variables | {"ht": ht(pt, selected), "leading_jet_pt": leading_jet_pt(pt, selected)}
 
 
 def _within_one_jet(selection: Selection, selected: UInt32[Array, " events"]) -> Bool[Array, " events"]:
@@ -430,28 +426,11 @@ def _concerns(cut: Cut, selection: Selection, region_of: Int32[Array, " events"]
     return concerned
 
 
-def _event_cuts(selection: Selection) -> tuple[Cut, ...]:
-    return tuple(cut for cut in selection.on("event") if cut.variable != "trijet_pt")
-
-
-def _trijet_cuts(selection: Selection) -> tuple[Cut, ...]:
-    return tuple(cut for cut in selection.on("event") if cut.variable == "trijet_pt")
-
-
-def _code_bits(bins: int) -> int:
-    """Bits for the numbers 0 … bins, the last of which means "in no bin"."""
-    return bins.bit_length()
-
-
 def _all(conditions: dict[str, Bool[Array, " events"]], like: Array) -> Bool[Array, " events"]:
     met = jnp.ones(like.shape, bool)
     for condition in conditions.values():
         met &= condition
     return met
-
-
-def _unpack(bits: UInt32[Array, " events"], objects: int) -> Bool[Array, "objects events"]:
-    return jnp.stack([(bits & jnp.uint32(1 << j)) != 0 for j in range(objects)])
 
 
 def _float32(value: Float[Array, "*shape"]) -> Float32[Array, "*shape"]:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.events import Chunk
-from pipeline.observables import choose_trijet, ht, leading_jet_pt, ranked_pt, trijet_code
+from pipeline.events import CandidateGroup, Chunk
+from pipeline.observables import TRIJETS_AT_A_TIME, first_trijet, ht, leading_jet_pt, ranked_pt
 
-JETS, EVENTS, PLANES = 12, 8, 5
+JETS, EVENTS = 12, 8
 TRIPLES = list(combinations(range(JETS), 3))
-NOTHING = 2**PLANES - 1
 
 
 def sets_of(generator: np.random.Generator, jets: np.ndarray, chance: float) -> np.ndarray:
@@ -28,43 +27,54 @@ def random_trijets(generator: np.random.Generator, jets: np.ndarray) -> tuple[np
     pt = generator.exponential(100, (len(TRIPLES), len(jets))).astype(np.float32)
     pt[masks[:, None] >= (1 << jets)[None]] = 0
     order = np.argsort(-pt, axis=0, kind="stable")
-    mass = generator.uniform(0, NOTHING, pt.shape).astype(np.float32)
+    mass = generator.uniform(0, 500, pt.shape).astype(np.float32)
     return masks[order], mass, np.take_along_axis(pt, order, axis=0)
 
 
 def chunk_of(jets: np.ndarray, masks: np.ndarray, mass: np.ndarray, pt: np.ndarray) -> Chunk:
+    """The trijets stand between those of other chunks, which would win wherever they were looked at."""
     busiest = int(jets.max())
+    trijets = busiest * (busiest - 1) * (busiest - 2) // 6
+    room = -(-trijets // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME - trijets
+
+    def among_others(column: np.ndarray, other: float) -> jax.Array:
+        own = np.pad(column[:trijets], ((0, room), (0, 0)))
+        return jnp.asarray(np.pad(own, ((3, 5), (0, 0)), constant_values=other))
+
     return Chunk(
         electrons={},
         muons={},
         jets={},
         variables={},
         weight=jnp.ones(len(jets), jnp.float32),
-        trijets=jnp.asarray(busiest * (busiest - 1) * (busiest - 2) // 6, jnp.int32),
-        trijet_jets=jnp.asarray(masks),
-        trijet_mass=jnp.asarray(mass),
-        trijet_pt=jnp.asarray(pt),
+        trijets=jnp.asarray(trijets, jnp.int32),
+        first_trijet=jnp.asarray(3, jnp.int32),
+        candidates=CandidateGroup(
+            jets=among_others(masks, 0b111),
+            mass=among_others(mass, -1.0),
+            pt=among_others(pt, 1e6),
+            first=jnp.full((1, 1), 3, jnp.int32),
+        ),
     )
 
 
 @jax.jit
 def every_answer(chunk: Chunk, selected, btag):
-    """Codes by jet flip and by tag flip, the last row without flip, and mass and pt of the event as it is."""
-    choice = choose_trijet(chunk, lambda mass, _: mass.astype(jnp.int32), PLANES, selected, btag)
-    flips = [jnp.full(selected.shape, 1 << j, jnp.uint32) for j in range(JETS)] + [jnp.zeros_like(selected)]
-    by_jet = jnp.stack([trijet_code(choice.jet_planes, flip) for flip in flips])
-    by_tag = jnp.stack([trijet_code(choice.tag_planes, flip) for flip in flips[:-1]])
-    return by_jet, by_tag, choice.mass, choice.pt
+    """(mass, pt) with each jet flipped, with each b-tag flipped, and of the events as they are."""
+    event = jnp.tile(jnp.arange(len(selected), dtype=jnp.int32), JETS)
+    flip = jnp.repeat(jnp.uint32(1) << jnp.arange(JETS, dtype=jnp.uint32), len(selected))
+    by_jet = first_trijet(chunk, selected[event] ^ flip, btag[event], event)
+    by_tag = first_trijet(chunk, selected[event], btag[event] ^ flip, event)
+    shape = (JETS, len(selected))
+    by_jet, by_tag = (tuple(one.reshape(shape) for one in found) for found in (by_jet, by_tag))
+    return by_jet, by_tag, first_trijet(chunk, selected, btag)
 
 
-def searched(masks, mass, pt, selected: int, btag: int) -> tuple[int, float, float]:
-    """(code, mass, pt) of the highest-pt trijet of selected jets with a b-tag, from all of them."""
+def searched(masks, mass, pt, selected: int, btag: int) -> tuple[float, float]:
+    """(mass, pt) of the highest-pt trijet of selected jets with a b-tag, from all of them."""
     tagged = selected & btag
     admissible = [(p, m) for t, m, p in zip(masks, mass, pt, strict=True) if t & ~selected == 0 and t & tagged != 0]
-    if not admissible:
-        return NOTHING, np.nan, np.nan
-    p, m = max(admissible)
-    return int(m), m, p
+    return max(admissible)[::-1] if admissible else (np.nan, np.nan)
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,56 +89,24 @@ def test_the_choice_under_every_flip_is_that_of_a_search_from_scratch(seed, jets
     selected, btag = (sets_of(generator, jets, chance) for chance in (select, tag))
     trijets = random_trijets(generator, jets)
     found = every_answer(chunk_of(jets, *trijets), jnp.asarray(selected), jnp.asarray(btag))
-    by_jet, by_tag, mass, pt = (np.asarray(answer) for answer in found)
+    by_jet, by_tag, as_it_is = jax.tree.map(np.asarray, found)
     for event in range(EVENTS):
         columns = [column[:, event].tolist() for column in trijets]
         s, b = int(selected[event]), int(btag[event])
-        code, *as_it_is = searched(*columns, s, b)
-        assert by_jet[-1, event] == code
-        np.testing.assert_array_equal([mass[event], pt[event]], as_it_is)
+        np.testing.assert_array_equal([one[event] for one in as_it_is], searched(*columns, s, b))
         for j in range(jets[event]):
-            assert by_jet[j, event] == searched(*columns, s ^ (1 << j), b)[0]
-            assert by_tag[j, event] == searched(*columns, s, b ^ (1 << j))[0]
+            np.testing.assert_array_equal([one[j, event] for one in by_jet], searched(*columns, s ^ (1 << j), b))
+            np.testing.assert_array_equal([one[j, event] for one in by_tag], searched(*columns, s, b ^ (1 << j)))
 
 
 def test_both_outcomes_occur():
     """The search above means something: with half of the jets selected some events have a trijet and some have none."""
     generator, jets = np.random.default_rng(0), np.full(EVENTS, 5)
     selected, btag = (sets_of(generator, jets, 0.5) for _ in range(2))
-    by_jet, *_ = every_answer(
-        chunk_of(jets, *random_trijets(generator, jets)), jnp.asarray(selected), jnp.asarray(btag)
-    )
-    nothing = np.asarray(by_jet)[-1] == NOTHING
-    assert nothing.any()
-    assert not nothing.all()
-
-
-def test_the_code_sees_mass_and_pt():
-    jets = np.full(2, 3)
-    masks, mass, pt = random_trijets(np.random.default_rng(1), jets)
-    mass[0], pt[0] = [1.0, 2.0], [10.0, 300.0]
-    everything = jnp.full(2, 0b111, jnp.uint32)
-
-    def code(mass, pt):
-        return mass.astype(jnp.int32) | ((pt > 100).astype(jnp.int32) << 2)
-
-    chunk = chunk_of(jets, masks, mass, pt)
-    choice = jax.jit(lambda chunk, all_: choose_trijet(chunk, code, 3, all_, all_))(chunk, everything)
-    assert trijet_code(choice.jet_planes, jnp.zeros(2, jnp.uint32)).tolist() == [1, 6]
-
-
-def test_without_a_code_nothing_is_searched():
-    """An analysis in which no region and no cut looks at a trijet."""
-    generator = np.random.default_rng(0)
-    jets = np.array([3, 4])
-    everything = jnp.asarray((1 << jets) - 1, jnp.uint32)
     chunk = chunk_of(jets, *random_trijets(generator, jets))
-    choice = jax.jit(lambda chunk, all_: choose_trijet(chunk, lambda m, _: m.astype(jnp.int32), 0, all_, all_))(
-        chunk, everything
-    )
-    assert choice.jet_planes.shape == choice.tag_planes.shape == (0, 2)
-    assert trijet_code(choice.jet_planes, jnp.zeros(2, jnp.uint32)).tolist() == [0, 0]
-    assert np.isnan(choice.mass).all()
+    mass, _ = first_trijet(chunk, jnp.asarray(selected), jnp.asarray(btag))
+    assert np.isnan(mass).any()
+    assert not np.isnan(mass).all()
 
 
 @pytest.fixture(params=range(3))

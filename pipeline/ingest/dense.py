@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pipeline.boundary_flux import MAX_OBJECTS
 from pipeline.events import CandidateGroup, EventGroup
 from pipeline.manifest import InputError
+from pipeline.observables import TRIJETS_AT_A_TIME
 from pipeline.reconstruction import trijet_candidates
 from pipeline.systematics import round_up
 
@@ -74,12 +75,10 @@ def dense_groups(
         if not any(len(sample.events) for samples in within for sample in samples):
             continue
         shape = _common_shape(within, capacity, kinematics, chunk_size)
-        for part, samples in zip(parts, within, strict=True):
-            group, pt = _group(samples, shape)
-            jets = group.jets
-            momenta = (jnp.asarray(_in_trijets(pt, jets)), jets["eta"], jets["phi"], jets["mass"])
-            trijets = jax.jit(trijet_candidates)(*momenta)
-            part.append((group, trijets))
+        made = [_group(samples, shape) for samples in within]
+        rows = max(1, *(int(_first_rows(group)[1]) for group, _ in made))
+        for part, (group, pt) in zip(parts, made, strict=True):
+            part.append((group, _candidates(group, pt, rows)))
     return [(tuple(group for group, _ in part), tuple(trijets for _, trijets in part)) for part in parts]
 
 
@@ -154,6 +153,35 @@ def _group(samples: Sequence[RaggedSample], shape: _Shape) -> tuple[EventGroup, 
         task_chunk=jnp.asarray(tasks[:, 1]),
     )
     return group, pt
+
+
+def _first_rows(group: EventGroup) -> tuple[NDArray[np.int32], int]:
+    """The first row of the trijets of each task's chunk, shape "kinematics chunks", and the number of rows.
+
+    Chunks without a kinematic variation are nominal in it.
+    """
+    trijets = np.asarray(group.trijets)[np.asarray(group.task_chunk)]
+    # Whole goes of the search: what it looks at beyond the last trijet belongs to no other chunk.
+    starts = np.cumsum([0, *(-(-trijets // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME)])
+    first = np.zeros((group.jet_pt.shape[0], len(group.dataset)), np.int32)
+    first[np.asarray(group.task_kinematic), np.asarray(group.task_chunk)] = starts[:-1]
+    return first, int(starts[-1])
+
+
+def _candidates(group: EventGroup, pt: NDArray[np.float64], rows: int) -> CandidateGroup:
+    """The trijets of a group, task by task, so that memory is bounded, with room for so many rows."""
+    first, _ = _first_rows(group)
+    momenta = _in_trijets(pt, group.jets)
+    make = jax.jit(trijet_candidates)
+    columns = [np.zeros((rows, pt.shape[3]), dtype) for dtype in (np.uint32, np.float32, np.float32)]
+    for kinematic, chunk in zip(np.asarray(group.task_kinematic), np.asarray(group.task_chunk), strict=True):
+        direction = (group.jets[name][chunk] for name in ("eta", "phi", "mass"))
+        number = int(group.trijets[chunk])
+        inside = slice(first[kinematic, chunk], first[kinematic, chunk] + number)
+        for column, made in zip(columns, make(jnp.asarray(momenta[kinematic, chunk]), *direction), strict=True):
+            column[inside] = np.asarray(made)[:number]
+    jets, mass, trijet_pt = map(jnp.asarray, columns)
+    return CandidateGroup(jets=jets, mass=mass, pt=trijet_pt, first=jnp.asarray(first))
 
 
 def _in_trijets(
