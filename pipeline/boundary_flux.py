@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 __all__ = ["MAX_OBJECTS", "boundary_flux", "for_each_flip", "kernel", "pack", "with_derivatives"]
 
 MAX_OBJECTS = 31
-"""Objects that fit the bit mask of an event; the last bit of the 32 is kept free to mean "no flip"."""
+"""Objects of one kind that an event may have: their sets are bit masks in 32 bits, with signs out of the way."""
 
 BLOCK = 1024
 """Objects near a boundary that are looked at together: enough to vectorise, few enough to leave no large rest."""

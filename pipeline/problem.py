@@ -15,6 +15,7 @@ from pipeline.analysis import Analysis, Data
 from pipeline.bin_edges import Edges
 from pipeline.config import Collection, Config, Cut
 from pipeline.config import Requirement as ConfigRequirement
+from pipeline.design_effect import with_design_effects
 from pipeline.histfactory import from_pyhf
 from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, read
 from pipeline.ingest.dense import RaggedSample, dense_groups
@@ -88,7 +89,15 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
     training, validation = make_data(
         config, analysis, samples, [(1 - fraction, [~mask for mask in held_out]), (fraction, held_out)]
     )
+    if any(_has_several_of_a_collision(sample) for sample in samples):
+        start = {name: jnp.asarray(one.threshold, jnp.float64) for name, one in config.thresholds.items()}
+        training, validation = with_design_effects(analysis, start, (training, validation))
     return Problem(config=config, analysis=analysis, training=training, validation=validation, samples=samples)
+
+
+def _has_several_of_a_collision(sample: Sample) -> bool:
+    numbers = ak.to_numpy(sample.events.event)
+    return len(np.unique(numbers)) < len(numbers)
 
 
 def make_selection(config: Config) -> Selection:

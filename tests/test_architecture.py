@@ -20,6 +20,7 @@ CORE = (
     "histfactory",
     "kinematics",
     "measurement",
+    "objective",
     "observables",
     "reconstruction",
     "selection",
