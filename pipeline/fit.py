@@ -42,6 +42,8 @@ FINISHED = 1e-18  # in -2 ln L: where another step changes nothing
 CLOSE = 1e-6  # in -2 ln L: where the Newton step is taken without a look at the likelihood
 FLAT = 1e-8  # eigenvalues of a scaled Hessian that are smaller are rounding: nothing is known in their direction
 RAISED = 0.1  # smallest eigenvalue, of a scaled Hessian, that is trusted for a step down from a saddle point
+LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
+SHARE = 0.1  # of what all bins say of a parameter: what lopsided ones must say at least
 ATTEMPTS = 200  # fits from the other side of a parameter, at most
 OTHER_SIDE = 1.5  # standard deviations: at least so far on the other side
 LENGTHS = tuple(2.0**-k for k in (0, 1, 2, 3, 5, 8, 12, 20))  # tried along a step
@@ -81,7 +83,7 @@ def fit(
     initial: Float64[Array, " parameters"] | None = None,
     held: Bool[Array, " parameters"] | None = None,
     max_iterations: int = 200,
-    thorough: bool = True,
+    thorough: bool = False,
 ) -> Fit:
     """Maximise the likelihood within the bounds of the structure.
 
@@ -92,8 +94,8 @@ def fit(
         initial: where to start, and the value of held parameters; pyhf's by default.
         held: parameters to hold besides those that the structure and the numbers hold.
         max_iterations: steps at most, towards each minimum.
-        thorough: look for a smaller minimum on the other side of every systematic variation, not only of those that
-            move the yields to the same side up and down. Static.
+        thorough: look for a smaller minimum on the other side of every systematic variation, not only of lopsided ones:
+            a few times slower, and of 144 fits of wild random workspaces one ended lower. Static.
 
     Returns:
         The fit. A fit that did not converge says so in `converged`; nothing is raised here, under `jit`.
@@ -114,7 +116,7 @@ def fit_terms(
     initial: Float64[Array, " parameters"],
     held: Bool[Array, " parameters"] | None = None,
     max_iterations: int = 200,
-    thorough: bool = True,
+    thorough: bool = False,
     differentiable_parameters: bool = True,
 ) -> Fit:
     """`fit` of a prepared model.
@@ -311,9 +313,9 @@ def _smallest(
 def _one_sided(
     structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]
 ) -> Bool[Array, " parameters"]:
-    """The interpolated parameters that move the expected events to much the same side at +1 and at -1.
+    """The interpolated parameters that move the expected events far from opposite ways at +1 and at -1.
 
-    With shifts `odd + even` up and `odd - even` down, they are those whose even part is more than a third of the odd.
+    A bin is lopsided if, with shifts `odd + even` and `even - odd`, its even part is more than a ninth of the odd one.
     """
     positions = jnp.asarray(interpolated_positions(structure))
 
@@ -322,9 +324,10 @@ def _one_sided(
 
     down, middle, up = (jax.vmap(events, in_axes=(0, None))(positions, alpha) for alpha in (-1.0, 0.0, 1.0))
     up, down = up - middle, down - middle
-    weight = 1.0 / jnp.maximum(middle, 1.0)
-    both, most = (jnp.sum(weight * x, axis=1) for x in (up * down, jnp.maximum(up**2, down**2)))
-    return jnp.zeros(structure.size, bool).at[positions].set(both > -0.5 * most)
+    larger = jnp.maximum(up**2, down**2)
+    weight = larger / jnp.maximum(middle, 1.0)  # how much a bin says of the parameter
+    lopsided = jnp.sum(jnp.where(up * down > LOPSIDED * larger, weight, 0.0), axis=1)
+    return jnp.zeros(structure.size, bool).at[positions].set(lopsided > SHARE * jnp.sum(weight, axis=1))
 
 
 def _minimise(

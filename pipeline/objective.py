@@ -72,8 +72,7 @@ def figure_of_merit(objective: Objective, structure: Structure, numbers: Numbers
     """What is expected of the measurement, from the numbers of its model."""
     match objective.name:
         case "discovery_significance":
-            # Once a step: other minima are looked for only where a variation is lopsided enough to make some.
-            found = discovery_significance(structure, numbers, thorough=False)
+            found = discovery_significance(structure, numbers)
             fit = found.null_fit
             return _merit(found.z, found.converged, fit.gradient_norm, fit.iterations)
         case "signal_strength_uncertainty":

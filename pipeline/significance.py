@@ -107,7 +107,7 @@ def discovery_significance(
     poi: str | None = None,
     signal_strength: float | Float64[Array, ""] = 1.0,
     max_iterations: int = 200,
-    thorough: bool = True,
+    thorough: bool = False,
 ) -> Significance:
     """The significance with which the absence of signal is excluded: `Z = sqrt(q0)`.
 
@@ -224,7 +224,6 @@ def expected_upper_limit(
             initial=start,
             held=is_poi,
             max_iterations=max_iterations,
-            thorough=False,
             differentiable_parameters=False,
         )
         return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]

@@ -103,8 +103,8 @@ def _parser() -> argparse.ArgumentParser:
 @partial(jax.jit, static_argnums=0)
 def _fits(structure: Structure, numbers: Numbers, data: Any) -> tuple[Fit, Any, Significance | None]:
     """The best fit, its covariance, and the test of no signal where there is a parameter of interest."""
-    discovery = None if structure.poi is None else discovery_significance(structure, numbers, data=data)
-    best = fit(structure, numbers, data) if discovery is None else discovery.best_fit
+    discovery = None if structure.poi is None else discovery_significance(structure, numbers, data=data, thorough=True)
+    best = fit(structure, numbers, data, thorough=True) if discovery is None else discovery.best_fit
     return best, covariance(structure, numbers, data, best.parameters, best.free), discovery
 
 
