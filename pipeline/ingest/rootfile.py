@@ -135,6 +135,8 @@ def explained(location: str) -> Iterator[None]:
     except FileNotFoundError as error:
         message = f"{location}: no such file; correct the path, or get it with scripts/fetch_data.py."
         raise InputError(message) from error
+    except IsADirectoryError as error:
+        raise InputError(f"{location}: is a folder; give the path of a ROOT file.") from error
     except ImportError as error:
         message = f"{location}: this protocol needs another package ({' '.join(str(error).split())[:200]})."
         raise InputError(message) from error
@@ -220,6 +222,7 @@ def _columns(location: str, tree: Any, skim: Skim, start: int, stop: int) -> Col
     with explained(location):
         arrays = tree.arrays(list(skim.branches), entry_start=start, entry_stop=stop, library="ak", how=dict)
     objects = {s.collection: _collection(location, s.collection, s.columns, arrays, start) for s in skim.objects}
+    _check_types(location, skim, objects)
     events = {name: _flat(location, name, arrays[name]) for name in skim.event_columns}
     return Columns(collections=objects, events=events)
 
@@ -236,6 +239,17 @@ def _collection(
         _check_counts(location, name, (variables[0], variable), counts, start)
     flat = {variable: ak.to_numpy(ak.flatten(arrays[f"{name}_{variable}"])) for variable in variables}
     return Collection(counts=counts[variables[0]], variables=flat)
+
+
+def _check_types(location: str, skim: Skim, objects: dict[str, Collection]) -> None:
+    for s in skim.objects:
+        for requirement in s.requirements:
+            kind = objects[s.collection].variables[requirement.variable].dtype
+            if requirement.op == "bits" and kind.kind not in "iub":
+                raise InputError(
+                    f"{location}: branch '{s.collection}_{requirement.variable}' has the type {kind}, but bits are "
+                    "required of it; require a value with 'equal', or make the file again with integers."
+                )
 
 
 def _check_counts(

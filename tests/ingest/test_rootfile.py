@@ -6,7 +6,7 @@ import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from pipeline.ingest import InputError, ObjectSkim, Skim, rootfile
+from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, rootfile
 from pipeline.ingest.rootfile import joined_parts, skimmed_part
 from small_files import random_branches
 
@@ -123,6 +123,18 @@ def refused(location: object, message: str, tree: str = "Events", skim: Skim = J
 
 def test_missing_file(tmp_path):
     refused(tmp_path / "nowhere.root", r"no such file; correct the path, or get it with scripts/fetch_data.py")
+
+
+def test_a_folder_is_no_file(tmp_path):
+    refused(tmp_path, "is a folder; give the path of a ROOT file")
+
+
+def test_bits_of_a_float(make_file):
+    branches = random_branches(20)
+    branches["Jet_jetId"] = ak.values_astype(branches["Jet_jetId"], np.float32)
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",), (Requirement("jetId", "bits", 4),)),))
+    message = r"branch 'Jet_jetId' has the type float32, but bits are required of it; require a value with 'equal'"
+    refused(make_file("a.root", branches), message, skim=skim)
 
 
 def test_missing_tree(make_file):
