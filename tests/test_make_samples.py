@@ -341,3 +341,11 @@ def test_committed_yields_are_near_the_published_ones(external_data):
     samples = list(compare_samples.load_samples(REPOSITORY / "data_manifest.yaml", 3378.0))
     for row in compare_samples.yields(samples, reference):
         assert row.bar is None or abs(row.ratio - 1) <= row.bar, row
+
+
+def test_committed_bins_have_enough_events():
+    """The bars of the project: 5 % in every fit bin of ttbar, 15 % of W+jets in 4j2b, draws of a collision as one."""
+    samples = {s.name: s for s in compare_samples.load_samples(REPOSITORY / "data_manifest.yaml", 3378.0)}
+    for (process, region), bar in compare_samples.ERROR_BARS.items():
+        content, error = compare_samples._fit_histogram(samples[f"{process}__nominal"], region)
+        assert np.all(error <= bar * content), (process, region, error / content)
