@@ -6,7 +6,8 @@ together. An `EventGroup` holds events with at most `jets` jets each (the capaci
 every operation of the analysis is then one vector operation over contiguous events.
 
 Absent objects are NaN in every column: NaN fails every comparison, so an absent object passes no cut and lies
-on no boundary, without a mask beside the data.
+on no boundary, without a mask beside the data. An object that is there has a pt; another variable of it may be NaN in
+the file, and then fails the cuts on that variable only.
 
 Axes: `kinematics` (nominal first, then the jet-pt variations), `chunks`, `jets`, `electrons`, `muons`,
 `rows` (trijets), `events` (within a chunk).
