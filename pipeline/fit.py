@@ -19,7 +19,7 @@ forward and reverse mode and in higher orders, and cost nothing where no derivat
 from collections.abc import Callable
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -31,7 +31,7 @@ from jaxtyping import Array, Bool, Float64, Int
 from pipeline.histfactory.constraints import bounds, initial_parameters, interpolated_positions, kinked_parameters
 from pipeline.histfactory.likelihood import Terms, deviance, saturated_logpdf, terms
 from pipeline.histfactory.model import Numbers, Structure
-from pipeline.histfactory.modifiers import rates
+from pipeline.histfactory.modifiers import bins_of_parameters, rates
 
 __all__ = ["Fit", "covariance", "fit", "fit_terms", "stiffened"]
 
@@ -132,6 +132,7 @@ def fit_terms(
         movable=movable,
         limits=bounds(structure),
         kinked=kinked_parameters(structure),
+        columns=_columns(structure),
         max_iterations=max_iterations,
     )
     interpolated = np.isin(np.arange(structure.size), interpolated_positions(structure))
@@ -275,6 +276,34 @@ class _State(eqx.Module):
     going: Bool[Array, ""]
 
 
+class _Columns(NamedTuple):
+    """How to find a Hessian from fewer products with it than it has columns.
+
+    A parameter that acts in one bin only, such as a staterror's, has no second derivative together with those of other
+    bins. So the columns of all of these can be added, and read off the sum.
+    """
+
+    seeds: Float64[np.ndarray, "sums parameters"]
+    sum_of: Int[np.ndarray, " parameters"]
+    readable: Bool[np.ndarray, "parameters parameters"]
+    apart: Bool[np.ndarray, "parameters parameters"]
+
+
+def _columns(structure: Structure) -> _Columns:
+    """One sum for each parameter of several bins, and for the first, the second, ... parameter of all single bins."""
+    acts = bins_of_parameters(structure)
+    single = acts.sum(axis=1) == 1
+    bin_of = np.where(single, np.argmax(acts, axis=1), -1)
+    rank = np.array([np.sum(single[:i] & (bin_of[:i] == bin_of[i])) for i in range(structure.size)])
+    several = int(np.sum(~single))
+    sum_of = np.where(single, several + rank, np.cumsum(~single) - 1)
+    seeds = (np.arange(sum_of.max() + 1)[:, None] == sum_of[None, :]).astype(np.float64)
+    # Rows of a sum: those of parameters of several bins are mixed up, and are read from the transposed matrix instead.
+    readable = ~single[None, :] | (single[:, None] & (bin_of[:, None] == bin_of[None, :]))
+    apart = single[:, None] & single[None, :] & (bin_of[:, None] != bin_of[None, :])
+    return _Columns(seeds=seeds, sum_of=sum_of, readable=readable | apart, apart=apart)
+
+
 def _smallest(
     minimise: Callable[[Float64[Array, " parameters"]], _State],
     start: Float64[Array, " parameters"],
@@ -337,13 +366,14 @@ def _minimise(
     movable: Bool[Array, " parameters"],
     limits: tuple[Float64[Array, " parameters"], Float64[Array, " parameters"]],
     kinked: Bool[np.ndarray, " parameters"],
+    columns: _Columns,
     max_iterations: int,
 ) -> _State:
     """Newton's method within bounds; parameters that are `kinked` have a kink in the objective at zero."""
 
     def advance(state: _State) -> _State:
         here = state.following
-        value, gradient, hessian = _expansion(objective, here)
+        value, gradient, hessian = _expansion(objective, here, columns)
         lower, upper = limits
         if kinked.any():
             lower, upper, gradient = _one_side(objective, here, gradient, limits, kinked)
@@ -411,16 +441,21 @@ def _one_side(
 
 
 def _expansion(
-    objective: Objective, at: Float64[Array, " parameters"]
+    objective: Objective, at: Float64[Array, " parameters"], columns: _Columns
 ) -> tuple[Float64[Array, ""], Float64[Array, " parameters"], Float64[Array, "parameters parameters"]]:
     """Value, gradient and Hessian, sharing what they share."""
 
-    def slope(x: Float64[Array, " parameters"]) -> tuple[Float64[Array, " parameters"], tuple[Array, Array]]:
+    def slope(x: Float64[Array, " parameters"]) -> tuple[Float64[Array, " parameters"], Float64[Array, ""]]:
         value, gradient = jax.value_and_grad(objective)(x)
-        return gradient, (value, gradient)
+        return gradient, value
 
-    hessian, (value, gradient) = jax.jacfwd(slope, has_aux=True)(at)
-    return value, gradient, hessian
+    def product(seed: Float64[Array, " parameters"]) -> tuple[Array, Array, Array]:
+        gradient, change, value = jax.jvp(slope, (at,), (seed,), has_aux=True)
+        return value, gradient, change
+
+    value, gradient, sums = jax.vmap(product, out_axes=(None, None, -1))(jnp.asarray(columns.seeds))
+    spread = jnp.where(columns.apart, 0.0, sums[:, columns.sum_of])
+    return value, gradient, jnp.where(columns.readable, spread, spread.T)
 
 
 def _scale(hessian: Float64[Array, "parameters parameters"]) -> Float64[Array, " parameters"]:

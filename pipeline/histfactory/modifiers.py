@@ -27,7 +27,7 @@ from pipeline.histfactory.model import (
     target_table,
 )
 
-__all__ = ["Effects", "bin_table", "effects", "parameter_of_bins", "rates"]
+__all__ = ["Effects", "bin_table", "bins_of_parameters", "effects", "parameter_of_bins", "rates"]
 
 
 class Effects(eqx.Module):
@@ -102,6 +102,19 @@ def parameter_of_bins(structure: Structure, modifier: Modifier) -> Int[np.ndarra
     else:
         within = np.cumsum(touched) - 1
     return np.where(touched, first_parameter(structure)[modifier.name] + within, -1)
+
+
+def bins_of_parameters(structure: Structure) -> Bool[np.ndarray, "parameters bins"]:
+    """Which bins each parameter acts in."""
+    table = np.zeros((structure.size, structure.bins), dtype=bool)
+    first = first_parameter(structure)
+    for modifier in structure.modifiers:
+        touched = np.flatnonzero(bin_table(structure, modifier).any(axis=0))
+        if modifier.kind in ("shapefactor", "shapesys", "staterror"):
+            table[parameter_of_bins(structure, modifier)[touched], touched] = True
+        else:
+            table[first[modifier.name], touched] = True
+    return table
 
 
 def bin_table(structure: Structure, modifier: Modifier) -> Bool[np.ndarray, "samples bins"]:
