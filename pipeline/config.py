@@ -377,13 +377,14 @@ class Objective(_Model):
 
 
 class Optimiser(_Model):
-    """The optax loop. Thresholds move in units of their own `step`."""
+    """The optax loop. Thresholds move in units of their own `step`; a kill loses `checkpoint_every` steps at most."""
 
     name: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     arguments: dict[str, float] = {}
     steps: Annotated[int, Field(ge=1)] = 60
     decay_to: Annotated[float, Field(gt=0, le=1)] = 0.1
+    checkpoint_every: Annotated[int, Field(ge=1)] = 5
 
 
 class Validation(_Model):

@@ -15,7 +15,7 @@ FourVector = tuple[Float[Array, "..."], Float[Array, "..."], Float[Array, "..."]
 def px_py_pz_energy(
     pt: Float[Array, "..."], eta: Float[Array, "..."], phi: Float[Array, "..."], mass: Float[Array, "..."]
 ) -> FourVector:
-    """Cartesian components of (pt, eta, phi, mass); E² = (pt cosh eta)² + m², as scikit-hep vector has it."""
+    """Cartesian components of (pt, eta, phi, mass); E² = (pt cosh eta)² + m² whatever the sign of m, as in coffea."""
     energy = jnp.hypot(pt * jnp.cosh(eta), mass)
     return pt * jnp.cos(phi), pt * jnp.sin(phi), pt * jnp.sinh(eta), energy
 

@@ -79,7 +79,7 @@ def skeleton(measurement: Measurement) -> dict[str, Any]:
         for nuisance in measurement.nuisances:
             if process in nuisance.processes:
                 constrained.append({"name": nuisance.name, "type": "normsys", "data": {"hi": 1.0, "lo": 1.0}})
-                if nuisance.up is not None:
+                if nuisance.up is not None and channel.bins > 1:  # one bin has no shape; cabinetry writes none either
                     shape = {"hi_data": ones, "lo_data": ones}
                     constrained.append({"name": nuisance.name, "type": "histosys", "data": shape})
         return [*free, *constrained, {"name": _staterror(channel), "type": "staterror", "data": ones}]

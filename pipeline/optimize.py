@@ -23,6 +23,9 @@ examples:
   python -m pipeline.optimize --config configs/agc.yaml --output runs/agc --set optimiser.steps=100
   python -m pipeline.optimize --config configs/agc.yaml --set cuts.jet_pt.threshold=35 --dry-run
 
+Ctrl-C stops the optimisation and goes on with the best thresholds so far; --resume continues a run that was stopped or
+killed, with the same numbers as if it never had been.
+
 The run folder holds result.json (cuts and significance before and after, on training and validation events),
 workspace.json (a pyhf workspace at the optimised cuts), workspace_before.json, history.csv, config.yaml,
 report.html with its pictures in plots/, and histograms.root with cabinetry.yaml for ROOT and cabinetry.
@@ -60,7 +63,7 @@ def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
     if options.dry_run:
         describe_inputs(config)
         return 0
-    return run(config, output, overwrite=options.overwrite, quiet=options.quiet)
+    return run(config, output, overwrite=options.overwrite, resume=options.resume, quiet=options.quiet)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, metavar="YAML", help="the analysis and how to tune it")
     parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/<name of the config>)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
+    parser.add_argument("--resume", action="store_true", help="go on where a stopped or killed run was")
     parser.add_argument(
         "--set",
         action="append",

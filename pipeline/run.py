@@ -21,6 +21,7 @@ import numpy as np
 import pipeline
 from pipeline import analysis as exact
 from pipeline.analysis import Data
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.comparison import Comparison, Estimate, compare
 from pipeline.config import Config
 from pipeline.descent import Ordered, Range, Schedule, Step, descend, make_optimiser
@@ -36,7 +37,7 @@ from pipeline.report.terminal import Terminal, verdict
 from pipeline.selection import Thresholds
 from pipeline.significance import signal_strength_uncertainty
 
-__all__ = ["Outcome", "describe_inputs", "run", "tune"]
+__all__ = ["Optimised", "Outcome", "checkpoint_of", "describe_inputs", "judge", "optimise", "run"]
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,21 @@ class Outcome:
     seconds: dict[str, float]
 
 
-def run(config: Config, output: Path, *, overwrite: bool = False, quiet: bool = False) -> int:
-    """Tune, compare, and write the run folder; returns the exit code of the command line."""
+def run(config: Config, output: Path, *, overwrite: bool = False, resume: bool = False, quiet: bool = False) -> int:
+    """Tune, compare, and write the run folder; returns the exit code of the command line.
+
+    While it runs, the steps so far are kept beside the folder; `resume` goes on from them. They go when the run is
+    complete.
+    """
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     terminal = Terminal(config, quiet=quiet)
+    checkpoint = checkpoint_of(output)
     with new_folder(output, overwrite=overwrite) as folder:
         started = time.perf_counter()
         problem = build(config, terminal.say)
-        outcome = tune(problem, terminal, reading=time.perf_counter() - started)
+        reading = time.perf_counter() - started
+        optimised = optimise(problem, terminal, checkpoint, resume=resume)
+        outcome = judge(problem, optimised, terminal, reading)
         found = result(problem, outcome)
         write_json(folder / "result.json", found)
         write_json(folder / "workspace.json", outcome.workspaces["after"])
@@ -73,7 +81,16 @@ def run(config: Config, output: Path, *, overwrite: bool = False, quiet: bool = 
         write_config(folder / "config.yaml", config.model_dump(mode="json"))
         _illustrate(folder, problem, outcome, found, terminal)
     terminal.table(problem, outcome, output)
+    if optimised.complete:
+        checkpoint.unlink(missing_ok=True)
+    else:
+        terminal.warn(f"stopped after step {optimised.history[-1].number}; --resume --overwrite goes on from there")
     return 0
+
+
+def checkpoint_of(output: Path) -> Path:
+    """The file that keeps the steps of an unfinished run."""
+    return output.with_name(f".{output.name}.checkpoint")
 
 
 def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping[str, Any], terminal: Terminal) -> None:
@@ -110,27 +127,79 @@ def describe_inputs(config: Config) -> None:
         Terminal(config, quiet=False).say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
 
 
-def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
-    """The optimisation and its verdict."""
+@dataclass(frozen=True)
+class Optimised:
+    """The steps of an optimisation, whether these are all, and the seconds of the first one and of the others."""
+
+    history: tuple[Step, ...]
+    complete: bool
+    seconds: tuple[float, float]
+
+
+def optimise(
+    problem: Problem, terminal: Terminal, checkpoint: Path | None = None, *, resume: bool = False
+) -> Optimised:
+    """The steps of the optimisation; Ctrl-C ends them early, and what was found so far is kept.
+
+    Args:
+        problem: what is tuned.
+        terminal: that shows the steps.
+        checkpoint: file for the steps so far, every few of them; none without a name.
+        resume: go on from that file.
+
+    Raises:
+        CheckpointError: there is nothing to resume from.
+        InputError: no step had a converged fit.
+    """
     config, analysis = problem.config, problem.analysis
-    fixed = {name: cut.threshold for name, cut in config.thresholds.items()}
+    fixed = {name: one.threshold for name, one in config.thresholds.items()}
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
         return exact.loss_and_gradient(_arrays(fixed) | thresholds, analysis, bandwidths, problem.training)
 
+    history: list[Step] = []
+    if resume and checkpoint is not None:
+        state = make_optimiser(schedule(config)).init(_arrays(_start(config)))
+        history += load_checkpoint(checkpoint, fingerprint(problem), state)
+        terminal.say(f"going on after step {history[-1].number}")
+    steps = descend(
+        evaluate,
+        ranges(config),
+        _start(config),
+        schedule(config),
+        ordered(config),
+        resume=history[-1] if history else None,
+    )
     clock = [time.perf_counter()]
-    history = []
     with terminal.progress(config.optimiser.steps, _events(problem.training)) as show:
-        for taken in descend(evaluate, ranges(config), _start(config), schedule(config), ordered(config)):
-            clock.append(time.perf_counter())
-            history.append(taken)
-            show(taken)
+        try:
+            for taken in steps:
+                clock.append(time.perf_counter())
+                history.append(taken)
+                show(taken)
+                if checkpoint is not None and (taken.number + 1) % config.optimiser.checkpoint_every == 0:
+                    save_checkpoint(checkpoint, fingerprint(problem), history)
+        except KeyboardInterrupt:
+            if not history:
+                raise
+            terminal.warn("stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result")
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, fingerprint(problem), history)
     if not np.isfinite(history[-1].best_loss):
         raise InputError(
             "no step of the optimisation had a converged fit; check the cuts and the samples of the config"
         )
+    complete = history[-1].number == config.optimiser.steps - 1
+    first = clock[min(1, len(clock) - 1)]
+    return Optimised(tuple(history), complete, (first - clock[0], clock[-1] - first))
 
-    before, after = fixed, fixed | history[-1].best
+
+def judge(problem: Problem, optimised: Optimised, terminal: Terminal, reading: float = 0.0) -> Outcome:
+    """What the optimisation has gained, on events it has seen and on others, and what pyhf says."""
+    config, analysis, history = problem.config, problem.analysis, optimised.history
+    before = {name: one.threshold for name, one in config.thresholds.items()}
+    after = before | history[-1].best
+    started = time.perf_counter()
 
     def evaluate_merit(thresholds: Thresholds, data: Data) -> Merit:
         return exact.merit_of(thresholds, analysis, data)
@@ -139,7 +208,7 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
     parts = {"training": problem.training, "validation": problem.validation}
     validation = config.validation
     compared = compare(evaluate_merit, _arrays(before), _arrays(after), parts, validation.bootstrap, config.seed)
-    clock.append(time.perf_counter())
+    comparison = time.perf_counter() - started
     terminal.say("cross-check by pyhf")
     workspaces = {name: workspace(problem, cuts) for name, cuts in (("before", before), ("after", after))}
     checks = {name: pyhf_discovery_significance(made) for name, made in workspaces.items()}
@@ -149,7 +218,7 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
     return Outcome(
         before=before,
         after=after,
-        history=tuple(history),
+        history=history,
         compared=compared,
         workspaces=workspaces,
         pyhf=checks,
@@ -157,9 +226,9 @@ def tune(problem: Problem, terminal: Terminal, reading: float = 0.0) -> Outcome:
         measured=_measured(problem, {"before": before, "after": after}),
         seconds={
             "reading": reading,
-            "first step, with compilation": clock[1] - clock[0],
-            "other steps": clock[-2] - clock[1],
-            "comparison": clock[-1] - clock[-2],
+            "first step, with compilation": optimised.seconds[0],
+            "other steps": optimised.seconds[1],
+            "comparison": comparison,
         },
     )
 
@@ -255,13 +324,21 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
         "pseudodata": {name: asdict(one) for name, one in outcome.measured.items()},
         "steps": len(outcome.history),
         "seed": config.seed,
-        "config_sha256": hashlib.sha256(
-            json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()
-        ).hexdigest(),
+        "config_sha256": _sha256(config.model_dump(mode="json")),
         "data": {sample.dataset.key: _provenance(sample) for sample in problem.samples},
         "seconds": outcome.seconds,
         "environment": environment(),
     }
+
+
+def fingerprint(problem: Problem) -> str:
+    """What makes two runs the same: the configuration and the events."""
+    data = {sample.dataset.key: _provenance(sample) for sample in problem.samples}
+    return _sha256({"config": problem.config.model_dump(mode="json"), "data": data})
+
+
+def _sha256(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def at_bound(config: Config, name: str, value: float) -> str | None:

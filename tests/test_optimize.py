@@ -172,7 +172,7 @@ def test_the_output_is_named_after_the_config(folder, captured):
     ((config, output, options),) = captured
     assert config.name == "tiny"
     assert output == Path("runs/tiny")
-    assert options == {"overwrite": False, "quiet": False}
+    assert options == {"overwrite": False, "resume": False, "quiet": False}
 
 
 def test_options_are_passed_on(folder, captured):
@@ -180,7 +180,7 @@ def test_options_are_passed_on(folder, captured):
     assert main(["--config", "tiny.yaml", "--output", "mine", "--overwrite", "--quiet"]) == 0
     ((_, output, options),) = captured
     assert output == Path("mine")
-    assert options == {"overwrite": True, "quiet": True}
+    assert options == {"overwrite": True, "resume": False, "quiet": True}
 
 
 def test_settings_are_read_as_yaml(folder, captured):
