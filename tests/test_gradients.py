@@ -28,7 +28,7 @@ CENTRAL = {
     "electron_sip3d": {"threshold": 1.5},
     "ht": {"threshold": 300},
     "met": {"threshold": 30},
-    "leading_jet_pt": {"threshold": 60},
+    "leading_jet_pt": {"threshold": 80},
     "trijet_pt": {"threshold": 120},
 }
 CUTS = ["electron_pt", "electron_eta", "electron_sip3d", "jet_pt", "jet_eta", "jet_btag", *list(CENTRAL)[1:]]
