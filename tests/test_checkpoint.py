@@ -88,7 +88,14 @@ def command(output: Path, *more: str) -> list[str]:
 
 def interrupted(output: Path, how: signal.Signals) -> int:
     """Start a run, and send it a signal as soon as it has written a checkpoint."""
-    running = subprocess.Popen(command(output), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        command(output),
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A shell starts what runs in the background, such as these tests, with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     checkpoint = output.with_name(f".{output.name}.checkpoint")
     while not checkpoint.exists():
         assert running.poll() is None
