@@ -368,7 +368,8 @@ def _expectation(
     model = terms(structure, numbers)
     data = expectation(structure, model, parameters)
     hypothesis = expectation(structure, model, parameters.at[position].set(tested))
-    possible = ((data >= 0) & (hypothesis >= 0)) | (jnp.arange(len(data)) >= structure.bins)
+    # What is not a number is not left out: nothing then converges.
+    possible = ~((data < 0) | (hypothesis < 0)) | (jnp.arange(len(data)) >= structure.bins)
     without = eqx.tree_at(
         lambda m: (m.effects.nominal, m.effects.odd, m.effects.even),
         model,
