@@ -46,14 +46,20 @@ class _Model(BaseModel):
 
 
 class Data(_Model):
-    """Which events are read, and from where."""
+    """Which events are read, and from where; `max_files` as in the AGC: the first so many files, -1 for all."""
 
     manifest: Path = Path("../data_manifest.yaml")
     set: str = "simulated"
     location: str = "local"
-    max_files: Annotated[int, Field(ge=1)] | None = None
+    max_files: int | None = None
     cache: Path | None = None
     workers: Annotated[int, Field(ge=1)] = 1
+
+    @model_validator(mode="after")
+    def _some_files(self) -> "Data":
+        if self.max_files is not None and self.max_files < 1 and self.max_files != -1:
+            raise ValueError(f"max_files is {self.max_files}; give at least 1, or -1 for all files")
+        return self
 
 
 class Requirement(_Model):

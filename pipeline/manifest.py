@@ -223,8 +223,16 @@ class Dataset(_Model):
         Args:
             prefix: Name of one of the source's prefixes, or a folder or URL that holds the same tree of files, say a
                 local copy. None takes the source's first prefix.
+
+        Raises:
+            InputError: The prefix is `local`, the default of a config, and the source has no such place.
         """
         prefixes = self.source.prefixes
+        if prefix == "local" and prefix not in prefixes:
+            raise InputError(
+                f"{self.key}: there is no location 'local'; set data.location to {' or '.join(prefixes)}, "
+                "or to a folder with copies of the files"
+            )
         place = next(iter(prefixes.values())) if prefix is None else prefixes.get(prefix, prefix)
         return tuple(posixpath.join(place, file.path) for file in self.files)
 

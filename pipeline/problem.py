@@ -10,6 +10,7 @@ import awkward as ak
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from pipeline.analysis import Analysis, Data
 from pipeline.bin_edges import Edges
@@ -71,20 +72,28 @@ class Problem:
     samples: tuple[Sample, ...]
 
 
-def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
+def build(config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None) -> Problem:
     """Read the events of a config and put everything together.
 
     Args:
         config: the run.
         report: gets a line before each step that takes time.
+        progress: a running display of what is read, in place of lines.
 
     Raises:
         InputError: a file is missing or unusable, or no event is left.
     """
-    samples = read_samples(config, report)
+    samples = read_samples(config, report, progress)
     analysis = make_analysis(config, len(samples))
     report("reconstructing trijets")
     held_out = [_held_out(config, sample) for sample in samples]
+    for sample, mask in zip(samples, held_out, strict=True):
+        if mask.all() or not mask.any():
+            part = "training" if mask.all() else "validation"
+            raise InputError(
+                f"{sample.dataset.key}: none of its {len(mask)} events is for {part}; they are split by the numbers in "
+                "the branch 'event', which have to differ from event to event"
+            )
     fraction = config.validation.fraction
     training, validation = make_data(
         config, analysis, samples, [(1 - fraction, [~mask for mask in held_out]), (fraction, held_out)]
@@ -230,13 +239,16 @@ def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units
     )
 
 
-def read_samples(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Sample, ...]:
+def read_samples(
+    config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None
+) -> tuple[Sample, ...]:
     """Read and skim every data set of a config: the nominal sample of each process, then the alternative ones."""
     manifest = load_manifest(config.data.manifest)
     samples = []
     for process, variation in wanted_datasets(config):
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
-        report(f"reading {dataset.key}")
+        if progress is None:
+            report(f"reading {dataset.key}")
         ingested = read(
             dataset.locations(config.data.location),
             skim(config, generator_weights=dataset.weights == "generator"),
@@ -244,8 +256,13 @@ def read_samples(config: Config, report: Callable[[str], None] = lambda _: None)
             workers=config.data.workers,
             cache=config.data.cache,
             label=dataset.key,
+            progress=progress,
         )
         dataset.check_entries(ingested.entries)
+        if ingested.entries_read == 0:
+            raise InputError(
+                f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
+            )
         if len(ingested.events) == 0:
             raise InputError(
                 f"{dataset.key}: none of {ingested.entries_read} events passes the loosest cuts; "

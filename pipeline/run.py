@@ -69,7 +69,8 @@ def run(config: Config, output: Path, *, overwrite: bool = False, resume: bool =
     checkpoint = checkpoint_of(output)
     with new_folder(output, overwrite=overwrite) as folder:
         started = time.perf_counter()
-        problem = build(config, terminal.say)
+        with terminal.reading() as progress:
+            problem = build(config, terminal.say, progress)
         reading = time.perf_counter() - started
         optimised = optimise(problem, terminal, checkpoint, resume=resume)
         outcome = judge(problem, optimised, terminal, reading)

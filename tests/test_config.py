@@ -114,7 +114,7 @@ BAD = {
     ),
     "an unknown direction": ("cuts.jet_pt.keep", "over", "cuts.jet_pt.keep: Input should be 'above' or 'below'"),
     "no luminosity": ("luminosity", 0, "luminosity: Input should be greater than 0"),
-    "no files": ("data.max_files", 0, "data.max_files: Input should be greater than or equal to 1"),
+    "no files": ("data.max_files", 0, "data: max_files is 0; give at least 1, or -1 for all files"),
     "no workers": ("data.workers", 0, "data.workers: Input should be greater than or equal to 1"),
     "no bandwidth": (
         "cuts.jet_pt.bandwidth",

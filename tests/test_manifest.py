@@ -223,3 +223,10 @@ def test_no_events_no_weight(tmp_path):
     content = document(weights="none", files=[{"path": "a.root", "events": 0}])
     with pytest.raises(InputError, match="mine/ttbar__nominal: the weights of its files add up to 0"):
         load_manifest(written(tmp_path, content)).dataset("mine", "ttbar").normalisation(1.0)
+
+
+def test_the_place_that_configs_start_with_is_told_apart_from_a_folder():
+    """`local` is the default of a config, and the AGC's files have no such place."""
+    dataset = load_manifest().dataset("agc", "ttbar", "nominal")
+    with pytest.raises(InputError, match="no location 'local'; set data.location to unl or eos"):
+        dataset.locations("local")

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.descent import Step
+from pipeline.ingest.progress import events_progress
 from pipeline.report.rounding import with_error
 
 if TYPE_CHECKING:
@@ -49,6 +50,15 @@ class Terminal:
     def warn(self, line: str) -> None:
         """One line that is printed even with `quiet`."""
         self._console.print(f"warning: {line}", style="yellow")
+
+    @contextmanager
+    def reading(self) -> Iterator[Progress | None]:
+        """A display of the files and events that are read, where there is a terminal to redraw."""
+        if self._quiet or not self._console.is_terminal:
+            yield None
+            return
+        with events_progress(console=self._console) as display:
+            yield display
 
     @contextmanager
     def progress(self, steps: int, events: int) -> Iterator[Callable[[Step], None]]:
