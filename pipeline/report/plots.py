@@ -182,9 +182,9 @@ def history(
 
 def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, source: str) -> Figure:
     """The exact figure of merit along each threshold, and the tangent at the optimum that the gradient predicts."""
-    figure, panels = _panels(1, len(profiles), width=3.6)
-    small = {"markersize": 3}
-    for axes, one in zip(panels[0], profiles, strict=True):
+    figure, panels = _in_rows(len(profiles), width=3.6)
+    small: Any = {"markersize": 3}
+    for axes, one in zip(panels, profiles, strict=True):
         axes.plot(one.thresholds, one.training, "o-", color=TRAINING, label="training events, exact", **small)
         axes.plot(one.thresholds, one.validation, "s--", color=VALIDATION, label="validation events, exact", **small)
         limits = axes.get_ylim()
@@ -194,8 +194,8 @@ def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str
         axes.set_ylim(limits)
         axes.set_xlabel(labels[one.cut])
         axes.set_ylabel(symbol if one is profiles[0] else "")
-    _title(panels[0][0], "around the optimum", source)
-    handles, names = panels[0][0].get_legend_handles_labels()
+    _title(panels[0], "around the optimum", source)
+    handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(profiles)))
     return figure
 
@@ -286,8 +286,8 @@ def contour(
 
 def distributions(found: Sequence[Distribution], labels: Mapping[str, str], source: str) -> Figure:
     """Objects that pass all but one cut; the cut before and after, and the window in which its gradient is measured."""
-    figure, panels = _panels(1, len(found), width=3.8)
-    for axes, one in zip(panels[0], found, strict=True):
+    figure, panels = _in_rows(len(found), width=3.8)
+    for axes, one in zip(panels, found, strict=True):
         mplhep.histplot(
             list(one.values),
             bins=one.edges,
@@ -305,8 +305,8 @@ def distributions(found: Sequence[Distribution], labels: Mapping[str, str], sour
         axes.set_xlabel(labels[one.cut])
         axes.set_ylabel("objects" if one is found[0] else "")
         axes.set_xlim(one.edges[0], one.edges[-1])
-    _title(panels[0][0], "all other cuts applied", source)
-    handles, names = panels[0][0].get_legend_handles_labels()
+    _title(panels[0], "all other cuts applied", source)
+    handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4)
     return figure
 
@@ -324,6 +324,16 @@ def cut_flow(before: CutFlow, after: CutFlow, source: str) -> Figure:
     figure.legend(loc="outside lower center", ncols=3)
     _title(axes, "dashed: default cuts", source)
     return figure
+
+
+def _in_rows(number: int, width: float) -> tuple[Figure, list[Axes]]:
+    """So many panels, four in a row; the last row may be shorter."""
+    columns = min(number, 4)
+    figure, panels = _panels(-(-number // columns), columns, width=width)
+    flat = [axes for row in panels for axes in row]
+    for axes in flat[number:]:
+        axes.remove()
+    return figure, flat[:number]
 
 
 def _panels(
