@@ -46,12 +46,17 @@ class _Model(BaseModel):
 
 
 class Data(_Model):
-    """Which events are read, and from where; `max_files` as in the AGC: the first so many files, -1 for all."""
+    """Which events are read, and from where.
+
+    `max_files` as in the AGC: the first so many files, -1 for all. `weights`: every event counts one, as in the AGC
+    (none), or its genWeight (generator), whatever the manifest says of its data set.
+    """
 
     manifest: Path = Path("../data_manifest.yaml")
     set: str = "simulated"
     location: str = "local"
     max_files: int | None = None
+    weights: Literal["none", "generator"] | None = None
     cache: Path | None = None
     workers: Annotated[int, Field(ge=1)] = 1
 

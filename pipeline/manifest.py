@@ -179,6 +179,19 @@ class Dataset(_Model):
             raise InputError(f"max_files is {max_files}, but it must be at least 1, or -1 for all files.")
         return self.model_copy(update={"files": self.files[:max_files]})
 
+    def weighted(self, weights: Literal["none", "generator"] | None) -> "Dataset":
+        """The same data set with its events weighted in another way; None leaves it as the manifest says.
+
+        Raises:
+            InputError: Generator weights are wanted, and the manifest does not know what they add up to.
+        """
+        if weights == "generator" and any(file.sum_of_weights is None for file in self.files):
+            raise InputError(
+                f"{self.key}: data.weights is 'generator', but the manifest has no sum_of_weights for its files; "
+                "add them, or use 'none'"
+            )
+        return self if weights is None else self.model_copy(update={"weights": weights})
+
     def normalisation(self, luminosity: float) -> float:
         """Expected events per unit of event weight: cross section × luminosity / sum of weights of the files in use.
 

@@ -247,6 +247,7 @@ def read_samples(
     samples = []
     for process, variation in wanted_datasets(config):
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+        dataset = dataset.weighted(config.data.weights)
         if progress is None:
             report(f"reading {dataset.key}")
         ingested = read(

@@ -228,5 +228,15 @@ def test_no_events_no_weight(tmp_path):
 def test_the_place_that_configs_start_with_is_told_apart_from_a_folder():
     """`local` is the default of a config, and the AGC's files have no such place."""
     dataset = load_manifest().dataset("agc", "ttbar", "nominal")
-    with pytest.raises(InputError, match="no location 'local'; set data.location to unl or eos"):
+    with pytest.raises(InputError, match=r"no location 'local'; set data\.location to unl or eos"):
         dataset.locations("local")
+
+
+def test_a_config_may_weigh_events_in_another_way_than_the_manifest():
+    simulated = load_manifest().dataset("simulated", "wjets", "nominal")
+    assert simulated.weighted(None) == simulated
+    unweighted = simulated.weighted("none")
+    assert unweighted.normalisation(1.0) == simulated.cross_section_pb / simulated.events
+    assert unweighted.weighted("generator").normalisation(1.0) == simulated.normalisation(1.0)
+    with pytest.raises(InputError, match="no sum_of_weights for its files"):
+        load_manifest().dataset("agc", "wjets", "nominal").weighted("generator")
