@@ -67,7 +67,7 @@ def boundary_flux(
 def pack(passes: Bool[Array, "objects events"]) -> UInt32[Array, " events"]:
     """The set of passing objects of each event as a bit mask: object j is bit j.
 
-    A reduction, not a chain of operations object by object: XLA's code for it is ten times faster on a CPU.
+    A reduction, not a chain of operations object by object: XLA's code for it is several times faster on a CPU.
     """
     bits = jnp.uint32(1) << jnp.arange(passes.shape[0], dtype=jnp.uint32)
     return jnp.sum(jnp.where(passes, bits[:, None], jnp.uint32(0)), axis=0, dtype=jnp.uint32)

@@ -428,10 +428,12 @@ class Config(_Model):
     @property
     def thresholds(self) -> dict[str, Threshold]:
         """Every number that the analysis is a function of: all cuts, then the bin edges that may move."""
-        edges: dict[str, Threshold] = {}
-        for name, region in self.regions.items():
-            edges |= region.bins.thresholds(name, region.title)
-        return {**self.cuts, **edges}
+        return {**self.cuts, **{name: one for edges in self.moving_edges.values() for name, one in edges.items()}}
+
+    @property
+    def moving_edges(self) -> dict[str, dict[str, Threshold]]:
+        """The thresholds that move the bin edges of each region, in rising order; none for most."""
+        return {name: region.bins.thresholds(name, region.title) for name, region in self.regions.items()}
 
     @model_validator(mode="after")
     def _corrections_are_read(self) -> "Config":

@@ -95,7 +95,7 @@ def fit(
         held: parameters to hold besides those that the structure and the numbers hold.
         max_iterations: steps at most, towards each minimum.
         thorough: look for a smaller minimum on the other side of every systematic variation, not only of lopsided ones:
-            a few times slower, and of 144 fits of wild random workspaces one ended lower. Static.
+            a few times slower, and hardly ever needed. Static.
 
     Returns:
         The fit. A fit that did not converge says so in `converged`; nothing is raised here, under `jit`.

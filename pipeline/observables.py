@@ -14,7 +14,7 @@ from pipeline.events import Chunk
 __all__ = ["TRIJETS_AT_A_TIME", "first_trijet", "ht", "leading_jet_pt", "ranked_pt"]
 
 TRIJETS_AT_A_TIME = 8
-"""Bit masks that are looked at in one go: each go has a price of its own, and the last one may look at too many."""
+"""Trijets in a block: each block has a price of its own, and the last one may look at too many."""
 
 
 def ht(pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
@@ -62,20 +62,20 @@ def first_trijet(
         return column if event is None else column[event]
 
     def visit(
-        go: Int[Array, ""], found: tuple[Float32[Array, " rows"], Float32[Array, " rows"]]
+        done: Int[Array, ""], found: tuple[Float32[Array, " rows"], Float32[Array, " rows"]]
     ) -> tuple[Float32[Array, " rows"], Float32[Array, " rows"]]:
         found_mass, found_pt = found
         for number in reversed(range(TRIJETS_AT_A_TIME)):
-            jets, mass, pt = chunk.trijet((gos - 1 - go.astype(jnp.int32)) * TRIJETS_AT_A_TIME + number)
+            jets, mass, pt = chunk.trijet((blocks - 1 - done.astype(jnp.int32)) * TRIJETS_AT_A_TIME + number)
             jets = of_rows(jets)
             admissible = ((jets & ~selected) == 0) & ((jets & tagged) != 0)
             found_mass = jnp.where(admissible, of_rows(mass), found_mass)
             found_pt = jnp.where(admissible, of_rows(pt), found_pt)
         return found_mass, found_pt
 
-    gos = (chunk.trijets + (TRIJETS_AT_A_TIME - 1)) // TRIJETS_AT_A_TIME
+    blocks = (chunk.trijets + (TRIJETS_AT_A_TIME - 1)) // TRIJETS_AT_A_TIME
     nothing = jnp.full(selected.shape, jnp.nan, jnp.float32)
-    return jax.lax.fori_loop(0, gos, visit, (nothing, nothing))
+    return jax.lax.fori_loop(0, blocks, visit, (nothing, nothing))
 
 
 def _members(selected: UInt32[Array, " events"], jets: int) -> Bool[Array, "jets events"]:

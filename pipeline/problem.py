@@ -114,9 +114,8 @@ def make_selection(config: Config) -> Selection:
     regions, offset = [], 0
     for name, region in config.regions.items():
         jets, btags = (Count(count.min, count.max) for count in (region.jets, region.btags))
-        moving = tuple(region.bins.thresholds(name, region.title))
-        bins = len(region.bins.places) - 1
-        regions.append(Region(name, jets, btags, region.observable, bins, offset, moving))
+        bins, moving = len(region.bins.places) - 1, config.moving_edges[name]
+        regions.append(Region(name, jets, btags, region.observable, bins, offset, tuple(moving)))
         offset += bins
     cuts = tuple(
         SelectionCut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions)

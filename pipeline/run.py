@@ -270,9 +270,9 @@ def ranges(config: Config) -> dict[str, Range]:
 def ordered(config: Config) -> tuple[Ordered, ...]:
     """The bin edges that move, region by region."""
     return tuple(
-        Ordered(tuple(region.bins.thresholds(name, region.title)), region.bins.least_distance)
-        for name, region in config.regions.items()
-        if region.bins.trainable
+        Ordered(tuple(edges), config.regions[name].bins.least_distance)
+        for name, edges in config.moving_edges.items()
+        if edges
     )
 
 

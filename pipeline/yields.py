@@ -83,7 +83,7 @@ class _Objects(eqx.Module, strict=True):
     leptons: Int32[Array, " events"]
 
 
-class _Seen(eqx.Module, strict=True):
+class _Columns(eqx.Module, strict=True):
     """What the analysis of given sets of jets looks at."""
 
     jet_pt: Float32[Array, "jets events"]
@@ -94,8 +94,8 @@ class _Seen(eqx.Module, strict=True):
 _Trijet = tuple[Float32[Array, " events"], Float32[Array, " events"]]
 """Mass and pt of the chosen trijet in GeV; NaN without one."""
 
-_Sets = tuple[UInt32[Array, " flips"], UInt32[Array, " flips"]]
-"""Selected jets, and jets that pass the b-tag cuts."""
+_Visit = Callable[[Array, Array, Array, Array], Array]
+"""What `for_each_flip` calls."""
 
 
 class _Analysis(NamedTuple):
@@ -177,7 +177,11 @@ def event_outcomes(
     selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk
 ) -> EventOutcomes:
     """What the analysis makes of every event of a chunk, one by one."""
-    analysis = _analysis(selection, layout, thresholds, {}, edges)
+    return _event_outcomes(_analysis(selection, layout, thresholds, {}, edges), chunk)
+
+
+def _event_outcomes(analysis: _Analysis, chunk: Chunk) -> EventOutcomes:
+    selection = analysis.selection
     objects = _objects(analysis, chunk)
     trijet = first_trijet(chunk, objects.selected, objects.btag)
     outcome = _unflipped(analysis, chunk, objects, trijet)
@@ -197,7 +201,7 @@ def _observables(
     analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: _Outcome
 ) -> dict[str, Float32[Array, " events"]]:
     """The observable of each region, NaN for events outside it."""
-    values = _jet_variables(_seen(chunk), objects.selected) | {"trijet_mass": trijet[0]}
+    values = _variables(_columns(chunk), objects.selected, trijet)
     nothing = jnp.float32(jnp.nan)
     return {
         region.name: jnp.where(outcome.region == number, values[region.observable], nothing)
@@ -206,7 +210,7 @@ def _observables(
 
 
 def _chunk_yields(analysis: _Analysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
-    outcome = event_outcomes(analysis.selection, analysis.layout, analysis.thresholds, analysis.edges, chunk)
+    outcome = _event_outcomes(analysis, chunk)
     return hard_histogram(outcome.position, outcome.columns.T, analysis.selection.bins)
 
 
@@ -256,25 +260,25 @@ def _flux(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> dict[str
     return cut_flux(analysis.selection.on(kind), analysis.thresholds, analysis.bandwidths, columns)
 
 
-def _seen(chunk: Chunk) -> _Seen:
-    return _Seen(jet_pt=chunk.jets["pt"], weight=chunk.weight, variables=chunk.variables)
+def _columns(chunk: Chunk) -> _Columns:
+    return _Columns(jet_pt=chunk.jets["pt"], weight=chunk.weight, variables=chunk.variables)
 
 
 def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet) -> _Outcome:
-    return _outcome(analysis, _seen(chunk), objects.selected, objects.btag, trijet)
+    return _outcome(analysis, _columns(chunk), objects.selected, objects.btag, trijet)
 
 
 def _outcome(
     analysis: _Analysis,
-    seen: _Seen,
+    of_events: _Columns,
     selected: UInt32[Array, " events"],
     btag: UInt32[Array, " events"],
     trijet: _Trijet,
 ) -> _Outcome:
     """The hard analysis of each event for the given sets of jets and the trijet chosen from them."""
-    selection, weight = analysis.selection, seen.weight
+    selection, weight = analysis.selection, of_events.weight
     jets, btags = count_bits(selected), count_bits(selected & btag)
-    variables = _jet_variables(seen, selected) | {"trijet_mass": trijet[0], "trijet_pt": trijet[1]}
+    variables = _variables(of_events, selected, trijet)
     region_of = jnp.full(jets.shape, -1, jnp.int32)
     position = jnp.full(jets.shape, selection.bins, jnp.int32)
     for number, region in enumerate(selection.regions):
@@ -285,7 +289,7 @@ def _outcome(
     accepted = passes(selection.on("event"), analysis.thresholds, variables)
     for cut in selection.on("event"):
         accepted[cut.name] |= ~_concerns(cut, selection, region_of)
-    ranked = ranked_pt(seen.jet_pt, selected, analysis.layout.ranks)
+    ranked = ranked_pt(of_events.jet_pt, selected, analysis.layout.ranks)
     columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked)])
     return _Outcome(region=region_of, position=position, accepted=accepted, columns=columns)
 
@@ -311,7 +315,7 @@ def _event_terms(
 ) -> dict[str, Float32[Array, " events"]]:
     """For an event-level cut the event itself is the object."""
     cuts = analysis.selection.on("event")
-    variables = _jet_variables(_seen(chunk), objects.selected) | {"trijet_pt": trijet[1]}
+    variables = _variables(_columns(chunk), objects.selected, trijet)
     terms = {}
     for cut in cuts:
         if cut.name not in analysis.bandwidths:
@@ -340,7 +344,7 @@ def _terms_of_flips(
     flux = _flux(analysis, kind, chunk.jets)
     if not flux:
         return {}
-    bins, columns, seen = analysis.selection.bins, 2 + analysis.layout.ranks, _seen(chunk)
+    bins, columns = analysis.selection.bins, _columns(chunk)
     may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
     near = pack(may_matter[None] & _any_flux(flux))
     if kind == "bjet":
@@ -356,17 +360,15 @@ def _terms_of_flips(
         flip = jnp.uint32(1) << jet.astype(jnp.uint32)
         selected, btag = objects.selected[event], objects.btag[event]
         selected, btag = (selected ^ flip, btag) if kind == "jet" else (selected, btag ^ flip)
-        there = jax.tree.map(lambda column: column[..., event], seen)
-        flipped = _outcome(analysis, there, selected, btag, first_trijet(chunk, selected, btag, event))
+        of_events = jax.tree.map(lambda column: column[..., event], columns)
+        flipped = _outcome(analysis, of_events, selected, btag, first_trijet(chunk, selected, btag, event))
         terms = jnp.stack([one[jet, event] for one in flux.values()])
         enters = jnp.where(real & _all(flipped.accepted, jet), flipped.position, bins)
         leaves = jnp.where(real, stays[event], bins)
         total += hard_histogram(enters, _rows(terms, flipped.columns), bins)
         return total - hard_histogram(leaves, _rows(terms, outcome.columns[:, event]), bins)
 
-    start = jnp.zeros((bins, len(flux) * columns), jnp.float32)
-    total = for_each_flip(near, visit, start).reshape(bins, len(flux), columns)
-    return {name: total[:, number] for number, name in enumerate(flux)}
+    return _collected(near, visit, tuple(flux), bins, outcome.columns.shape[0])
 
 
 def _histogram_of_terms(
@@ -376,7 +378,6 @@ def _histogram_of_terms(
     if not terms:
         return {}
     stacked = jnp.stack(list(terms.values()))
-    columns = outcome.columns.shape[0]
 
     def visit(
         event: Int32[Array, " some"],
@@ -387,10 +388,17 @@ def _histogram_of_terms(
         position = jnp.where(real, outcome.position[event], bins)
         return total + hard_histogram(position, _rows(stacked[:, event], outcome.columns[:, event]), bins)
 
-    start = jnp.zeros((bins, len(terms) * columns), jnp.float32)
     near = jnp.any(stacked != 0, axis=0).astype(jnp.uint32)
-    total = for_each_flip(near, visit, start).reshape(bins, len(terms), columns)
-    return {name: total[:, number] for number, name in enumerate(terms)}
+    return _collected(near, visit, tuple(terms), bins, outcome.columns.shape[0])
+
+
+def _collected(
+    near: UInt32[Array, " events"], visit: _Visit, names: tuple[str, ...], bins: int, columns: int
+) -> dict[str, Float32[Array, "bins columns"]]:
+    """The sum of what `visit` adds, a histogram for each name; its columns are the products that `_rows` makes."""
+    start = jnp.zeros((bins, len(names) * columns), jnp.float32)
+    total = for_each_flip(near, visit, start).reshape(bins, len(names), columns)
+    return {name: total[:, number] for number, name in enumerate(names)}
 
 
 def _any_flux(flux: dict[str, Float32[Array, "jets events"]]) -> Bool[Array, "jets events"]:
@@ -406,10 +414,13 @@ def _rows(
     return (terms[:, None] * columns[None]).reshape(-1, columns.shape[1]).T
 
 
-def _jet_variables(seen: _Seen, selected: UInt32[Array, " events"]) -> dict[str, Float32[Array, " events"]]:
+def _variables(
+    columns: _Columns, selected: UInt32[Array, " events"], trijet: _Trijet
+) -> dict[str, Float32[Array, " events"]]:
     """The event-level variables: those of the file, and those that the selected jets make."""
-    pt = seen.jet_pt
-    return seen.variables | {"ht": ht(pt, selected), "leading_jet_pt": leading_jet_pt(pt, selected)}
+    pt, (trijet_mass, trijet_pt) = columns.jet_pt, trijet
+    made = {"ht": ht(pt, selected), "leading_jet_pt": leading_jet_pt(pt, selected)}
+    return columns.variables | made | {"trijet_mass": trijet_mass, "trijet_pt": trijet_pt}
 
 
 def _within_one_jet(selection: Selection, selected: UInt32[Array, " events"]) -> Bool[Array, " events"]:

@@ -26,9 +26,9 @@ from pipeline.systematics import round_up
 
 __all__ = ["RaggedSample", "dense_groups"]
 
-# Each group is compiled by itself, and room for absent jets costs memory (trijets grow with the third power) but hardly
-# time: a chunk visits no more trijets than its busiest event has, and events are sorted by number of jets. So few
-# groups for few events, where compiling is what takes time, and a finer grid for many.
+# Each group is compiled by itself, and room for absent jets costs memory and a little time. Trijets need none: a chunk
+# has no more of them than its busiest event, and events are sorted by number of jets. So few groups for few events,
+# where compiling is what takes time, and a finer grid for many.
 FINE_GRID_FROM = 300_000
 COARSE = (8, 16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
@@ -161,7 +161,7 @@ def _first_rows(group: EventGroup) -> tuple[NDArray[np.int32], int]:
     Chunks without a kinematic variation are nominal in it.
     """
     trijets = np.asarray(group.trijets)[np.asarray(group.task_chunk)]
-    # Whole goes of the search: what it looks at beyond the last trijet belongs to no other chunk.
+    # Whole blocks of the search: what it looks at beyond the last trijet belongs to no other chunk.
     starts = np.cumsum([0, *(-(-trijets // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME)])
     first = np.zeros((group.jet_pt.shape[0], len(group.dataset)), np.int32)
     first[np.asarray(group.task_kinematic), np.asarray(group.task_chunk)] = starts[:-1]
