@@ -29,6 +29,7 @@ __all__ = [
     "Threshold",
     "Validation",
     "load_config",
+    "parse_settings",
 ]
 
 PATHS = (("data", "manifest"), ("data", "cache"), ("variations", "corrections", "file"))
@@ -544,6 +545,32 @@ def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Confi
         return Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, object]:
+    """`a.b=1` to {"a": {"b": 1}}, as `load_config` takes it; the value is read as YAML.
+
+    Raises:
+        ConfigError: a setting is no KEY=VALUE, is set twice, or is not YAML.
+    """
+    overrides: dict[str, object] = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set optimiser.steps=100")
+        *parents, last = key.split(".")
+        place: dict[str, object] = overrides
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {setting}: {parent} is set twice")
+            place = inner
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", error)
+            raise ConfigError(f"--set {setting}: not valid YAML ({problem}); quote or mend the value") from None
+    return overrides
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

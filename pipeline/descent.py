@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from pipeline.objective import Merit
 from pipeline.selection import Thresholds
 
-__all__ = ["Ordered", "Range", "Schedule", "Step", "bandwidths_at", "descend", "make_optimiser"]
+__all__ = ["Ordered", "Range", "Schedule", "Step", "bandwidths_at", "descend", "in_order", "make_optimiser"]
 
 Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Thresholds]]
 """(thresholds, bandwidths) to ((loss, figure of merit), gradient of the loss)."""
@@ -114,7 +114,7 @@ def descend(
         if bool(merit.converged) and float(loss) < best_loss:
             best, best_loss = position, float(loss)
         following, state = _move(optimiser, gradient, state, position, ranges)
-        following = _in_order(following, ranges, ordered)
+        following = in_order(following, ranges, ordered)
         slope = {name: float(gradient[name]) for name in ranges}
         yield Step(number, position, bandwidths, float(loss), merit, slope, best_loss, best, following, state)
         position = following
@@ -165,7 +165,7 @@ def _move(
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
 
 
-def _in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
+def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
     """The nearest position in which all ordered thresholds keep their distance: isotonic regression, then bounds."""
     for one in ordered:
         offsets = one.distance * np.arange(len(one.names))

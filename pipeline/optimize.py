@@ -11,9 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
-from pipeline.config import Config, ConfigError, load_config
+from pipeline.config import Config, ConfigError, load_config, parse_settings
 
 __all__ = ["main"]
 
@@ -38,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=options.log_level.upper(), format="%(name)s: %(message)s")
     try:
         # Before the heavy imports, so that a typo answers at once.
-        config = load_config(options.config, _overrides(options.set))
+        config = load_config(options.config, parse_settings(options.set))
         output = options.output or Path("runs") / config.name
         if output.exists() and not options.overwrite and not options.dry_run:
             raise ConfigError(f"{output} exists already; choose another --output or add --overwrite")
@@ -95,28 +93,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     return parser
-
-
-def _overrides(settings: Sequence[str]) -> dict[str, object]:
-    """`a.b=1` to {"a": {"b": 1}}; the value is read as YAML."""
-    overrides: dict[str, object] = {}
-    for setting in settings:
-        key, separator, value = setting.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set optimiser.steps=100")
-        *parents, last = key.split(".")
-        place: dict[str, object] = overrides
-        for parent in parents:
-            inner = place.setdefault(parent, {})
-            if not isinstance(inner, dict):
-                raise ConfigError(f"--set {setting}: {parent} is set twice")
-            place = inner
-        try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", error)
-            raise ConfigError(f"--set {setting}: not valid YAML ({problem}); quote or mend the value") from None
-    return overrides
 
 
 if __name__ == "__main__":

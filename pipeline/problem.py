@@ -34,6 +34,7 @@ __all__ = [
     "Sample",
     "bare_data",
     "build",
+    "divide",
     "make_analysis",
     "make_selection",
     "ragged",
@@ -84,8 +85,17 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None, progre
         InputError: a file is missing or unusable, or no event is left.
     """
     samples = read_samples(config, report, progress)
-    analysis = make_analysis(config, len(samples))
     report("reconstructing trijets")
+    return divide(config, samples)
+
+
+def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
+    """A problem from events in memory: those for training, and those for validation.
+
+    Raises:
+        InputError: one of the two parts is empty.
+    """
+    analysis = make_analysis(config, len(samples))
     held_out = [_held_out(config, sample) for sample in samples]
     for sample, mask in zip(samples, held_out, strict=True):
         if mask.all() or not mask.any():

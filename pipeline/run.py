@@ -37,7 +37,19 @@ from pipeline.report.terminal import Terminal, verdict
 from pipeline.selection import Thresholds
 from pipeline.significance import signal_strength_uncertainty
 
-__all__ = ["Optimised", "Outcome", "checkpoint_of", "describe_inputs", "judge", "optimise", "run"]
+__all__ = [
+    "Optimised",
+    "Outcome",
+    "checkpoint_of",
+    "describe_inputs",
+    "environment",
+    "judge",
+    "optimise",
+    "ordered",
+    "ranges",
+    "run",
+    "schedule",
+]
 
 
 @dataclass(frozen=True)
