@@ -1,0 +1,66 @@
+"""Figures of the experiments: arrays in, figure out, in the style of `pipeline.report.plots`."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from pipeline.report.plots import COLORS
+
+__all__ = ["race"]
+
+Values = NDArray[np.float64]
+Trace = tuple[Values, Values, Values]
+"""(evaluations, seconds, best value so far), one entry a visit."""
+
+
+def race(
+    traces: Mapping[str, Sequence[Trace]],
+    validation: Mapping[str, Sequence[tuple[float, float]]],
+    budget: float,
+    symbol: str,
+    source: str,
+    shown: tuple[float, float],
+) -> Figure:
+    """Best exact value so far against evaluations and against seconds; what it is worth on validation events.
+
+    Args:
+        traces: of each method, one a seed; lines are medians over the seeds, bands reach from the worst to the best.
+        validation: (value, error) of each method, one a seed.
+        budget: evaluations of the method that the others are compared with.
+        symbol: of the figure of merit.
+        source: where the events come from.
+        shown: range of the values.
+    """
+    figure = Figure(figsize=(14, 4.6))
+    by_evaluations, by_seconds, beside = figure.subplots(1, 3)
+    for axes, column, label in ((by_evaluations, 0, "evaluations"), (by_seconds, 1, "seconds")):
+        for number, (name, runs) in enumerate(traces.items()):
+            _band(axes, [(run[column], run[2]) for run in runs], COLORS[number % len(COLORS)], name)
+        axes.set_xscale("log")
+        axes.set_ylim(shown)
+        axes.set_xlabel(f"{label} (training events)")
+    by_evaluations.axvline(budget, color="black", linestyle=":", linewidth=1)
+    by_evaluations.set_ylabel(f"best {symbol} so far")
+    names = [*traces, *(name for name in validation if name not in traces)]
+    for place, name in enumerate(reversed(names)):
+        values = np.array(validation[name])
+        heights = place + np.linspace(-0.25, 0.25, len(values)) if len(values) > 1 else np.array([place])
+        color = COLORS[names.index(name) % len(COLORS)] if name in traces else "black"
+        beside.errorbar(values[:, 0], heights, xerr=values[:, 1], fmt="o", markersize=3, linewidth=1, color=color)
+    beside.set_yticks(range(len(names)), list(reversed(names)), fontsize=8)
+    beside.set_xlabel(f"{symbol} on validation events, each seed")
+    beside.text(1, 1.01, source, transform=beside.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
+    figure.legend(*by_evaluations.get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure
+
+
+def _band(axes: Axes, runs: Sequence[tuple[Values, Values]], color: str, label: str) -> None:
+    """Median, lowest and highest of step functions that start at different places."""
+    first = max(float(at[0]) for at, _ in runs)
+    last = min(float(at[-1]) for at, _ in runs)
+    grid = np.geomspace(max(first, 1e-3), max(last, first, 1e-3), 200)
+    lines = np.array([values[np.clip(np.searchsorted(at, grid, side="right") - 1, 0, None)] for at, values in runs])
+    axes.plot(grid, np.median(lines, axis=0), color=color, label=label)
+    axes.fill_between(grid, lines.min(axis=0), lines.max(axis=0), color=color, alpha=0.12, linewidth=0)

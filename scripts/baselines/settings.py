@@ -1,0 +1,91 @@
+"""The command line that the experiments share, and what it makes of a config."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Config, ConfigError, load_config, parse_settings
+
+__all__ = ["chosen", "configured", "experiment_parser", "guarded", "save_figure", "write_json"]
+
+
+def experiment_parser(description: str | None, config: str) -> argparse.ArgumentParser:
+    """A parser with the options of every experiment; `config` is the one it is about when none is named."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--config", type=Path, default=Path(config), metavar="YAML", help=f"the analysis (default: {config})")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting of the config, such as optimiser.steps=30 or data.manifest=FILE; may be repeated",
+    )
+    add(
+        "--thresholds",
+        nargs="+",
+        metavar="NAME",
+        help="cuts that are trainable (default: those of the config); moving bin edges stay as the config has them",
+    )
+    add("--output", type=Path, metavar="FILE", help="JSON file for all figures")
+    add("--plot", type=Path, metavar="FILE", help="picture: PNG, PDF or SVG by its name")
+    return parser
+
+
+def configured(options: argparse.Namespace) -> Config:
+    """The config that the options ask for.
+
+    Raises:
+        ConfigError: one sentence for the user.
+    """
+    overrides = parse_settings(options.set)
+    config = load_config(options.config, overrides)
+    if options.thresholds is None:
+        return config
+    return load_config(options.config, chosen(config, overrides, options.thresholds))
+
+
+def chosen(config: Config, overrides: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The overrides, and that these cuts are trainable and no others.
+
+    Raises:
+        ConfigError: there is no such cut.
+    """
+    unknown = [name for name in names if name not in config.cuts]
+    if unknown:
+        raise ConfigError(f"--thresholds {unknown[0]}: there is no such cut; there are: {', '.join(config.cuts)}")
+    cuts = {name: {**overrides.get("cuts", {}).get(name, {}), "trainable": name in names} for name in config.cuts}
+    return {**overrides, "cuts": cuts}
+
+
+def guarded(main: Callable[[], int]) -> int:
+    """The exit code of an experiment; what a user can mend is one sentence."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("stopped: nothing was written", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
+    """Write the figures, if a file is wanted."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def save_figure(path: Path | None, draw: Callable[[], Any]) -> None:
+    """Draw and save a figure, if one is wanted; matplotlib takes a second to import."""
+    if path is None:
+        return
+    from pipeline.report.plots import style
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with style(path.stem):
+        draw().savefig(path, dpi=130, facecolor="white")
