@@ -252,11 +252,15 @@ class Bins(_Model):
 
 
 class Region(_Model):
-    """A set of events and the observable that is histogrammed in it. Regions must not overlap."""
+    """A set of events and the observable that is histogrammed in it. Regions must not overlap.
+
+    `observable` is an event-level variable, as in a cut on events: one that the selected jets make (ht, leading_jet_pt,
+    trijet_mass, trijet_pt), or a branch of the file with one value per event.
+    """
 
     jets: Count
     btags: Count
-    observable: Literal["ht", "trijet_mass"]
+    observable: str
     bins: Bins
     title: str = ""
     label: str = ""

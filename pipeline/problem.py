@@ -46,7 +46,7 @@ __all__ = [
 KINDS = {"electron": "electron", "muon": "muon", "jet": "jet", "bjet": "jet"}
 """In which collection the objects of a cut are."""
 
-JET_VARIABLES = {"ht", "leading_jet_pt", "trijet_pt"}
+JET_VARIABLES = {"ht", "leading_jet_pt", "trijet_mass", "trijet_pt"}
 """Event-level variables that the selected jets make; any other one is a branch of the file."""
 
 CHUNK_SIZE = 8192
@@ -73,18 +73,17 @@ class Problem:
     samples: tuple[Sample, ...]
 
 
-def build(config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None) -> Problem:
+def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
     """Read the events of a config and put everything together.
 
     Args:
         config: the run.
         report: gets a line before each step that takes time.
-        progress: a running display of what is read, in place of lines.
 
     Raises:
         InputError: a file is missing or unusable, or no event is left.
     """
-    samples = read_samples(config, report, progress)
+    samples = read_samples(config, report)
     report("reconstructing trijets")
     return divide(config, samples)
 
@@ -356,9 +355,10 @@ def _renamed(events: ak.Array, collection: Collection) -> ak.Array:
 
 
 def _event_branches(config: Config) -> list[str]:
-    """Event-level branches that cuts need; the other event-level variables are made from the selected jets."""
-    cuts = [cut for cut in config.cuts.values() if "event" in cut.objects and cut.variable not in JET_VARIABLES]
-    return list(dict.fromkeys(cut.variable for cut in cuts))
+    """Event-level branches that cuts and regions need; the other variables are made from the selected jets."""
+    cut_on = [cut.variable for cut in config.cuts.values() if "event" in cut.objects]
+    wanted = [*cut_on, *(region.observable for region in config.regions.values())]
+    return [name for name in dict.fromkeys(wanted) if name not in JET_VARIABLES]
 
 
 def _factors(

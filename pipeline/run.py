@@ -29,7 +29,7 @@ from pipeline.histfactory.constraints import auxdata
 from pipeline.histfactory.to_pyhf import to_pyhf
 from pipeline.manifest import InputError, load_manifest
 from pipeline.objective import Merit
-from pipeline.problem import Problem, build, wanted_datasets
+from pipeline.problem import Problem, divide, read_samples, wanted_datasets
 from pipeline.report.attempt import attempt
 from pipeline.report.crosscheck import PyhfResult, pyhf_discovery_significance
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
@@ -82,7 +82,9 @@ def run(config: Config, output: Path, *, overwrite: bool = False, resume: bool =
     with new_folder(output, overwrite=overwrite) as folder:
         started = time.perf_counter()
         with terminal.reading() as progress:
-            problem = build(config, terminal.say, progress)
+            samples = read_samples(config, terminal.say, progress)
+        terminal.say("reconstructing trijets")
+        problem = divide(config, samples)
         reading = time.perf_counter() - started
         optimised = optimise(problem, terminal, checkpoint, resume=resume)
         outcome = judge(problem, optimised, terminal, reading)
@@ -115,6 +117,7 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
             from pipeline.report.gallery import Scene
             from pipeline.report.illustrate import illustrate
 
+            origin = "Simulated" if found["simulated"] else "CMS Open Data simulation"
             scene = Scene(
                 problem=problem,
                 before=outcome.before,
@@ -122,7 +125,7 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
                 steps=tuple((step.thresholds, float(step.merit.value)) for step in outcome.history),
                 workspace=outcome.workspaces["after"],
                 symbol=terminal.symbol,
-                source="Simulated" if found["simulated"] else "CMS Open Data simulation",
+                source=f"{origin}, {problem.config.luminosity / 1000:.3g} fb$^{{-1}}$",
             )
             larger = problem.analysis.objective.larger_is_better
             words = verdict(outcome.compared["validation"], terminal.symbol, larger_is_better=larger)
@@ -224,7 +227,8 @@ def judge(problem: Problem, optimised: Optimised, terminal: Terminal, reading: f
     comparison = time.perf_counter() - started
     terminal.say("cross-check by pyhf")
     workspaces = {name: workspace(problem, cuts) for name, cuts in (("before", before), ("after", after))}
-    checks = {name: pyhf_discovery_significance(made) for name, made in workspaces.items()}
+    wanted = config.objective.name == "signal_strength_uncertainty"
+    checks = {name: pyhf_discovery_significance(made, uncertainty=wanted) for name, made in workspaces.items()}
     ours = {
         name: evaluate_merit(_arrays(cuts), problem.validation) for name, cuts in (("before", before), ("after", after))
     }
@@ -322,7 +326,11 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
             for part, one in outcome.compared.items()
         },
         "pyhf": {
-            name: {"discovery_significance": check.significance, "twice_nll_without_signal": check.twice_nll}
+            name: {
+                "discovery_significance": check.significance,
+                "twice_nll_without_signal": check.twice_nll,
+                "signal_strength_uncertainty": check.uncertainty,
+            }
             for name, check in outcome.pyhf.items()
         },
         "fit": {

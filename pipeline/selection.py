@@ -54,6 +54,7 @@ class Count:
 class Region:
     """A region and its observable. Its bins stand at `offset` … in the joint axis of all regions.
 
+    `observable` is any event-level variable: one that the selected jets make, or one of the file.
     `edges` names the thresholds that move the bin edges: none, or the first and the last edge, or each of them
     (`pipeline.bin_edges`).
     """
@@ -61,7 +62,7 @@ class Region:
     name: str
     jets: Count
     btags: Count
-    observable: Literal["ht", "trijet_mass"]
+    observable: str
     bins: int
     offset: int
     edges: tuple[str, ...] = ()

@@ -178,11 +178,6 @@ BAD = {
     ),
     "bins the wrong way round": ("regions.SR.bins.start", 600, "regions.SR.bins: start 600.0 is not below stop 550.0"),
     "no bins": ("regions.SR.bins.number", 0, "regions.SR.bins.number: Input should be greater than or equal to 1"),
-    "an unknown observable": (
-        "regions.SR.observable",
-        "met",
-        "regions.SR.observable: Input should be 'ht' or 'trijet_mass'",
-    ),
     "a normalization without size": (
         "systematics.lumi",
         {"title": "L", "type": "normalization"},

@@ -302,7 +302,7 @@ def test_an_interrupt_is_no_crash(folder, monkeypatch, capsys):
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "build", interrupted)
+    monkeypatch.setattr(run_module, "read_samples", interrupted)
     assert main(["--config", "tiny.yaml", "--quiet"]) == 130
     assert capsys.readouterr().err == "stopped: nothing was written\n"
     assert list((folder / "runs").glob("*")) == []

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 __all__ = ["events_progress", "file_counter"]
@@ -18,12 +19,12 @@ def events_progress(*, quiet: bool = False, console: Console | None = None) -> P
         console: Where to; None is the terminal.
     """
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(None, table_column=Column(ratio=1, max_width=40)),
         MofNCompleteColumn(),
         TextColumn("files"),
-        _EventsPerSecond(),
-        TimeRemainingColumn(),
+        _EventsPerSecond(table_column=Column(no_wrap=True)),
+        _TimeLeft(table_column=Column(no_wrap=True)),
         disable=quiet,
         console=console,
     )
@@ -51,6 +52,13 @@ def file_counter(progress: Progress | None, label: str, files: int) -> Iterator[
 
 def _unseen(_: int) -> None:
     """Show nothing."""
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """Nothing once there is nothing left, so that the line fits into 80 characters."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.finished else super().render(task)
 
 
 class _EventsPerSecond(ProgressColumn):

@@ -1,21 +1,26 @@
-"""How many events are left after each requirement, and what a cut cuts: the dense events looked at with plain NumPy.
+"""How many events are left after each requirement, and what a cut cuts.
 
-Object cuts only; event-level cuts and the range of the histogram are in the last step of the cut-flow, which is the
-sum of the templates. Comparisons are made in float32, as everywhere.
+Cuts on objects are looked at in the dense events with plain NumPy, in float32 as everywhere. In the cut-flow,
+event-level cuts and the range of the histogram are in the last step, the sum of the templates. What an event-level cut
+cuts is told by the analysis itself, event by event: with that cut at its loosest, and its variable in the place of the
+observable.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config
+from pipeline.event_list import list_events
 from pipeline.report.diagnostics import Region, Values
 from pipeline.selection import Count, Cut
 
-__all__ = ["CutFlow", "Distribution", "cut_flow", "distributions"]
+__all__ = ["CutFlow", "Distribution", "cut_flow", "distributions", "histogram_of_events", "histogram_of_objects"]
 
 Mask = NDArray[np.bool_]
 COLLECTIONS = {"electron": "electrons", "muon": "muons", "jet": "jets", "bjet": "jets"}
@@ -24,21 +29,24 @@ BINS = 40
 
 @dataclass(frozen=True)
 class CutFlow:
-    """Expected events of each process after each step, shape "processes steps"."""
+    """Expected events of each process after each step, shape "processes steps"; the last steps are the `regions`."""
 
     processes: tuple[str, ...]
     steps: tuple[str, ...]
     events: Values
+    regions: int
 
 
 @dataclass(frozen=True)
 class Distribution:
     """What one cut cuts: the objects that pass all other cuts, in events that are selected with them.
 
-    `values` are expected objects, shape "processes bins".
+    `values` are expected numbers of what is `counted` (objects, or events for an event-level cut), shape "processes
+    bins".
     """
 
     cut: str
+    counted: Literal["objects", "events"]
     processes: tuple[str, ...]
     edges: Values
     values: Values
@@ -72,33 +80,73 @@ def cut_flow(
         events[part.process, : len(kept)] += [part.weight[mask].sum() for mask in kept]
     for column, region in enumerate(regions, start=len(first) + 1):
         events[:, column] = region.nominal.sum(axis=1)
-    return CutFlow(processes, steps, events)
+    return CutFlow(processes, steps, events, len(regions))
 
 
 def distributions(
     config: Config, analysis: Analysis, data: Data, before: Mapping[str, float], after: Mapping[str, float]
 ) -> tuple[Distribution, ...]:
-    """For each trainable cut on objects, what it cuts at the optimum of all others."""
+    """For each trainable cut, what it cuts at the optimum of all others."""
     processes = tuple(process.title for process in config.processes.values())
     found = []
     for cut in analysis.selection.cuts:
         settings = config.cuts[cut.name]
-        if not settings.trainable or settings.bounds is None or "event" in cut.objects:
+        if not settings.trainable or settings.bounds is None:
             continue
         margin = settings.bandwidth or 0.0
-        reach = (settings.bounds[0] - margin, settings.bounds[1] + margin)
-        edges = np.linspace(*reach, BINS + 1)
-        values = np.zeros((len(processes), BINS))
-        for part in _parts(data):
-            for kind in cut.objects:
-                candidates = _would_be_selected(analysis, part, kind, cut, after)
-                column = part.columns[COLLECTIONS[kind]][cut.variable]
-                column = np.abs(column) if cut.absolute else column
-                weights = np.broadcast_to(part.weight, column.shape)
-                values[part.process] += np.histogram(column[candidates], edges, weights=weights[candidates])[0]
-        bandwidth = settings.bandwidth_end or margin
-        found.append(Distribution(cut.name, processes, edges, values, before[cut.name], after[cut.name], bandwidth))
+        edges = np.linspace(settings.bounds[0] - margin, settings.bounds[1] + margin, BINS + 1)
+        of_events = cut.objects == ("event",)
+        values = (histogram_of_events if of_events else histogram_of_objects)(analysis, data, cut, after, edges)
+        found.append(
+            Distribution(
+                cut=cut.name,
+                counted="events" if of_events else "objects",
+                processes=processes,
+                edges=edges,
+                values=values,
+                before=before[cut.name],
+                after=after[cut.name],
+                bandwidth=settings.bandwidth_end or margin,
+            )
+        )
     return tuple(found)
+
+
+def histogram_of_objects(
+    analysis: Analysis, data: Data, cut: Cut, thresholds: Mapping[str, float], edges: Values
+) -> Values:
+    """Histogram of the objects that pass all cuts but one, for each process."""
+    values = np.zeros((data.recipe.yields.shape[1], len(edges) - 1))
+    for part in _parts(data):
+        for kind in cut.objects:
+            candidates = _would_be_selected(analysis, part, kind, cut, thresholds)
+            column = part.columns[COLLECTIONS[kind]][cut.variable]
+            column = np.abs(column) if cut.absolute else column
+            weights = np.broadcast_to(part.weight, column.shape)
+            values[part.process] += np.histogram(column[candidates], edges, weights=weights[candidates])[0]
+    return values
+
+
+def histogram_of_events(
+    analysis: Analysis, data: Data, cut: Cut, thresholds: Mapping[str, float], edges: Values
+) -> Values:
+    """Histogram of the events that pass all cuts but one, for each process."""
+    regions = analysis.selection.regions
+    observed = replace(
+        analysis.selection, regions=tuple(replace(region, observable=cut.variable) for region in regions)
+    )
+    passed_by_all = -np.inf if cut.keep == "above" else np.inf
+    at = {name: jnp.asarray(value, jnp.float64) for name, value in {**thresholds, cut.name: passed_by_all}.items()}
+    events = list_events(analysis._replace(selection=observed), at, data)
+    values = np.abs(events.observable) if cut.absolute else events.observable
+    concerned = [number for number, region in enumerate(regions) if cut.regions is None or region.name in cut.regions]
+    selected = (events.kinematic == 0) & np.isin(events.region, concerned) & ~np.isnan(values)
+    counts = np.zeros((data.recipe.yields.shape[1], len(edges) - 1))
+    for dataset, (process, scale) in _nominal_datasets(data).items():
+        chosen = selected & (events.dataset == dataset)
+        weights = scale * events.columns[0, chosen].astype(np.float64)
+        counts[process] += np.histogram(values[chosen], edges, weights=weights)[0]
+    return counts
 
 
 def _would_be_selected(analysis: Analysis, part: _Part, kind: str, cut: Cut, thresholds: Mapping[str, float]) -> Mask:
@@ -123,7 +171,7 @@ def _would_be_selected(analysis: Analysis, part: _Part, kind: str, cut: Cut, thr
 
 def _parts(data: Data) -> Iterator[_Part]:
     """The nominal events of each process; padding has weight 0."""
-    recipe = np.asarray(data.recipe.yields)
+    nominal = _nominal_datasets(data)
     for group in data.groups:
         columns = {
             name: {variable: np.asarray(column) for variable, column in getattr(group, name).items()}
@@ -131,15 +179,23 @@ def _parts(data: Data) -> Iterator[_Part]:
         }
         columns["jets"]["pt"] = np.asarray(group.jet_pt)[0]
         for chunk, dataset in enumerate(np.asarray(group.dataset)):
-            # Variation 0 is the nominal one, column 0 the sum of weights: what a weight of 1 is in expected events.
-            scale = recipe[0, :, 0, dataset, 0]
-            process = int(np.argmax(np.abs(scale)))
-            if scale[process] != 0:
+            if int(dataset) in nominal:
+                process, scale = nominal[int(dataset)]
                 yield _Part(
                     process=process,
                     columns={k: {v: c[chunk] for v, c in some.items()} for k, some in columns.items()},
-                    weight=scale[process] * np.asarray(group.weight[chunk], np.float64),
+                    weight=scale * np.asarray(group.weight[chunk], np.float64),
                 )
+
+
+def _nominal_datasets(data: Data) -> dict[int, tuple[int, float]]:
+    """Of each nominal data set, the process it belongs to, and what a weight of 1 in it is in expected events."""
+    # Variation 0 is the nominal one, column 0 the sum of weights.
+    scale = np.asarray(data.recipe.yields)[0, :, 0, :, 0]
+    process = np.argmax(np.abs(scale), axis=0)
+    return {
+        dataset: (int(row), float(scale[row, dataset])) for dataset, row in enumerate(process) if scale[row, dataset]
+    }
 
 
 def _passing(

@@ -26,11 +26,13 @@ __all__ = [
     "Contour",
     "Contributions",
     "Impact",
+    "Path",
     "Profile",
     "Region",
     "contour",
     "contributions",
     "impacts",
+    "path",
     "profile",
     "regions",
 ]
@@ -86,6 +88,25 @@ class Region:
             below = below + np.minimum(shifts.min(axis=0), 0) ** 2
             above = above + np.maximum(shifts.max(axis=0), 0) ** 2
         return np.sqrt(below), np.sqrt(above)
+
+
+@dataclass(frozen=True)
+class Path:
+    """The way of the optimiser.
+
+    Attributes:
+        symbol: of the figure of merit.
+        training: the exact figure of merit at every step.
+        validation: numbers of some steps, and the figure of merit there on events that the optimiser has not seen.
+        thresholds: the trainable ones, at every step.
+        best: the step whose thresholds are kept.
+    """
+
+    symbol: str
+    training: Values
+    validation: tuple[NDArray[np.int64], Values]
+    thresholds: Mapping[str, Values]
+    best: int
 
 
 @dataclass(frozen=True)
@@ -213,7 +234,7 @@ def profile(
     training: Data,
     validation: Data,
     optimum: Mapping[str, float],
-    points: int = 7,
+    points: int = 9,
 ) -> tuple[Profile, ...]:
     """The exact figure of merit along each trainable threshold around the optimum, and the predicted tangent.
 
@@ -251,6 +272,27 @@ def profile(
     return tuple(found)
 
 
+def path(
+    config: Config,
+    analysis: Analysis,
+    validation: Data,
+    steps: Sequence[tuple[Mapping[str, float], float]],
+    best: int,
+    symbol: str,
+    points: int = 20,
+) -> Path:
+    """The way of the optimiser, with the figure of merit on events that it has not seen at up to so many steps."""
+    fixed = {name: one.threshold for name, one in config.thresholds.items()}
+    seen = np.unique(np.append(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(np.int64), best))
+    return Path(
+        symbol=symbol,
+        training=np.array([value for _, value in steps]),
+        validation=(seen, np.array([_merit(analysis, validation, {**fixed, **steps[number][0]}) for number in seen])),
+        thresholds={name: np.array([position[name] for position, _ in steps]) for name in final_bandwidths(config)},
+        best=best,
+    )
+
+
 def contributions(
     config: Config, analysis: Analysis, data: Data, thresholds: Mapping[str, float]
 ) -> tuple[Contributions, ...]:
@@ -261,8 +303,8 @@ def contributions(
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
     uses = np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0
     found = []
-    for name, derivative in flux.items():
-        by_dataset = np.einsum("kdbc,kdbc->db", np.asarray(slope), np.asarray(derivative))
+    for name in bandwidths:
+        by_dataset = np.einsum("kdbc,kdbc->db", np.asarray(slope), np.asarray(flux[name]))
         step = config.thresholds[name].step or 1.0
         found.append(Contributions(name, step, _sign(analysis) * step * (uses.astype(np.float64) @ by_dataset)))
     return tuple(found)
@@ -274,7 +316,7 @@ def contour(
     data: Data,
     optimum: Mapping[str, float],
     path: Sequence[Mapping[str, float]],
-    points: int = 5,
+    points: int = 9,
 ) -> Contour | None:
     """The exact figure of merit over the two thresholds that moved farthest, in their steps; None with a single cut.
 
@@ -359,7 +401,7 @@ def final_bandwidths(config: Config) -> dict[str, float]:
 
 
 def around(center: float, reach: float, bounds: tuple[float, float] | None, points: int) -> Values:
-    """Values to either side of a center, within bounds; the center is one of them."""
+    """Values to either side of a center, within bounds; the center takes the place of one that is too near to it."""
     low, high = (
         (center - reach, center + reach)
         if bounds is None
@@ -368,7 +410,9 @@ def around(center: float, reach: float, bounds: tuple[float, float] | None, poin
             min(center + reach, bounds[1]),
         )
     )
-    return np.unique(np.append(np.linspace(low, high, points - 1), center))
+    grid = np.linspace(low, high, points - 1)
+    distant = grid[np.abs(grid - center) > 0.3 * (grid[1] - grid[0])]
+    return np.sort(np.append(distant, center))
 
 
 def _flux(

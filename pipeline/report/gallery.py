@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.config import Config
@@ -17,6 +18,9 @@ from pipeline.report.attempt import attempt
 from pipeline.report.diagnostics import Region
 
 __all__ = ["Picture", "Scene", "pictures"]
+
+LARGEST = 8
+"""Thresholds whose gradient is shown bin by bin."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,8 @@ def _templates(scene: Scene) -> Picture:
         "templates",
         "What the fit sees",
         "Expected events in each bin, all processes on top of each other, on events that the optimiser has not "
-        "seen. Left: default cuts; right: optimised cuts. The grey band is the total error before any fit: every "
-        "systematic uncertainty and the finite number of simulated events in quadrature. The hatched band is the "
+        "seen. Left: default cuts; right: optimised cuts. The hatched band is the total error before any fit: "
+        "every systematic uncertainty and the finite number of simulated events in quadrature. The grey band is the "
         "latter alone: where it is wide, too few events were simulated to know the bin well. An arrow marks a bin "
         "that the fit merges with its neighbour for this reason. Below: the same bands, relative to the total.",
         plots.templates(scene.regions_before, scene.regions_after, scene.source),
@@ -116,18 +120,20 @@ def _templates(scene: Scene) -> Picture:
 
 
 def _history(scene: Scene) -> Picture:
-    numbers = range(len(scene.steps))
-    thresholds = {name: [position[name] for position, _ in scene.steps] for name in scene.steps[0][0]}
-    values = [value for _, value in scene.steps]
-    figure = plots.history(numbers, values, scene.best, thresholds, scene.labels, scene.symbol, scene.source)
+    problem = scene.problem
+    found = diagnostics.path(
+        problem.config, problem.analysis, problem.validation, scene.steps, scene.best, scene.symbol
+    )
+    bounds = {name: one.bounds for name, one in scene.config.thresholds.items() if one.bounds is not None}
     return Picture(
         "history",
         "The way of the optimiser",
         f"{scene.symbol} of the exact analysis, with hard cuts, after every step, and the thresholds it was computed "
         "at. It need not improve at each step: a hard cut moves single events in and out of bins, so the value has "
-        "small jumps. What counts is the best step (dotted line), not the last one. These are training events, on "
-        "which the value is flattered.",
-        figure,
+        "small jumps. What counts is the best step on training events (dotted line), not the last one. Squares: "
+        "events that the optimiser has not seen; where the two curves part, it learns the sample, not the physics. "
+        "Dashed lines are bounds of a threshold.",
+        plots.history(found, scene.labels, bounds, scene.source),
     )
 
 
@@ -139,9 +145,9 @@ def _profiles(scene: Scene) -> Picture:
         "Around the optimum",
         f"{scene.symbol} when one threshold moves and the others stay. Circles: training events; squares: events "
         "that the optimiser has not seen. If both curves have their best point at the same place, the optimum is a "
-        "property of the physics; if only the circles do, it is one of the sample. The black line is the tangent "
-        "that the gradient predicts from a single evaluation at the optimum; its slope is averaged over a window of "
-        "one bandwidth, so it does not follow single jumps.",
+        "property of the physics; if only the circles do, it is one of the sample. The line without marks is the "
+        "tangent that the gradient predicts from a single evaluation at the optimum; its slope is averaged over a "
+        "window of one bandwidth, so it does not follow single jumps.",
         plots.profiles(found, scene.labels, scene.symbol, scene.source),
     )
 
@@ -149,14 +155,17 @@ def _profiles(scene: Scene) -> Picture:
 def _gradients(scene: Scene) -> Picture:
     problem = scene.problem
     found = diagnostics.contributions(problem.config, problem.analysis, problem.training, scene.after)
+    largest = sorted(found, key=lambda one: -np.abs(one.values).sum())[:LARGEST]
+    shown = [one for one in found if any(one is other for other in largest)]
     return Picture(
         "gradients",
         "Which bins push which cut",
         f"The gradient at the optimum, taken apart: by how much {scene.symbol} would change through each bin and "
         "process if one cut were raised by the stated step. Events that cross the boundary of the cut enter or "
-        "leave a bin, and each bin matters to the result in its own way. At an optimum the bars of a row, over both "
-        "regions, add up to about zero.",
-        plots.gradients(found, scene.regions_after, scene.labels, scene.symbol, scene.source),
+        "leave a bin, and each bin matters to the result in its own way. At an optimum the sums Σ of a row, over all "
+        "regions, add up to about zero."
+        + (f" Shown are the {LARGEST} of {len(found)} thresholds that matter most." if len(found) > LARGEST else ""),
+        plots.gradients(shown, scene.regions_after, scene.labels, scene.symbol, scene.source),
     )
 
 
@@ -184,7 +193,8 @@ def _distributions(scene: Scene) -> Picture | None:
     return Picture(
         "distributions",
         "What each cut cuts",
-        "Electrons, muons or jets that pass all other cuts, in events that are selected if the object is accepted. "
+        "Electrons, muons or jets that pass all other cuts, in events that are selected if the object is accepted; for "
+        "a cut on the event, events that pass all other cuts. "
         "Dashed: the default cut; full line: the optimised one. The grey window is the bandwidth: the objects in "
         "it, near the boundary, are those from which the gradient is measured. Few objects in it mean a noisy "
         "gradient.",
@@ -201,9 +211,9 @@ def _cut_flow(scene: Scene) -> Picture:
     return Picture(
         "cut_flow",
         "Cut-flow",
-        "Expected events of each process that are left after each requirement; the last points are the sums of the "
-        "histograms of the regions, which are exclusive. 'All read' already has the loosest cuts that any step of "
-        "the optimisation may ask for. Dashed: default cuts; full line: optimised cuts.",
+        "Expected events of each process that are left after each requirement. Right of the dotted line: in the "
+        "histograms of the regions, which have no event in common. 'All read' already has the loosest cuts that any "
+        "step of the optimisation may ask for. Open and dashed: default cuts; full: optimised cuts.",
         plots.cut_flow(before, after, scene.source),
     )
 
@@ -230,8 +240,7 @@ def _impacts(scene: Scene) -> Picture | None:
         "What limits the measurement",
         "Left: by how much the measured signal strength μ is expected to move if a nuisance parameter is one "
         "standard deviation (after the fit) higher. Right: that standard deviation relative to the one before the "
-        "fit; shorter than the grey band means that the data themselves constrain the parameter. Names with a "
-        "number in brackets are errors of single bins by the finite number of simulated events. Gaussian "
-        "approximation, Asimov data.",
+        "fit; shorter than the grey band means that the data themselves constrain the parameter. 'MC stat.' are the "
+        "errors of single bins by the finite number of simulated events. Gaussian approximation, Asimov data.",
         plots.impacts(found, "μ", scene.source),
     )

@@ -46,8 +46,9 @@ a { color: var(--accent); }
 .card b { display: block; font-size: 1.25rem; } .card span { color: var(--soft); font-size: .9rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .95rem; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+th, td { text-align: left; padding: .3rem 1rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 td.number, th.number { text-align: right; }
+.soft { color: var(--soft); font-size: .9rem; }
 code, pre { font: .85rem/1.45 ui-monospace, monospace; }
 pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x: auto; }
 td code { overflow-wrap: anywhere; }
@@ -166,9 +167,11 @@ def _cards(result: Mapping[str, Any], symbol: str) -> str:
         one = result["compared"][part]
         values = f"{_estimate(one['before'])} → {_estimate(one['after'])}"
         cards.append((f"{symbol}, {text}", values, f"change {_estimate(one['change'], sign=True)}"))
-    checks = [result["pyhf"][name]["discovery_significance"] for name in ("before", "after")]
+    quantity = "signal_strength_uncertainty" if symbol == "σ(μ)" else "discovery_significance"
+    checks = [result["pyhf"][name][quantity] for name in ("before", "after")]
     numbers = " → ".join("no result" if one is None else f"{one:.4f}" for one in checks)
-    cards.append(("Z by pyhf, from the written workspaces", numbers, "events not seen by the optimiser"))
+    shown = symbol if quantity == "signal_strength_uncertainty" else "Z"
+    cards.append((f"{shown} by pyhf alone", numbers, "from workspaces of events not seen by the optimiser"))
     return (
         '<div class="cards">'
         + "".join(
@@ -180,11 +183,16 @@ def _cards(result: Mapping[str, Any], symbol: str) -> str:
 
 
 def _cuts(result: Mapping[str, Any]) -> str:
-    rows = []
+    tuned, fixed = [], []
     for name, cut in result["thresholds"].items():
-        remark = f"at its {cut['at_bound']} bound" if cut["at_bound"] else "" if cut["trainable"] else "fixed"
-        rows.append((name, f"{cut['before']:g} {cut['unit']}", f"{cut['after']:.4g} {cut['unit']}", remark))
-    return _table(("cut", "default", "optimised", ""), rows, numbers=(1, 2))
+        if cut["trainable"]:
+            values = (f"{cut[when]:.4g} {cut['unit']}" for when in ("before", "after"))
+            change = f"{cut['after'] - cut['before']:+.3g} {cut['unit']}"
+            tuned.append((name, *values, change, f"at its {cut['at_bound']} bound" if cut["at_bound"] else ""))
+        else:
+            fixed.append(f"{name} {cut['after']:g} {cut['unit']}".strip())
+    table = _table(("cut", "default", "optimised", "change", ""), tuned, numbers=(1, 2, 3))
+    return table + (f'<p class="soft">Not tuned: {escape(", ".join(fixed))}.</p>' if fixed else "")
 
 
 def _figure(one: Illustration) -> str:

@@ -5,6 +5,7 @@ nothing, so that the page can draw them in the colour of its text, light or dark
 come from.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,9 +15,10 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.report.cutflow import CutFlow, Distribution
-from pipeline.report.diagnostics import Contour, Contributions, Impact, Profile, Region, Values
+from pipeline.report.diagnostics import Contour, Contributions, Impact, Path, Profile, Region, Values
 
 __all__ = [
     "contour",
@@ -35,8 +37,9 @@ __all__ = [
 COLORS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd", "#b9ac70", "#a96b59", "#e76300", "#92dadd")
 """M. A. Petroff, arXiv:2107.02270: they stay apart for colour-blind readers and in grey; CMS recommends them."""
 
-TRAINING, VALIDATION = COLORS[2], COLORS[0]
-HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "black", "hatch": "//////"}
+TRAINING, VALIDATION, THRESHOLD = COLORS[2], COLORS[0], COLORS[3]
+TOTAL_BAND: dict[str, Any] = {"facecolor": "none", "edgecolor": "black", "hatch": "////"}
+STATISTICAL_BAND: dict[str, Any] = {"color": "black", "alpha": 0.6}
 COLUMN, ROW = 4.6, 3.4
 """Size of a panel in inches."""
 
@@ -88,8 +91,10 @@ def templates(before: Sequence[Region], after: Sequence[Region], source: str) ->
             main.set_xticklabels([])
             _title(main, f"{region.name}, {when}", source)
             _relative_band(ratio, region)
+            reach = 1.1 * max(float(np.max([_ratio(side, one.total) for side in one.band])) for one in pair)
+            ratio.set_ylim(1 - min(max(reach, 0.05), 1), 1 + max(reach, 0.05))
             ratio.set_xlabel(region.label)
-            ratio.set_ylabel("error" if column == 0 else "")
+            ratio.set_ylabel("rel. error" if column == 0 else "")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
@@ -109,8 +114,8 @@ def _stack(axes: Axes, region: Region) -> None:
     axes.set_xlim(region.edges[0], region.edges[-1])
     below, above = region.band
     total, error = region.total, region.statistical
-    _band(axes, region.edges, total - below, total + above, color="black", alpha=0.25, label="systematic ⊕ MC stat.")
-    _band(axes, region.edges, total - error, total + error, **HATCHED, label="MC stat.")
+    _band(axes, region.edges, total - below, total + above, **TOTAL_BAND, label="systematic ⊕ MC stat.")
+    _band(axes, region.edges, total - error, total + error, **STATISTICAL_BAND, label="MC stat.")
     for bin_, into in enumerate(region.merged_into):
         if into != bin_:
             # A bin without a border of its own: the likelihood sees it together with the bin it is merged into.
@@ -122,10 +127,9 @@ def _stack(axes: Axes, region: Region) -> None:
 def _relative_band(axes: Axes, region: Region) -> None:
     below, above = (_ratio(one, region.total) for one in region.band)
     error = _ratio(region.statistical, region.total)
-    _band(axes, region.edges, 1 - below, 1 + above, color="black", alpha=0.25)
-    _band(axes, region.edges, 1 - error, 1 + error, **HATCHED)
+    _band(axes, region.edges, 1 - below, 1 + above, **TOTAL_BAND)
+    _band(axes, region.edges, 1 - error, 1 + error, **STATISTICAL_BAND)
     axes.axhline(1, color="black", linewidth=0.8)
-    axes.set_ylim(0.4, 1.6)
     axes.set_xlim(region.edges[0], region.edges[-1])
 
 
@@ -143,7 +147,8 @@ def systematics(regions: Sequence[Region], source: str) -> Figure:
             _band(axes, region.edges, 1 - error, 1 + error, color="black", alpha=0.15, label="MC stat. of nominal")
             ratios = [_ratio(table[name].sum(axis=0), region.total, empty=1.0) for table in (region.up, region.down)]
             reach = 1.25 * max(0.01, float(np.abs(np.array(ratios) - 1).max()))
-            axes.set_ylim(1 - reach, 1 + reach)
+            # Room for the name above the lines.
+            axes.set_ylim(1 - reach, 1 + 1.5 * reach)
             axes.set_xlim(region.edges[0], region.edges[-1])
             axes.text(0.02, 0.95, name, transform=axes.transAxes, va="top", fontsize=9)
             if row == 0:
@@ -157,26 +162,35 @@ def systematics(regions: Sequence[Region], source: str) -> Figure:
     return figure
 
 
-def history(
-    steps: Sequence[int],
-    values: Sequence[float],
-    best: int,
-    thresholds: Mapping[str, Sequence[float]],
-    labels: Mapping[str, str],
-    symbol: str,
-    source: str,
-) -> Figure:
-    """The figure of merit and every trainable threshold, step by step; `best` is the step whose thresholds are kept."""
-    figure, panels = _panels(1 + len(thresholds), 1, width=1.6 * COLUMN, height=1.7)
-    lines = [(symbol, values), *((labels[name], path) for name, path in thresholds.items())]
-    for number, ((axes,), (label, line)) in enumerate(zip(panels, lines, strict=True)):
-        axes.plot(steps, line, marker=".", color=TRAINING if number == 0 else VALIDATION)
-        axes.axvline(best, color="black", linestyle=":", linewidth=1)
-        axes.set_ylabel(label, fontsize=9)
-        if number < len(thresholds):
-            axes.set_xticklabels([])
-    panels[-1][0].set_xlabel("step of the optimisation")
-    _title(panels[0][0], f"{symbol} on training events; kept: step {best}", source)
+def history(path: Path, labels: Mapping[str, str], bounds: Mapping[str, tuple[float, float]], source: str) -> Figure:
+    """The figure of merit and every trainable threshold, step by step."""
+    columns = 1 if len(path.thresholds) <= 4 else 3
+    rows = 1 + -(-len(path.thresholds) // columns)
+    figure = Figure(figsize=(1.6 * COLUMN * (1 if columns == 1 else 1.6), 1.7 * rows + 0.6))
+    grid = figure.add_gridspec(rows, columns)
+    top = figure.add_subplot(grid[0, :])
+    top.plot(path.training, marker=".", color=TRAINING, label="training events")
+    top.plot(*path.validation, "s--", markersize=4, color=VALIDATION, label="validation events")
+    top.set_ylabel(path.symbol, fontsize=9)
+    _title(top, f"kept: step {path.best}", source)
+    panels = [top]
+    for number, (name, values) in enumerate(path.thresholds.items()):
+        axes = figure.add_subplot(grid[1 + number // columns, number % columns])
+        axes.plot(values, marker=".", color=THRESHOLD)
+        limits = axes.get_ylim()
+        for bound in bounds.get(name, ()):
+            axes.axhline(bound, color=COLORS[4], linestyle="--", linewidth=1)
+        axes.set_ylim(limits)
+        axes.set_ylabel(labels[name], fontsize=9)
+        panels.append(axes)
+    for axes in panels:
+        axes.axvline(path.best, color="black", linestyle=":", linewidth=1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlim(-0.5, len(path.training) - 0.5)
+    for axes in panels[:-columns]:
+        axes.set_xticklabels([])
+    panels[-1].set_xlabel("step of the optimisation")
+    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
@@ -188,7 +202,8 @@ def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str
         axes.plot(one.thresholds, one.training, "o-", color=TRAINING, label="training events, exact", **small)
         axes.plot(one.thresholds, one.validation, "s--", color=VALIDATION, label="validation events, exact", **small)
         limits = axes.get_ylim()
-        reach = np.array([-1.5, 1.5]) * one.bandwidth
+        around = one.optimum + np.array([-1.5, 1.5]) * one.bandwidth
+        reach = np.clip(around, one.thresholds[0], one.thresholds[-1]) - one.optimum
         axes.plot(one.optimum + reach, one.value + one.slope * reach, color="black", label="tangent by the gradient")
         axes.axvline(one.optimum, color="black", linestyle=":", linewidth=1)
         axes.set_ylim(limits)
@@ -214,7 +229,10 @@ def gradients(
             axes.set_xlim(region.edges[0], region.edges[-1])
             if column == 0:
                 axes.set_ylabel(f"Δ{symbol} per bin", fontsize=9)
-            what = f"{labels[one.cut]} + {one.step:g}"
+            low, high = axes.get_ylim()
+            axes.set_ylim(low, high + 0.25 * (high - low))
+            sum_ = one.values[:, starts[column] : starts[column + 1]].sum()
+            what = f"{labels[one.cut]}, + {one.step:g}: Σ = {sum_:+.2g}"
             axes.text(0.98, 0.95, what, transform=axes.transAxes, ha="right", va="top", fontsize=9)
             if row == 0:
                 _title(axes, region.name, source)
@@ -245,7 +263,7 @@ def impacts(found: Sequence[Impact], symbol: str, source: str, shown: int = 16) 
     places = np.arange(len(rows))[::-1]
     left.barh(places, [one.shift for one in rows], color=[COLORS[2] if one.shift > 0 else COLORS[0] for one in rows])
     left.axvline(0, color="black", linewidth=0.8)
-    left.set_yticks(places, [one.parameter for one in rows], fontsize=8)
+    left.set_yticks(places, [_readable(one.parameter) for one in rows], fontsize=8)
     left.set_xlabel(f"shift of {symbol} by +1σ")
     right.errorbar(np.zeros(len(rows)), places, xerr=[one.width for one in rows], fmt="o", color="black", markersize=3)
     right.axvspan(-1, 1, color=COLORS[4], alpha=0.25, linewidth=0)
@@ -257,6 +275,12 @@ def impacts(found: Sequence[Impact], symbol: str, source: str, shown: int = 16) 
         axes.set_ylim(-0.7, len(rows) - 0.3)
     _title(left, "Asimov data", source)
     return figure
+
+
+def _readable(parameter: str) -> str:
+    """`staterror_4j1b-CR[2]` says little: the error by the finite number of simulated events in the third bin."""
+    found = re.fullmatch(r"staterror_(.*)\[(\d+)\]", parameter)
+    return f"MC stat. {found[1]}, bin {int(found[2]) + 1}" if found else parameter
 
 
 def contour(
@@ -303,7 +327,10 @@ def distributions(found: Sequence[Distribution], labels: Mapping[str, str], sour
         axes.axvline(one.before, color="black", linestyle="--", label="default cut")
         axes.axvline(one.after, color="black", label="optimised cut")
         axes.set_xlabel(labels[one.cut])
-        axes.set_ylabel("objects" if one is found[0] else "")
+        axes.set_ylabel(f"expected {one.counted}", fontsize=9)
+        if not one.values.any():
+            axes.text(0.5, 0.5, "none passes all other cuts", transform=axes.transAxes, ha="center", fontsize=9)
+            axes.set_yticks([])
         axes.set_xlim(one.edges[0], one.edges[-1])
     _title(panels[0], "all other cuts applied", source)
     handles, names = panels[0].get_legend_handles_labels()
@@ -315,14 +342,19 @@ def cut_flow(before: CutFlow, after: CutFlow, source: str) -> Figure:
     """Expected events of each process after each requirement, before (open) and after (filled)."""
     figure, ((axes,),) = _panels(1, 1, width=1.6 * COLUMN)
     colors = _colors(len(after.processes))
+    # Requirements follow upon each other and are joined; regions stand side by side.
+    shared = len(after.steps) - after.regions
     for row, (name, color) in enumerate(zip(after.processes, colors, strict=True)):
-        axes.plot(after.steps, after.events[row], "o-", color=color, label=name)
-        axes.plot(before.steps, before.events[row], "o--", color=color, markerfacecolor="none")
+        axes.plot(after.steps, after.events[row], "o", color=color)
+        axes.plot(before.steps, before.events[row], "o", color=color, markerfacecolor="none")
+        axes.plot(after.steps[:shared], after.events[row, :shared], "o-", color=color, label=name)
+        axes.plot(before.steps[:shared], before.events[row, :shared], "--", color=color)
+    axes.axvline(shared - 0.5, color="black", linestyle=":", linewidth=1)
     axes.set_yscale("log")
     axes.tick_params(axis="x", which="minor", bottom=False, top=False)
     axes.set_ylabel("expected events")
     figure.legend(loc="outside lower center", ncols=3)
-    _title(axes, "dashed: default cuts", source)
+    _title(axes, "open and dashed: default cuts", source)
     return figure
 
 

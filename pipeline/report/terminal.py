@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich import box
+from rich.columns import Columns
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from pipeline.config import Config
@@ -19,6 +21,7 @@ from pipeline.report.rounding import with_error
 if TYPE_CHECKING:
     from pipeline.comparison import Comparison, Estimate
     from pipeline.problem import Problem
+    from pipeline.report.crosscheck import PyhfResult
     from pipeline.run import Outcome
 
 __all__ = ["Terminal", "verdict"]
@@ -32,14 +35,18 @@ SYMBOL = {
 PLAIN_LINES = 10
 """Lines of progress where there is no terminal to redraw."""
 
+PLAIN_THRESHOLDS = 8
+"""With more thresholds a plain line leaves them out: nobody reads such a line, and history.csv has them."""
+
 
 class Terminal:
-    """Prints to standard output; with `quiet` only the final table."""
+    """Prints to standard output, or another console; with `quiet` only warnings and the final table."""
 
-    def __init__(self, config: Config, *, quiet: bool) -> None:
+    def __init__(self, config: Config, *, quiet: bool, console: Console | None = None) -> None:
         self._config = config
         self._quiet = quiet
-        self._console = Console(highlight=False)
+        # No markup: what is printed may hold brackets of its own, as in `staterror[3]`.
+        self._console = console or Console(highlight=False, markup=False)
         self.symbol = SYMBOL[config.objective.name]
 
     def say(self, line: str) -> None:
@@ -62,7 +69,7 @@ class Terminal:
 
     @contextmanager
     def progress(self, steps: int, events: int) -> Iterator[Callable[[Step], None]]:
-        """A line that follows the optimisation: redrawn on a terminal, every few steps elsewhere.
+        """A display that follows the optimisation: redrawn on a terminal, a line every few steps elsewhere.
 
         Args:
             steps: how many there will be.
@@ -74,12 +81,14 @@ class Terminal:
         elif not self._console.is_terminal:
             yield self._plain(steps, speed)
         else:
-            columns = (BarColumn(20), TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}"))
-            with Progress(*columns, TimeRemainingColumn(), console=self._console) as bar:
-                task = bar.add_task("compiling the analysis", total=steps)
-                yield lambda step: bar.update(
-                    task, completed=step.number + 1, description=f"{self._line(step)}  {speed.measure()}"
-                )
+            with _Display(console=self._console) as display:
+                task = display.add_task("compiling the analysis", total=steps)
+
+                def show(step: Step) -> None:
+                    display.state = Group(self._values(step), Columns(self._thresholds(step), padding=(0, 3)))
+                    display.update(task, completed=step.number + 1, description=speed.measure())
+
+                yield show
 
     def _plain(self, steps: int, speed: "_Speed") -> Callable[[Step], None]:
         self._console.print("compiling the analysis")
@@ -88,43 +97,44 @@ class Terminal:
         def show(step: Step) -> None:
             pace = speed.measure()
             if step.number % every == 0 or step.number == steps - 1:
-                elapsed = time.perf_counter() - started
-                line = f"step {step.number:4d}  {self._line(step)}  {pace}  {elapsed:.0f} s"
-                self._console.print(line, soft_wrap=True)
+                named = self._thresholds(step)
+                thresholds = "  ".join(named) if len(named) <= PLAIN_THRESHOLDS else f"{len(named)} thresholds"
+                elapsed = f"{time.perf_counter() - started:.0f} s"
+                words = (f"step {step.number:4d}", self._values(step), thresholds, pace, elapsed)
+                self._console.print("  ".join(word for word in words if word), soft_wrap=True)
 
         return show
 
-    def _line(self, step: Step) -> str:
-        now = " ".join(f"{name} {value:.4g}" for name, value in step.thresholds.items())
+    def _values(self, step: Step) -> str:
         sizes = [slope * (self._config.thresholds[name].step or 1.0) for name, slope in step.gradient.items()]
-        value = f"{self.symbol} {float(step.merit.value):.4f} (best {abs(step.best_loss):.4f})"
+        now, best = float(step.merit.value), abs(step.best_loss)
         # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
-        return f"{value}  |∇| {math.hypot(*sizes):.2g}  {now}"
+        return f"{self.symbol} {now:.4f}  best {best:.4f}  |∇| {math.hypot(*sizes):.2g}"
+
+    def _thresholds(self, step: Step) -> list[str]:
+        units = {name: cut.unit for name, cut in self._config.thresholds.items()}
+        return [f"{name} {value:.4g} {units[name]}".rstrip() for name, value in step.thresholds.items()]
 
     def table(self, problem: "Problem", outcome: "Outcome", output: Path) -> None:
         """The result: cuts and figure of merit before and after."""
         simulated = all(sample.dataset.source.simulated for sample in problem.samples)
-        table = Table(title=self._config.title or self._config.name, title_justify="left")
-        for column in ("", "default cuts", "optimised cuts", ""):
-            table.add_column(column)
+        table = Table(title=self._config.title or self._config.name, title_justify="left", box=box.SIMPLE_HEAD)
+        table.add_column("")
+        for column in ("default cuts", "optimised cuts"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("change")
         for name, cut in self._config.thresholds.items():
             if cut.trainable:
-                bound = problem_bound(outcome, self._config, name)
-                table.add_row(f"{name} {cut.unit}", f"{outcome.before[name]:g}", f"{outcome.after[name]:.4g}", bound)
+                moved = (f"{outcome.before[name]:g} {cut.unit}", f"{outcome.after[name]:.4g} {cut.unit}")
+                table.add_row(name, *moved, problem_bound(outcome, self._config, name))
         table.add_section()
         for part, compared in outcome.compared.items():
-            row = (
-                _estimate(compared.before),
-                _estimate(compared.after),
-                f"change {_estimate(compared.change, sign=True)}",
-            )
-            table.add_row(f"{self.symbol}, {part} events", *row)
-        checks = [outcome.pyhf[name] for name in ("before", "after")]
-        numbers = [one.failure if one.significance is None else f"{one.significance:.4f}" for one in checks]
-        table.add_row("Z by pyhf, validation events", *numbers, "from workspace.json")
+            values = (_estimate(compared.before), _estimate(compared.after), _estimate(compared.change, sign=True))
+            table.add_row(f"{self.symbol}, {part}", *values)
+        table.add_row(*_by_pyhf([outcome.pyhf[name] for name in ("before", "after")], self.symbol))
         if outcome.measured:
             fitted = [_estimate(outcome.measured[name]) for name in ("before", "after")]
-            table.add_row(f"{self._config.measurement.poi} in the pseudo-data", *fitted, "fit to workspace.json")
+            table.add_row(f"{self._config.measurement.poi}, pseudo-data", *fitted, "workspace.json")
         self._console.print(table)
         larger = problem.analysis.objective.larger_is_better
         if simulated:
@@ -132,6 +142,21 @@ class Terminal:
         self._console.print(verdict(outcome.compared["validation"], self.symbol, larger_is_better=larger))
         self._console.print(f"run folder: {output}", soft_wrap=True)
         self._console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+
+
+class _Display(Progress):
+    """A bar, and below it whatever `state` is."""
+
+    state: RenderableType = ""
+
+    def __init__(self, console: Console) -> None:
+        text = TextColumn("{task.description}", markup=False)
+        super().__init__(BarColumn(30), MofNCompleteColumn(), text, TimeRemainingColumn(), console=console)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The lines from top to bottom."""
+        yield from super().get_renderables()
+        yield self.state
 
 
 class _Speed:
@@ -143,7 +168,7 @@ class _Speed:
 
     def measure(self) -> str:
         last, self._last = self._last, time.perf_counter()
-        return "" if last is None else f"{self._events / (self._last - last):.3g} events/s"
+        return "" if last is None else f"{float(f'{self._events / (self._last - last):.2g}'):,.0f} events/s"
 
 
 def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:
@@ -151,18 +176,30 @@ def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:
     from pipeline.run import at_bound
 
     bound = at_bound(config, name, outcome.after[name])
-    return f"at its {bound} bound" if bound else ""
+    return f"at {bound} bound" if bound else ""
+
+
+def _by_pyhf(checks: "Sequence[PyhfResult]", symbol: str) -> tuple[str, ...]:
+    """The row of what pyhf finds on validation events: the figure of merit if it knows it, else its significance."""
+    if symbol == SYMBOL["signal_strength_uncertainty"] and all(one.uncertainty is not None for one in checks):
+        return f"{symbol} by pyhf", *(f"{one.uncertainty:.4f}" for one in checks), "workspace.json"
+    numbers = [one.failure if one.significance is None else f"{one.significance:.4f}" for one in checks]
+    return "Z by pyhf", *numbers, "workspace.json"
 
 
 def verdict(validation: "Comparison", symbol: str, *, larger_is_better: bool) -> str:
-    """The last word, in plain language: is the change on validation events significant?"""
+    """The last word, in plain language: what was gained on validation events, and is it significant?"""
     change = validation.change
-    if change.value == 0 or (change.value > 0) != larger_is_better:
-        return f"The optimised cuts are not better on validation events ({_estimate(change, sign=True)})."
+    before, after = (_estimate(one).partition(" ±")[0] for one in (validation.before, validation.after))
+    where, by = "on events the optimiser has not seen", _estimate(change, sign=True)
+    if change.value == 0:
+        return f"No gain: no step was better than the default cuts, {symbol} {before} {where}."
+    if (change.value > 0) != larger_is_better:
+        return f"No gain {where}: {symbol} goes from {before} to {after}, a change of {by}."
     strength = "significant" if abs(change.pull) >= 2 else "not significant"
     return (
-        f"On events the optimiser has not seen, {symbol} changes by {_estimate(change, sign=True)}: "
-        f"{abs(change.pull):.1f} bootstrap errors, {strength}."
+        f"{symbol} improves from {before} to {after} {where}: the change of {by} is {abs(change.pull):.1f} bootstrap "
+        f"errors, {strength}."
     )
 
 

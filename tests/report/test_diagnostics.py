@@ -15,6 +15,8 @@ from pipeline.report import cutflow, diagnostics
 from pipeline.report.gallery import Scene, pictures
 from pipeline.report.histograms import merged
 
+from small_analysis import THRESHOLDS, small_analysis, small_data
+
 schema = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")
 slow = pytest.mark.slow
 
@@ -143,6 +145,29 @@ def test_distributions_hold_what_awkward_finds(config: Config, problem: Problem,
         mean = np.mean([part[cut].values[row] for part in found], axis=0)
         assert expected.sum() > 0
         np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-6 * expected.sum())
+
+
+def test_events_near_an_event_level_cut_are_those_that_numpy_finds() -> None:
+    """One lepton, four jets, a b-tag; HT is the sum over the selected jets, and nothing of its cut is left."""
+    analysis, data = small_analysis(), small_data()
+    edges = np.linspace(100, 600, 11)
+    (cut,) = analysis.selection.on("event")
+    found = cutflow.histogram_of_events(analysis, data, cut, THRESHOLDS, edges)
+    expected = np.zeros_like(found)
+    for group in data.groups:
+        pt, btag = np.asarray(group.jet_pt)[0], np.asarray(group.jets["btag"])
+        good = pt > np.float32(THRESHOLDS["jet_pt"])
+        tags = (good & (btag > np.float32(THRESHOLDS["jet_btag"]))).sum(axis=1)
+        electrons = (np.asarray(group.electrons["pt"]) > np.float32(THRESHOLDS["electron_pt"])).sum(axis=1)
+        # Muons have no cut in this analysis: each one that is there counts.
+        leptons = electrons + (~np.isnan(np.asarray(group.muons["pt"]))).sum(axis=1)
+        chosen = (leptons == 1) & (good.sum(axis=1) >= 4) & (tags >= 1)
+        ht = np.where(good, pt, 0).sum(axis=1, dtype=np.float64)
+        for dataset, process, scale in ((0, 0, 0.1), (1, 1, 0.3)):
+            mine = chosen & (np.asarray(group.dataset) == dataset)[:, None]
+            expected[process] += scale * np.histogram(ht[mine], edges, weights=np.asarray(group.weight)[mine])[0]
+    assert expected.sum() > 10
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 @slow

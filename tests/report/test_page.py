@@ -32,7 +32,9 @@ RESULT: dict[str, Any] = {
         }
         for part in ("training", "validation")
     },
-    "pyhf": {name: {"discovery_significance": 5.0} for name in ("before", "after")},
+    "pyhf": {
+        name: {"discovery_significance": 5.0, "signal_strength_uncertainty": 0.25} for name in ("before", "after")
+    },
     "fit": {"after": {"value": 8.0}},
     "data": {"simulated/ttbar__nominal": {"events": 10, "entries_read": 9, "entries_kept": 8, "sha256": ["ab" * 32]}},
     "environment": {"jax": "0.0.0"},
@@ -173,6 +175,17 @@ def test_a_smaller_uncertainty_is_a_gain(drawing: str) -> None:
         part["change"] = estimate(-0.02, 0.001)
     assert 'class="verdict good"' in write(result | {"larger_is_better": False}, drawing, symbol="σ(μ)")
     assert 'class="verdict bad"' in write(result, drawing, symbol="Z")
+
+
+def test_pyhf_says_its_own_word_on_what_was_tuned(drawing: str) -> None:
+    for symbol, number in (("Z", "5.0000"), ("limit on μ", "5.0000"), ("σ(μ)", "0.2500")):
+        assert f"{number} → {number}" in write(RESULT, drawing, symbol=symbol)
+
+
+def test_cuts_that_were_not_tuned_stand_apart(drawing: str) -> None:
+    text = " ".join(Strict(write(RESULT, drawing)).text)
+    assert "+3.25 GeV" in text
+    assert "Not tuned: jet_eta 2.4." in text
 
 
 def test_a_gain_within_its_error_is_neither_good_nor_bad(drawing: str) -> None:

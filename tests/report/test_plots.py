@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from pipeline.report import plots
 from pipeline.report.cutflow import CutFlow, Distribution
-from pipeline.report.diagnostics import Contour, Contributions, Impact, Profile, Region
+from pipeline.report.diagnostics import Contour, Contributions, Impact, Path, Profile, Region
 
 LABELS = {"jet_pt": "jet $p_T$ [GeV]", "jet_btag": "b-tag discriminant"}
 
@@ -78,12 +78,33 @@ def test_systematics_are_ratios_to_nominal(regions: tuple[Region, ...]) -> None:
     assert any(np.allclose(top, [1.2, 1.0, 0.9]) for top, _ in steps(shape))
 
 
-def test_history_shows_every_step_and_marks_the_best() -> None:
-    figure = plots.history([0, 1, 2], [3.0, 5.0, 4.0], 1, {"jet_pt": [30.0, 31.0, 32.0]}, LABELS, "Z", "Simulated")
-    first, second = figure.axes
-    np.testing.assert_array_equal(first.lines[0].get_ydata(), [3.0, 5.0, 4.0])
-    np.testing.assert_array_equal(second.lines[0].get_ydata(), [30.0, 31.0, 32.0])
-    assert list(second.lines[1].get_xdata()) == [1, 1]
+def way(thresholds: int) -> Path:
+    paths = {f"cut {number}": np.array([30.0, 31.0, 32.0]) + number for number in range(thresholds)}
+    return Path("Z", np.array([3.0, 5.0, 4.0]), (np.array([0, 2]), np.array([2.0, 2.5])), paths, best=1)
+
+
+@pytest.mark.parametrize("thresholds", [1, 4, 5, 28])
+def test_history_shows_every_step_and_marks_the_best(thresholds: int) -> None:
+    path = way(thresholds)
+    figure = plots.history(path, {name: name for name in path.thresholds}, {}, "Simulated")
+    top, *others = figure.axes
+    np.testing.assert_array_equal(top.lines[0].get_ydata(), [3.0, 5.0, 4.0])
+    np.testing.assert_array_equal(top.lines[1].get_xydata(), [[0, 2.0], [2, 2.5]])
+    assert len(others) == thresholds
+    for axes, values in zip(others, path.thresholds.values(), strict=True):
+        np.testing.assert_array_equal(axes.lines[0].get_ydata(), values)
+        assert list(axes.lines[-1].get_xdata()) == [1, 1]
+    width, height = figure.get_size_inches()
+    assert height < 2 * width
+
+
+def test_history_shows_a_bound_only_where_the_threshold_is_near() -> None:
+    figure = plots.history(way(1), {"cut 0": "cut"}, {"cut 0": (25.0, 32.0)}, "Simulated")
+    low, high = figure.axes[1].get_ylim()
+    shown = [line.get_ydata()[0] for line in figure.axes[1].lines if line.get_linestyle() == "--"]
+    assert shown == [25.0, 32.0]
+    assert low > 25
+    assert high > 32
 
 
 def test_tangent_has_the_slope_of_the_gradient() -> None:
@@ -96,6 +117,13 @@ def test_tangent_has_the_slope_of_the_gradient() -> None:
     x, y = shown["tangent by the gradient"]
     assert (y[1] - y[0]) / (x[1] - x[0]) == pytest.approx(-7.0)
     assert y.mean() == pytest.approx(900.0)
+
+
+def test_tangent_ends_where_the_threshold_may_not_go() -> None:
+    grid = np.array([30.0, 32.0])
+    profile = Profile("jet_pt", grid, grid, grid, optimum=30.0, value=30.0, slope=1.0, bandwidth=1.0)
+    (axes,) = plots.profiles([profile], LABELS, "Z", "Simulated").axes
+    assert list(lines(axes)["tangent by the gradient"][0]) == [30.0, 31.5]
 
 
 def test_contributions_stack_upwards_and_downwards(regions: tuple[Region, ...]) -> None:
@@ -128,7 +156,8 @@ def test_fits_that_did_not_converge_leave_a_hole_in_the_contour() -> None:
 
 
 def test_distribution_shows_cut_and_bandwidth() -> None:
-    one = Distribution("jet_pt", ("ttbar",), np.array([20.0, 30.0, 40.0]), np.array([[3.0, 2.0]]), 30.0, 32.0, 1.5)
+    table = (np.array([20.0, 30.0, 40.0]), np.array([[3.0, 2.0]]))
+    one = Distribution("jet_pt", "objects", ("ttbar",), *table, before=30.0, after=32.0, bandwidth=1.5)
     (axes,) = plots.distributions([one], LABELS, "Simulated").axes
     shown = lines(axes)
     assert list(shown["default cut"][0]) == [30.0, 30.0]
@@ -138,19 +167,23 @@ def test_distribution_shows_cut_and_bandwidth() -> None:
     assert (box.x0, box.x1) == pytest.approx((30.5, 33.5))
 
 
-def test_cut_flow_shows_both_selections() -> None:
-    before = CutFlow(("ttbar",), ("all read", "1 lepton"), np.array([[100.0, 50.0]]))
-    after = CutFlow(("ttbar",), ("all read", "1 lepton"), np.array([[100.0, 40.0]]))
+def test_cut_flow_shows_both_selections_and_joins_no_regions() -> None:
+    steps = ("all read", "1 lepton", "SR", "CR")
+    before = CutFlow(("ttbar",), steps, np.array([[100.0, 50.0, 9.0, 8.0]]), regions=2)
+    after = CutFlow(("ttbar",), steps, np.array([[100.0, 40.0, 7.0, 6.0]]), regions=2)
     (axes,) = plots.cut_flow(before, after, "Simulated").axes
-    assert [list(line.get_ydata()) for line in axes.lines] == [[100.0, 40.0], [100.0, 50.0]]
+    drawn = [(line.get_linestyle(), list(line.get_ydata())) for line in axes.lines]
+    assert [values for look, values in drawn if look == "None"] == [[100.0, 40.0, 7.0, 6.0], [100.0, 50.0, 9.0, 8.0]]
+    assert ("-", [100.0, 40.0]) in drawn
+    assert ("--", [100.0, 50.0]) in drawn
 
 
 def test_impacts_stand_from_top_to_bottom() -> None:
-    found = [Impact("jes", 0.2, 0.9), Impact("lumi", -0.1, 1.0)]
+    found = [Impact("jes", 0.2, 0.9), Impact("staterror_4j1b-CR[2]", -0.1, 1.0)]
     left, right = plots.impacts(found, "μ", "Simulated").axes
     widths = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in left.patches}
     assert widths == pytest.approx({1.0: 0.2, 0.0: -0.1})
-    assert [t.get_text() for t in left.get_yticklabels()] == ["jes", "lumi"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["jes", "MC stat. 4j1b-CR, bin 3"]
     del right
 
 

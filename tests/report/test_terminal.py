@@ -1,0 +1,147 @@
+"""What is printed: nothing is cut off or wrapped at 80 characters, and the last word is plain."""
+
+import io
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+from pipeline.comparison import Comparison, Estimate
+from pipeline.config import Config, load_config
+from pipeline.descent import Schedule, Step, descend
+from pipeline.objective import Merit
+from pipeline.report.crosscheck import PyhfResult
+from pipeline.report.terminal import Terminal, verdict
+from pipeline.run import ranges
+from rich.console import Console
+
+from analysis_data import ROOT
+
+WIDTH = 80
+
+
+def config_of(name: str) -> Config:
+    return load_config(ROOT / "configs" / f"{name}.yaml")
+
+
+def terminal(config: Config, *, live: bool, quiet: bool = False) -> tuple[Terminal, io.StringIO]:
+    """A terminal of 80 characters that keeps what it is told."""
+    file = io.StringIO()
+    options = {"width": WIDTH, "height": 40, "force_terminal": live, "legacy_windows": False, "_environ": {}}
+    return Terminal(config, quiet=quiet, console=Console(file=file, highlight=False, markup=False, **options)), file
+
+
+def steps_of(config: Config, number: int) -> Iterator[Step]:
+    """An optimisation that gets nowhere, with a gradient of length 5 in units of the steps of the cuts."""
+    trained = ranges(config)
+    gradient = dict.fromkeys(trained, 0.0) | {"jet_pt": 3.0, "electron_pt": -4.0}
+    merit = Merit(
+        value=jnp.asarray(70.25),
+        converged=jnp.asarray(True),
+        gradient_norm=jnp.asarray(0.0),
+        iterations=jnp.asarray(0),
+    )
+
+    def evaluate(*_: Any) -> Any:
+        return (-merit.value, merit), {name: jnp.asarray(value) for name, value in gradient.items()}
+
+    start = {name: config.thresholds[name].threshold for name in trained}
+    yield from descend(evaluate, trained, start, Schedule("sgd", {}, 1e-9, 1.0, number))
+
+
+@pytest.mark.parametrize("name", ["quickstart", "every_threshold"])
+def test_live_display_shows_every_threshold_in_full(name: str) -> None:
+    config = config_of(name)
+    shown, file = terminal(config, live=True)
+    with shown.progress(40, 1000) as show:
+        for step in steps_of(config, 2):
+            show(step)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= WIDTH
+    for cut, one in config.thresholds.items():
+        assert (f"{cut} {one.threshold:.4g}" in text) == one.trainable
+    for wanted in (
+        "2/40",
+        "Z 70.2500" if name == "quickstart" else "σ(μ) 70.2500",
+        "best 70.2500",
+        "|∇| 5",
+        "events/s",
+    ):
+        assert wanted in text
+
+
+def test_without_a_terminal_there_are_a_few_plain_lines() -> None:
+    config = config_of("quickstart")
+    shown, file = terminal(config, live=False)
+    with shown.progress(100, 1000) as show:
+        for step in steps_of(config, 100):
+            show(step)
+    first, *lines = file.getvalue().splitlines()
+    assert first == "compiling the analysis"
+    assert len(lines) == 11
+    assert all("jet_pt 30 GeV" in line and "best 70.2500" in line for line in lines)
+
+
+def test_a_plain_line_with_many_thresholds_only_counts_them() -> None:
+    config = config_of("every_threshold")
+    shown, file = terminal(config, live=False)
+    with shown.progress(1, 1000) as show:
+        for step in steps_of(config, 1):
+            show(step)
+    assert "28 thresholds" in file.getvalue()
+    assert "jet_pt" not in file.getvalue()
+
+
+def test_quiet_says_nothing_but_warnings() -> None:
+    config = config_of("quickstart")
+    shown, file = terminal(config, live=True, quiet=True)
+    shown.say("reading")
+    with shown.reading() as progress, shown.progress(40, 1000) as show:
+        for step in steps_of(config, 1):
+            show(step)
+    assert progress is None
+    assert file.getvalue() == ""
+    shown.warn("no [picture]")
+    assert "warning: no [picture]" in file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["quickstart", "agc_precision", "every_threshold"])
+def test_final_table_fits(name: str, tmp_path) -> None:
+    config = config_of(name)
+    shown, file = terminal(config, live=False)
+    compared = Comparison(Estimate(0.0890, 0.0073), Estimate(0.0710, 0.005), Estimate(-0.0181, 0.0056), True)
+    before = {name: one.threshold for name, one in config.thresholds.items()}
+    outcome = SimpleNamespace(
+        before=before,
+        after=before | {"jet_pt": 25.0},
+        compared={"training": compared, "validation": compared},
+        pyhf=dict.fromkeys(("before", "after"), PyhfResult(107.1234, 1.0, uncertainty=0.0890)),
+        measured={},
+    )
+    objective = SimpleNamespace(larger_is_better=name == "quickstart")
+    problem = SimpleNamespace(samples=(), analysis=SimpleNamespace(objective=objective))
+    shown.table(problem, outcome, tmp_path)
+    lines = file.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines if str(tmp_path) not in line) <= WIDTH
+    assert any(line.split() == ["jet_pt", "30", "GeV", "25", "GeV", "at", "lower", "bound"] for line in lines)
+    wanted = "Z by pyhf" if name == "quickstart" else "σ(μ) by pyhf"
+    assert any(wanted in line and line.rstrip().endswith("workspace.json") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("change", "larger_is_better", "words"),
+    [
+        (Estimate(3.0, 1.0), True, ["improves from 5.0 to 8.0", "3.0 bootstrap errors", ", significant"]),
+        (Estimate(3.0, 2.0), True, ["improves", "1.5 bootstrap errors", "not significant"]),
+        (Estimate(3.0, 1.0), False, ["No gain", "5.0 to 8.0", "+3.0 ± 1.0"]),
+        (Estimate(0.0, 0.0), True, ["No gain"]),
+    ],
+)
+def test_the_last_word(change: Estimate, larger_is_better: bool, words: list[str]) -> None:
+    compared = Comparison(Estimate(5.0, 1.0), Estimate(8.0, 1.0), change, True)
+    sentence = verdict(compared, "Z", larger_is_better=larger_is_better)
+    assert all(word in sentence for word in words)
+    assert ("improves" in sentence) != ("No gain" in sentence)
