@@ -46,8 +46,8 @@ def edge_flux(
     bandwidths: Thresholds,
     placed: Edges,
     observables: dict[str, Float32[Array, " events"]],
-    columns: Float32[Array, "columns events"],
-) -> dict[str, Float32[Array, "bins columns"]]:
+    columns: Float[Array, "columns events"],
+) -> dict[str, Float[Array, "bins columns"]]:
     """Derivative of the joint histogram by each threshold that moves edges and has a bandwidth.
 
     Args:
@@ -61,13 +61,13 @@ def edge_flux(
     for region in selection.regions:
         if not region.edges or region.edges[0] not in bandwidths:
             continue
-        bandwidth = jnp.asarray(bandwidths[region.edges[0]], jnp.float32)
-        edges, values = placed[region.name].astype(jnp.float32), observables[region.name]
+        bandwidth = jnp.asarray(bandwidths[region.edges[0]], columns.dtype)
+        edges, values = (jnp.asarray(one, columns.dtype) for one in (placed[region.name], observables[region.name]))
         density = jnp.stack([columns @ kernel(values - edge, bandwidth) for edge in edges])
         shares = _shares(region, edges)
         for number, name in enumerate(region.edges):
             moved = shares[:, number, None] * density
             inside = slice(region.offset, region.offset + region.bins)
-            nothing = jnp.zeros((selection.bins, columns.shape[0]), jnp.float32)
+            nothing = jnp.zeros((selection.bins, columns.shape[0]), columns.dtype)
             flux[name] = nothing.at[inside].set(moved[1:] - moved[:-1])
     return flux

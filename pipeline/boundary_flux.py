@@ -19,9 +19,18 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt32
 
-__all__ = ["MAX_OBJECTS", "boundary_flux", "for_each_flip", "kernel", "pack", "with_derivatives"]
+__all__ = [
+    "MAX_OBJECTS",
+    "boundary_flux",
+    "for_each",
+    "for_each_flip",
+    "kernel",
+    "kernel_integral",
+    "pack",
+    "with_derivatives",
+]
 
 MAX_OBJECTS = 31
 """Objects of one kind that an event may have: their sets are bit masks in 32 bits, with signs out of the way."""
@@ -32,10 +41,16 @@ BLOCK = 1024
 State = TypeVar("State")
 
 
-def kernel(distance: Float32[Array, "*shape"], bandwidth: Float32[Array, ""]) -> Float32[Array, "*shape"]:
+def kernel(distance: Float[Array, "*shape"], bandwidth: Float[Array, ""]) -> Float[Array, "*shape"]:
     """Epanechnikov kernel, of unit integral and support ±bandwidth: most objects lie outside and need no flip."""
     u = distance / bandwidth
     return jnp.where(jnp.abs(u) < 1, 0.75 * (1 - u * u) / bandwidth, jnp.zeros_like(u))
+
+
+def kernel_integral(distance: Float[Array, "*shape"], bandwidth: Float[Array, ""]) -> Float[Array, "*shape"]:
+    """The kernel integrated up to a distance: exactly 0 and 1 beyond the bandwidth; 0 for an absent object (NaN)."""
+    u = jnp.clip(jnp.where(jnp.isnan(distance), -bandwidth, distance) / bandwidth, -1, 1)
+    return 0.5 + 0.75 * u - 0.25 * u**3
 
 
 def boundary_flux(
@@ -73,32 +88,46 @@ def pack(passes: Bool[Array, "objects events"]) -> UInt32[Array, " events"]:
     return jnp.sum(jnp.where(passes, bits[:, None], jnp.uint32(0)), axis=0, dtype=jnp.uint32)
 
 
+def for_each(
+    count: Int[Array, " events"],
+    visit: Callable[[Int32[Array, " items"], Int[Array, " items"], Bool[Array, " items"], State], State],
+    start: State,
+) -> State:
+    """Visit `count` items of each event, each once: `visit(events, numbers, real, state)`, many of them at a time.
+
+    Most events have few items, and some have many. So the pairs of an event and the number of an item in it are
+    numbered through, and looked up in blocks of equal size: the work is that for the pairs there are, whatever their
+    number. In the last block some places are not `real`.
+    """
+    until = jnp.cumsum(count)
+
+    def step(carry: tuple[Int[Array, ""], State]) -> tuple[Int[Array, ""], State]:
+        done, state = carry
+        pair = done + jnp.arange(BLOCK, dtype=until.dtype)
+        real = pair < until[-1]
+        event = jnp.searchsorted(until, jnp.where(real, pair, 0), side="right").astype(jnp.int32)
+        before = until[event] - count[event]
+        return done + BLOCK, visit(event, pair - before, real, state)
+
+    def unfinished(carry: tuple[Int[Array, ""], State]) -> Bool[Array, ""]:
+        return carry[0] < until[-1]
+
+    return jax.lax.while_loop(unfinished, step, (jnp.zeros((), until.dtype), start))[1]
+
+
 def for_each_flip(
     near: UInt32[Array, " events"],
     visit: Callable[[Int32[Array, " flips"], Int32[Array, " flips"], Bool[Array, " flips"], State], State],
     start: State,
 ) -> State:
-    """Visit each object near a boundary once: `visit(events, objects, real, state)`, many of them at a time.
+    """Visit each object near a boundary once: `visit(events, objects, real, state)`."""
 
-    Few objects are near a boundary, and some events have many. So the pairs of an event and an object are numbered
-    through, and looked up in blocks of equal size: the work is that for the pairs there are, whatever their number. In
-    the last block some places are not `real`.
-    """
-    count = jnp.bitwise_count(near).astype(jnp.int32)
-    until = jnp.cumsum(count)
+    def visit_bit(
+        event: Int32[Array, " flips"], number: Int32[Array, " flips"], real: Bool[Array, " flips"], state: State
+    ) -> State:
+        return visit(event, _nth_bit(near[event], number), real, state)
 
-    def step(carry: tuple[Int32[Array, ""], State]) -> tuple[Int32[Array, ""], State]:
-        done, state = carry
-        pair = done + jnp.arange(BLOCK, dtype=jnp.int32)
-        real = pair < until[-1]
-        event = jnp.searchsorted(until, jnp.where(real, pair, 0), side="right").astype(jnp.int32)
-        before = until[event] - count[event]
-        return done + jnp.int32(BLOCK), visit(event, _nth_bit(near[event], pair - before), real, state)
-
-    def unfinished(carry: tuple[Int32[Array, ""], State]) -> Bool[Array, ""]:
-        return carry[0] < until[-1]
-
-    return jax.lax.while_loop(unfinished, step, (jnp.zeros((), jnp.int32), start))[1]
+    return for_each(jnp.bitwise_count(near).astype(jnp.int32), visit_bit, start)
 
 
 def _nth_bit(bits: UInt32[Array, " flips"], n: Int32[Array, " flips"]) -> Int32[Array, " flips"]:

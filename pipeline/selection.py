@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Int32, UInt32
 
-from pipeline.boundary_flux import boundary_flux
+from pipeline.boundary_flux import boundary_flux, kernel_integral
 
 __all__ = [
     "Count",
@@ -21,6 +21,7 @@ __all__ = [
     "count_bits",
     "cut_flux",
     "in_region",
+    "pass_probability",
     "passes",
     "present",
     "within",
@@ -116,6 +117,29 @@ def cut_flux(
     return flux
 
 
+def pass_probability(
+    cuts: tuple[Cut, ...],
+    thresholds: Thresholds,
+    bandwidths: Thresholds,
+    columns: dict[str, Float32[Array, "*objects events"]],
+) -> dict[str, Float64[Array, "*objects events"]]:
+    """For each cut, the probability that an object passes it if its threshold is smeared with the kernel.
+
+    A cut without a bandwidth is as sharp as ever: 0 or 1. Smeared thresholds stay in float64, so that the probability
+    changes smoothly with them.
+    """
+    probability = {}
+    for cut in cuts:
+        values = _values(cut, columns)
+        if cut.name in bandwidths:
+            side = 1 if cut.keep == "above" else -1
+            distance = side * (values.astype(jnp.float64) - thresholds[cut.name])
+            probability[cut.name] = kernel_integral(distance, bandwidths[cut.name])
+        else:
+            probability[cut.name] = _passes(cut, thresholds[cut.name], values).astype(jnp.float64)
+    return probability
+
+
 def present(columns: dict[str, Float32[Array, "*objects events"]]) -> Bool[Array, "*objects events"]:
     """Which places hold an object: absent ones have no pt. Another variable may be NaN in an object that is there."""
     column = columns["pt"] if "pt" in columns else next(iter(columns.values()))
@@ -132,7 +156,7 @@ def count_bits(bits: UInt32[Array, " events"]) -> Int32[Array, " events"]:
     return jnp.bitwise_count(bits).astype(jnp.int32)
 
 
-def within(count: Count, number: Int32[Array, "*objects events"]) -> Bool[Array, "*objects events"]:
+def within(count: Count, number: Int[Array, "*shape"]) -> Bool[Array, "*shape"]:
     """Whether a number of objects is one that is asked for."""
     enough = number >= count.minimum
     return enough if count.maximum is None else enough & (number <= count.maximum)

@@ -1,6 +1,6 @@
 """The hard analysis of a chunk of events: cut, count, choose, histogram; and the boundary flux of every threshold.
 
-`_outcome` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the
+`outcome_of_jets` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the
 histogram of the outcomes; the flux is the histogram, again, of the outcomes for sets that differ by one object near a
 boundary (`pipeline.boundary_flux`). Both use the very same function, so there is no second analysis that could differ.
 
@@ -35,7 +35,22 @@ from pipeline.selection import (
     within,
 )
 
-__all__ = ["EventOutcomes", "Layout", "event_outcomes", "hard_yields", "yields_and_flux"]
+__all__ = [
+    "Columns",
+    "EventOutcomes",
+    "HardAnalysis",
+    "JetsOutcome",
+    "Layout",
+    "columns_of",
+    "concerns",
+    "event_outcomes",
+    "event_variables",
+    "hard_analysis",
+    "hard_yields",
+    "outcome_of_jets",
+    "sum_over_chunks",
+    "yields_and_flux",
+]
 
 Result = TypeVar("Result")
 
@@ -48,7 +63,7 @@ class Layout(NamedTuple):
     ranks: int
 
 
-class _Outcome(eqx.Module, strict=True):
+class JetsOutcome(eqx.Module, strict=True):
     """What the analysis makes of each event for given sets of jets, leptons left aside.
 
     `region` counts in the order of the selection, −1 for none; `position` is the bin on the joint axis of all regions,
@@ -83,7 +98,7 @@ class _Objects(eqx.Module, strict=True):
     leptons: Int32[Array, " events"]
 
 
-class _Columns(eqx.Module, strict=True):
+class Columns(eqx.Module, strict=True):
     """What the analysis of given sets of jets looks at."""
 
     jet_pt: Float32[Array, "jets events"]
@@ -98,7 +113,7 @@ _Visit = Callable[[Array, Array, Array, Array], Array]
 """What `for_each_flip` calls."""
 
 
-class _Analysis(NamedTuple):
+class HardAnalysis(NamedTuple):
     """What stays the same for all chunks and flips. `edges` are where the thresholds put them."""
 
     selection: Selection
@@ -108,10 +123,11 @@ class _Analysis(NamedTuple):
     edges: Edges
 
 
-def _analysis(
+def hard_analysis(
     selection: Selection, layout: Layout, thresholds: Thresholds, bandwidths: Thresholds, edges: Edges
-) -> _Analysis:
-    return _Analysis(selection, layout, thresholds, bandwidths, placed_edges(selection, thresholds, edges))
+) -> HardAnalysis:
+    """The hard analysis at some thresholds, with the edges of the bins where these put them."""
+    return HardAnalysis(selection, layout, thresholds, bandwidths, placed_edges(selection, thresholds, edges))
 
 
 def hard_yields(
@@ -125,8 +141,8 @@ def hard_yields(
     """
 
     def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: Any) -> Array:
-        analysis = _analysis(selection, layout, thresholds, bandwidths, edges)
-        return _sum_over_chunks(partial(_chunk_yields, analysis), layout, *events)
+        analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
+        return sum_over_chunks(partial(_chunk_yields, analysis), layout, *events)
 
     return with_derivatives(value, partial(yields_and_flux, selection, layout))
 
@@ -143,11 +159,11 @@ def yields_and_flux(
     Float64[Array, "kinematics datasets bins columns"], dict[str, Float64[Array, "kinematics datasets bins columns"]]
 ]:
     """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events."""
-    analysis = _analysis(selection, layout, thresholds, bandwidths, edges)
-    return _sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
+    analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
+    return sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
 
 
-def _sum_over_chunks(
+def sum_over_chunks(
     of_chunk: Callable[[Chunk], Result],
     layout: Layout,
     groups: tuple[EventGroup, ...],
@@ -162,7 +178,7 @@ def _sum_over_chunks(
         segment = group.task_kinematic * layout.datasets + group.dataset[group.task_chunk]
 
         def by_dataset(
-            sums: Float32[Array, "tasks bins columns"],
+            sums: Float[Array, "tasks bins columns"],
         ) -> Float64[Array, "kinematics datasets bins columns"]:
             total = jax.ops.segment_sum(sums.astype(jnp.float64), segment, segments)
             return total.reshape(layout.kinematics, layout.datasets, *sums.shape[1:])
@@ -177,10 +193,10 @@ def event_outcomes(
     selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk
 ) -> EventOutcomes:
     """What the analysis makes of every event of a chunk, one by one."""
-    return _event_outcomes(_analysis(selection, layout, thresholds, {}, edges), chunk)
+    return _event_outcomes(hard_analysis(selection, layout, thresholds, {}, edges), chunk)
 
 
-def _event_outcomes(analysis: _Analysis, chunk: Chunk) -> EventOutcomes:
+def _event_outcomes(analysis: HardAnalysis, chunk: Chunk) -> EventOutcomes:
     selection = analysis.selection
     objects = _objects(analysis, chunk)
     trijet = first_trijet(chunk, objects.selected, objects.btag)
@@ -198,10 +214,10 @@ def _event_outcomes(analysis: _Analysis, chunk: Chunk) -> EventOutcomes:
 
 
 def _observables(
-    analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: _Outcome
+    analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: JetsOutcome
 ) -> dict[str, Float32[Array, " events"]]:
     """The observable of each region, NaN for events outside it."""
-    values = _variables(_columns(chunk), objects.selected, trijet)
+    values = event_variables(columns_of(chunk), objects.selected, trijet)
     nothing = jnp.float32(jnp.nan)
     return {
         region.name: jnp.where(outcome.region == number, values[region.observable], nothing)
@@ -209,13 +225,13 @@ def _observables(
     }
 
 
-def _chunk_yields(analysis: _Analysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
+def _chunk_yields(analysis: HardAnalysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
     outcome = _event_outcomes(analysis, chunk)
     return hard_histogram(outcome.position, outcome.columns.T, analysis.selection.bins)
 
 
 def _chunk_yields_and_flux(
-    analysis: _Analysis, chunk: Chunk
+    analysis: HardAnalysis, chunk: Chunk
 ) -> tuple[Float32[Array, "bins columns"], dict[str, Float32[Array, "bins columns"]]]:
     """The yields, and their boundary flux for each threshold that has a bandwidth."""
     selection, bins = analysis.selection, analysis.selection.bins
@@ -240,7 +256,7 @@ def _chunk_yields_and_flux(
     return yields, flux | edge_flux(selection, analysis.bandwidths, analysis.edges, observables, selected)
 
 
-def _objects(analysis: _Analysis, chunk: Chunk) -> _Objects:
+def _objects(analysis: HardAnalysis, chunk: Chunk) -> _Objects:
     return _Objects(
         selected=pack(_pass_all(analysis, "jet", chunk.jets)),
         btag=pack(_pass_all(analysis, "bjet", chunk.jets)),
@@ -249,36 +265,37 @@ def _objects(analysis: _Analysis, chunk: Chunk) -> _Objects:
     )
 
 
-def _pass_all(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> Bool[Array, "objects events"]:
+def _pass_all(analysis: HardAnalysis, kind: str, columns: dict[str, Array]) -> Bool[Array, "objects events"]:
     passed = present(columns)
     for one in passes(analysis.selection.on(kind), analysis.thresholds, columns).values():
         passed &= one
     return passed
 
 
-def _flux(analysis: _Analysis, kind: str, columns: dict[str, Array]) -> dict[str, Float32[Array, "*objects events"]]:
+def _flux(analysis: HardAnalysis, kind: str, columns: dict[str, Array]) -> dict[str, Float32[Array, "*objects events"]]:
     return cut_flux(analysis.selection.on(kind), analysis.thresholds, analysis.bandwidths, columns)
 
 
-def _columns(chunk: Chunk) -> _Columns:
-    return _Columns(jet_pt=chunk.jets["pt"], weight=chunk.weight, variables=chunk.variables)
+def columns_of(chunk: Chunk) -> Columns:
+    """What the analysis looks at once it knows the sets of jets."""
+    return Columns(jet_pt=chunk.jets["pt"], weight=chunk.weight, variables=chunk.variables)
 
 
-def _unflipped(analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet) -> _Outcome:
-    return _outcome(analysis, _columns(chunk), objects.selected, objects.btag, trijet)
+def _unflipped(analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet) -> JetsOutcome:
+    return outcome_of_jets(analysis, columns_of(chunk), objects.selected, objects.btag, trijet)
 
 
-def _outcome(
-    analysis: _Analysis,
-    of_events: _Columns,
+def outcome_of_jets(
+    analysis: HardAnalysis,
+    of_events: Columns,
     selected: UInt32[Array, " events"],
     btag: UInt32[Array, " events"],
     trijet: _Trijet,
-) -> _Outcome:
+) -> JetsOutcome:
     """The hard analysis of each event for the given sets of jets and the trijet chosen from them."""
     selection, weight = analysis.selection, of_events.weight
     jets, btags = count_bits(selected), count_bits(selected & btag)
-    variables = _variables(of_events, selected, trijet)
+    variables = event_variables(of_events, selected, trijet)
     region_of = jnp.full(jets.shape, -1, jnp.int32)
     position = jnp.full(jets.shape, selection.bins, jnp.int32)
     for number, region in enumerate(selection.regions):
@@ -288,14 +305,14 @@ def _outcome(
         position = jnp.where(inside & (bin_ < region.bins), region.offset + bin_, position)
     accepted = passes(selection.on("event"), analysis.thresholds, variables)
     for cut in selection.on("event"):
-        accepted[cut.name] |= ~_concerns(cut, selection, region_of)
+        accepted[cut.name] |= ~concerns(cut, selection, region_of)
     ranked = ranked_pt(of_events.jet_pt, selected, analysis.layout.ranks)
     columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked)])
-    return _Outcome(region=region_of, position=position, accepted=accepted, columns=columns)
+    return JetsOutcome(region=region_of, position=position, accepted=accepted, columns=columns)
 
 
 def _lepton_terms(
-    analysis: _Analysis, chunk: Chunk, objects: _Objects, accepted: Bool[Array, " events"]
+    analysis: HardAnalysis, chunk: Chunk, objects: _Objects, accepted: Bool[Array, " events"]
 ) -> dict[str, Float32[Array, " events"]]:
     """A lepton that flips changes nothing but the number of leptons: the event enters or leaves where it stands."""
     count = analysis.selection.leptons
@@ -311,16 +328,16 @@ def _lepton_terms(
 
 
 def _event_terms(
-    analysis: _Analysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: _Outcome, one_lepton: Array
+    analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: JetsOutcome, one_lepton: Array
 ) -> dict[str, Float32[Array, " events"]]:
     """For an event-level cut the event itself is the object."""
     cuts = analysis.selection.on("event")
-    variables = _variables(_columns(chunk), objects.selected, trijet)
+    variables = event_variables(columns_of(chunk), objects.selected, trijet)
     terms = {}
     for cut in cuts:
         if cut.name not in analysis.bandwidths:
             continue
-        others = one_lepton & _concerns(cut, analysis.selection, outcome.region)
+        others = one_lepton & concerns(cut, analysis.selection, outcome.region)
         for other in cuts:
             if other.name != cut.name:
                 others &= outcome.accepted[other.name]
@@ -333,18 +350,18 @@ def _event_terms(
 
 
 def _terms_of_flips(
-    analysis: _Analysis,
+    analysis: HardAnalysis,
     chunk: Chunk,
     kind: str,
     objects: _Objects,
-    outcome: _Outcome,
+    outcome: JetsOutcome,
     one_lepton: Bool[Array, " events"],
 ) -> dict[str, Float32[Array, "bins columns"]]:
     """One jet, or one b-tag, flipped: the event leaves the bin where it is and enters the one where it would be."""
     flux = _flux(analysis, kind, chunk.jets)
     if not flux:
         return {}
-    bins, columns = analysis.selection.bins, _columns(chunk)
+    bins, columns = analysis.selection.bins, columns_of(chunk)
     may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
     near = pack(may_matter[None] & _any_flux(flux))
     if kind == "bjet":
@@ -361,7 +378,7 @@ def _terms_of_flips(
         selected, btag = objects.selected[event], objects.btag[event]
         selected, btag = (selected ^ flip, btag) if kind == "jet" else (selected, btag ^ flip)
         of_events = jax.tree.map(lambda column: column[..., event], columns)
-        flipped = _outcome(analysis, of_events, selected, btag, first_trijet(chunk, selected, btag, event))
+        flipped = outcome_of_jets(analysis, of_events, selected, btag, first_trijet(chunk, selected, btag, event))
         terms = jnp.stack([one[jet, event] for one in flux.values()])
         enters = jnp.where(real & _all(flipped.accepted, jet), flipped.position, bins)
         leaves = jnp.where(real, stays[event], bins)
@@ -372,7 +389,7 @@ def _terms_of_flips(
 
 
 def _histogram_of_terms(
-    terms: dict[str, Float32[Array, " events"]], outcome: _Outcome, bins: int
+    terms: dict[str, Float32[Array, " events"]], outcome: JetsOutcome, bins: int
 ) -> dict[str, Float32[Array, "bins columns"]]:
     """One histogram a term, each event weighted with the term where it is; few events have any."""
     if not terms:
@@ -414,8 +431,8 @@ def _rows(
     return (terms[:, None] * columns[None]).reshape(-1, columns.shape[1]).T
 
 
-def _variables(
-    columns: _Columns, selected: UInt32[Array, " events"], trijet: _Trijet
+def event_variables(
+    columns: Columns, selected: UInt32[Array, " events"], trijet: _Trijet
 ) -> dict[str, Float32[Array, " events"]]:
     """The event-level variables: those of the file, and those that the selected jets make."""
     pt, (trijet_mass, trijet_pt) = columns.jet_pt, trijet
@@ -428,7 +445,7 @@ def _within_one_jet(selection: Selection, selected: UInt32[Array, " events"]) ->
     return count_bits(selected) + 1 >= min(region.jets.minimum for region in selection.regions)
 
 
-def _concerns(cut: Cut, selection: Selection, region_of: Int32[Array, " events"]) -> Bool[Array, " events"]:
+def concerns(cut: Cut, selection: Selection, region_of: Int32[Array, " events"]) -> Bool[Array, " events"]:
     """Whether an event-level cut applies to the region that each event is in."""
     concerned = jnp.zeros(region_of.shape, bool)
     for number, region in enumerate(selection.regions):
