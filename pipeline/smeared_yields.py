@@ -27,7 +27,7 @@ from pipeline.bin_edges import Edges, edge_flux
 from pipeline.boundary_flux import for_each, kernel_integral, pack, with_derivatives
 from pipeline.events import CandidateGroup, Chunk, EventGroup
 from pipeline.observables import first_trijet
-from pipeline.selection import Region, Selection, Thresholds, count_bits, pass_probability, present, within
+from pipeline.selection import Count, Region, Selection, Thresholds, count_bits, pass_probability, present
 from pipeline.yields import (
     HardAnalysis,
     JetsOutcome,
@@ -129,11 +129,12 @@ def _chunk_yields(
         of_events = jax.tree.map(lambda column: column[..., event], columns)
         outcome = outcome_of_jets(analysis, of_events, selected, btag, trijet)
         variables = event_variables(of_events, selected, trijet)
-        odds = _product(
+        factors = (
             jax.tree.map(lambda one: jnp.where(real, one[event], 0), leptons),
             _jet_odds(analysis, by, {name: one[:, event] for name, one in chunk.jets.items()}, selected, btag),
             _event_odds(analysis, by, variables, outcome),
         )
+        odds = _product(*factors)
         return jax.tree.map(jnp.add, total, _histograms(analysis, by, variables, outcome, odds))
 
     start = (nothing, dict.fromkeys(by, nothing))
@@ -190,20 +191,29 @@ def _nth_sets(
 
 
 def _lepton_odds(analysis: HardAnalysis, by: tuple[str, ...], chunk: Chunk) -> _Odds:
-    """That the number of selected leptons is one that is asked for: leptons are added one by one, each may count."""
-    count = analysis.selection.leptons
+    """That the number of selected leptons is one that is asked for.
 
-    def probability(thresholds: Thresholds) -> Float64[Array, " events"]:
-        kinds = (("electron", chunk.electrons), ("muon", chunk.muons))
-        each = jnp.concatenate([_pass_all(analysis, thresholds, kind, columns) for kind, columns in kinds])
-        numbers = jnp.arange(len(each) + 1)
-        of_number = jnp.where(numbers[:, None] == 0, jnp.ones((1, each.shape[1])), 0)
-        for passes in each:
-            one_more = jnp.roll(of_number, 1, axis=0)
-            of_number = of_number * (1 - passes[None]) + one_more * passes[None]
-        return jnp.sum(jnp.where(within(count, numbers)[:, None], of_number, 0), axis=0)
+    Reverse mode through the counting, forward mode through the cuts: there are few leptons, and many cuts on them.
+    """
+    kinds = (("electron", chunk.electrons), ("muon", chunk.muons))
 
-    return _odds(analysis, by, ("electron", "muon"), probability)
+    def each(thresholds: Thresholds) -> Float64[Array, "leptons events"]:
+        return jnp.concatenate([_pass_all(analysis, thresholds, kind, columns) for kind, columns in kinds])
+
+    passes, slopes = _with_slopes(analysis, by, ("electron", "muon"), each)
+    value, by_lepton = jax.vjp(partial(_number_within, analysis.selection.leptons), passes)
+    (weight,) = by_lepton(jnp.ones_like(value))
+    return _Odds(value=value, slopes={name: jnp.sum(weight * slope, axis=0) for name, slope in slopes.items()})
+
+
+def _number_within(count: Count, passes: Float64[Array, "objects events"]) -> Float64[Array, " events"]:
+    """The probability that so many objects pass: they are added one by one, each counts or does not."""
+    most = len(passes) if count.maximum is None else min(count.maximum, len(passes))
+    of_number = [jnp.ones(passes.shape[1])] + [jnp.zeros(passes.shape[1])] * most
+    for one in passes:
+        before = [jnp.zeros(passes.shape[1]), *of_number[:-1]]
+        of_number = [same * (1 - one) + fewer * one for same, fewer in zip(of_number, before, strict=True)]
+    return sum(of_number[count.minimum :], start=jnp.zeros(passes.shape[1]))
 
 
 def _jet_odds(
@@ -217,11 +227,16 @@ def _jet_odds(
     bits = jnp.uint32(1) << jnp.arange(len(jets["pt"]), dtype=jnp.uint32)
     is_in, is_tagged = ((one[None] & bits[:, None]) != 0 for one in (selected, btag))
 
-    def probability(thresholds: Thresholds) -> Float64[Array, " items"]:
+    def each(thresholds: Thresholds) -> Float64[Array, "jets items"]:
         selects, tags = (_pass_all(analysis, thresholds, kind, jets) for kind in ("jet", "bjet"))
-        return jnp.prod(jnp.where(is_in, selects * jnp.where(is_tagged, tags, 1 - tags), 1 - selects), axis=0)
+        return jnp.where(is_in, selects * jnp.where(is_tagged, tags, 1 - tags), 1 - selects)
 
-    return _odds(analysis, by, ("jet", "bjet"), probability)
+    factors, slopes = _with_slopes(analysis, by, ("jet", "bjet"), each)
+    value = jnp.prod(factors, axis=0)
+    inverse = jnp.where(factors > 0, 1 / jnp.where(factors > 0, factors, 1), 0)
+    return _Odds(
+        value=value, slopes={name: value * jnp.sum(slope * inverse, axis=0) for name, slope in slopes.items()}
+    )
 
 
 def _event_odds(
@@ -240,7 +255,8 @@ def _event_odds(
             total *= jnp.where(concerns(cut, analysis.selection, outcome.region), accepted[cut.name], 1)
         return total
 
-    return _odds(analysis, by, ("event",), probability)
+    value, slopes = _with_slopes(analysis, by, ("event",), probability)
+    return _Odds(value=value, slopes=slopes)
 
 
 def _pass_all(
@@ -251,24 +267,24 @@ def _pass_all(
     return reduce(jnp.multiply, passed.values(), present(columns).astype(jnp.float64))
 
 
-def _odds(
+def _with_slopes(
     analysis: HardAnalysis,
     by: tuple[str, ...],
     kinds: tuple[str, ...],
-    probability: Callable[[Thresholds], Float64[Array, " items"]],
-) -> _Odds:
-    """A probability and its derivative by those thresholds that cut on some kinds of objects."""
+    function: Callable[[Thresholds], Float64[Array, "*shape"]],
+) -> tuple[Float64[Array, "*shape"], dict[str, Float64[Array, "*shape"]]]:
+    """A function of the thresholds, and its derivative by those that cut on some kinds of objects."""
     names = {cut.name for kind in kinds for cut in analysis.selection.on(kind)} & set(by)
     moving = {name: analysis.thresholds[name] for name in sorted(names)}
     if not moving:
-        return _Odds(value=probability(analysis.thresholds), slopes={})
+        return function(analysis.thresholds), {}
 
     def twice(moving: Thresholds) -> tuple[Array, Array]:
-        value = probability(analysis.thresholds | moving)
+        value = function(analysis.thresholds | moving)
         return value, value
 
     slopes, value = jax.jacfwd(twice, has_aux=True)(moving)
-    return _Odds(value=value, slopes=slopes)
+    return value, slopes
 
 
 def _product(*factors: _Odds) -> _Odds:
@@ -304,7 +320,8 @@ def _histograms(
     )
     columns = outcome.columns.astype(jnp.float64)
     weights = jnp.stack([odds.value, *odds.slopes.values()])
-    total = jnp.einsum("bi,wi,ci->wbc", shares, weights, columns)
+    products = (weights[:, None] * columns[None]).reshape(-1, columns.shape[1])
+    total = jnp.matmul(shares, products.T, precision=jax.lax.Precision.HIGHEST).reshape(len(shares), *weights.shape[:1], -1).swapaxes(0, 1)
     by_edges = edge_flux(selection, analysis.bandwidths, analysis.edges, observables, odds.value[None] * columns)
     slopes = dict(zip(odds.slopes, total[1:], strict=True)) | by_edges
     return total[0], {name: slopes.get(name, jnp.zeros_like(total[0])) for name in by}
