@@ -21,7 +21,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Float64, Int32, Int64, UInt32
+from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64, UInt32
 
 from pipeline.bin_edges import Edges, edge_flux
 from pipeline.boundary_flux import for_each, kernel_integral, pack, with_derivatives
@@ -160,7 +160,8 @@ def _count_outcomes(analysis: HardAnalysis, states: _States, leptons: _Odds) -> 
     possible &= tags >= min(region.btags.minimum for region in regions)
     every = states.out & states.plain & states.tagged
     two = (states.out & states.plain) | (states.out & states.tagged) | (states.plain & states.tagged)
-    choices = jnp.int64(2) ** count_bits(two & ~every) * jnp.int64(3) ** count_bits(every)
+    twos, threes = (count_bits(one).astype(jnp.int64) for one in (two & ~every, every))
+    choices = 2**twos * 3**threes
     return jnp.where(possible, choices, 0)
 
 
@@ -170,7 +171,7 @@ def _nth_sets(
     """Selected and b-tagged jets in the outcome of this number: its digits, one a jet, say which state each is in."""
     out, plain, tagged = states.out[event], states.plain[event], states.tagged[event]
 
-    def add_jet(jet: Int32[Array, ""], found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def add_jet(jet: Int[Array, ""], found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         left, selected, btag = found
         bit = jnp.uint32(1) << jet.astype(jnp.uint32)
         may_be_out, may_be_plain, may_be_tagged = (((one & bit) != 0).astype(jnp.int64) for one in (out, plain, tagged))
@@ -234,9 +235,7 @@ def _jet_odds(
     factors, slopes = _with_slopes(analysis, by, ("jet", "bjet"), each)
     value = jnp.prod(factors, axis=0)
     inverse = jnp.where(factors > 0, 1 / jnp.where(factors > 0, factors, 1), 0)
-    return _Odds(
-        value=value, slopes={name: value * jnp.sum(slope * inverse, axis=0) for name, slope in slopes.items()}
-    )
+    return _Odds(value=value, slopes={name: value * jnp.sum(slope * inverse, axis=0) for name, slope in slopes.items()})
 
 
 def _event_odds(
@@ -321,7 +320,11 @@ def _histograms(
     columns = outcome.columns.astype(jnp.float64)
     weights = jnp.stack([odds.value, *odds.slopes.values()])
     products = (weights[:, None] * columns[None]).reshape(-1, columns.shape[1])
-    total = jnp.matmul(shares, products.T, precision=jax.lax.Precision.HIGHEST).reshape(len(shares), *weights.shape[:1], -1).swapaxes(0, 1)
+    total = (
+        jnp.matmul(shares, products.T, precision=jax.lax.Precision.HIGHEST)
+        .reshape(len(shares), *weights.shape[:1], -1)
+        .swapaxes(0, 1)
+    )
     by_edges = edge_flux(selection, analysis.bandwidths, analysis.edges, observables, odds.value[None] * columns)
     slopes = dict(zip(odds.slopes, total[1:], strict=True)) | by_edges
     return total[0], {name: slopes.get(name, jnp.zeros_like(total[0])) for name in by}

@@ -25,6 +25,7 @@ CORE = (
     "reconstruction",
     "selection",
     "significance",
+    "smeared_yields",
     "systematics",
     "templates",
     "yields",
