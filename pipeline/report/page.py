@@ -35,6 +35,7 @@ body { margin: 0 auto; max-width: 62rem; padding: 1rem 1.1rem 4rem; background: 
   font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: break-word; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: .6rem 0; }
 h2 { font-size: 1.2rem; margin: 2.4rem 0 .6rem; }
+h2, h3 { break-after: avoid; }
 p, figcaption, li { max-width: 46rem; }
 a { color: var(--accent); }
 .badge { display: inline-block; padding: .1rem .6rem; border: 1px solid var(--line); border-radius: 1rem;
@@ -54,12 +55,14 @@ pre { background: var(--card); border-radius: .5rem; padding: .8rem; overflow-x:
 td code { overflow-wrap: anywhere; }
 figure { margin: 0 0 2.4rem; break-inside: avoid; }
 figure svg { width: 100%; height: auto; max-height: 60rem; display: block; color: var(--ink); }
-@media screen and (max-width: 40rem) { svg.wide { min-width: 34rem; max-height: none; } }
+@media screen and (max-width: 40rem) { figure svg { min-width: var(--readable); max-height: none; }
+  table { font-size: .88rem; } th, td { padding-right: .6rem; } td.number { white-space: nowrap; } }
 figcaption { color: var(--soft); font-size: .95rem; margin-top: .5rem; }
 details summary { cursor: pointer; color: var(--accent); }
 @media print { :root { --ink: #000; --soft: #333; --paper: #fff; --card: #fff; --line: #999; --accent: #000;
   --good: #000; --bad: #000; }
-  body { max-width: none; font-size: 10pt; } details > * { display: block; } figure svg { max-height: 20cm; } }
+  body { max-width: none; font-size: 10pt; } figure svg { max-height: 20cm; }
+  details::details-content { content-visibility: visible; } }
 """
 
 TERMS = {
@@ -132,9 +135,9 @@ def remarks(result: Mapping[str, Any], symbol: str) -> list[str]:
             "Most of the gain on training events is not there on validation events: the cuts were tuned to the sample, "
             "not to the physics. More simulated events, fewer steps or fewer cuts help."
         )
-    for name, cut in result["thresholds"].items():
-        if cut["at_bound"]:
-            found.append(f"{name} ended at its {cut['at_bound']} bound: a wider range might give more.")
+    ends = [f"{name} ({cut['at_bound']})" for name, cut in result["thresholds"].items() if cut["at_bound"]]
+    if ends:
+        found.append(f"At the end of the allowed range: {', '.join(ends)}. A wider range might give more.")
     value = result["fit"]["after"]["value"]
     if symbol == "Z" and value > _NO_P_VALUE:
         found.append(
@@ -188,10 +191,10 @@ def _cuts(result: Mapping[str, Any]) -> str:
         if cut["trainable"]:
             values = (f"{cut[when]:.4g} {cut['unit']}" for when in ("before", "after"))
             change = f"{cut['after'] - cut['before']:+.3g} {cut['unit']}"
-            tuned.append((name, *values, change, f"at its {cut['at_bound']} bound" if cut["at_bound"] else ""))
+            tuned.append((name, *values, change))
         else:
             fixed.append(f"{name} {cut['after']:g} {cut['unit']}".strip())
-    table = _table(("cut", "default", "optimised", "change", ""), tuned, numbers=(1, 2, 3))
+    table = _table(("cut", "default", "optimised", "change"), tuned, numbers=(1, 2, 3))
     return table + (f'<p class="soft">Not tuned: {escape(", ".join(fixed))}.</p>' if fixed else "")
 
 
@@ -212,19 +215,15 @@ def inline(one: Illustration) -> str:
     svg = re.sub(r'href="#', f'href="#{one.name}-', svg).replace("url(#", f"url(#{one.name}-")
     svg = re.sub(r"#000000\b", "currentColor", svg)
     # Matplotlib leaves text without a fill, which means black.
-    look = f'class="{_width(svg)}" role="img" aria-label="{escape(one.title)}" fill="currentColor"'
+    look = f'style="--readable: {_readable(svg)}px" role="img" aria-label="{escape(one.title)}" fill="currentColor"'
     svg = svg.replace("<svg ", f"<svg {look} ", 1)
     return re.sub(r' xmlns:\w+="[^"]*"', "", svg).replace("xlink:href", "href")
 
 
-def _width(svg: str) -> str:
-    """Drawings of several panels side by side are scrolled on a phone, not shrunk."""
+def _readable(svg: str) -> int:
+    """The width in pixels below which a phone scrolls a drawing, whose text would be too small otherwise."""
     box = re.search(r'viewBox="0 0 ([\d.]+)', svg)
-    return "wide" if box and float(box[1]) > _TWO_PANELS else "narrow"
-
-
-_TWO_PANELS = 600
-"""Points."""
+    return round(0.75 * float(box[1])) if box else 0
 
 
 def _repeat(result: Mapping[str, Any], configuration: str) -> str:
@@ -279,4 +278,5 @@ def _table(
 
 
 def _estimate(estimate: Mapping[str, float], *, sign: bool = False) -> str:
-    return with_error(estimate["value"], estimate["error"], sign=sign)
+    # A number and its error stay on one line.
+    return with_error(estimate["value"], estimate["error"], sign=sign).replace(" ", "\N{NO-BREAK SPACE}")
