@@ -1,7 +1,8 @@
 """The YAML a user writes: every number of a run, checked before anything heavy is imported.
 
 Models are frozen, unknown keys are errors, and defaults live here alone. A file may start from another one
-(`extends: agc.yaml`); mappings are merged key by key, everything else is replaced.
+(`extends: agc.yaml`); mappings are merged key by key, everything else is replaced, and `null` takes out what the other
+file says (`processes: {single_top_tW: null}`).
 """
 
 import difflib
@@ -610,6 +611,9 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
+        if value is None and old is not None:
+            del merged[key]
+            continue
         merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
 

@@ -74,7 +74,8 @@ class Source(_Model):
         description: What the files are, in a sentence.
         licence: Terms under which they may be used.
         citation: What to cite.
-        simulated: Whether the events are this project's own simulation.
+        simulated: Whether the events are simulated by whoever runs the analysis: this project, or its user.
+        label: What plots call them.
         tree: Name of the TTree or RNTuple.
         prefixes: Named places that hold the files, the preferred one first: URLs, or folders relative to the manifest.
     """
@@ -83,6 +84,7 @@ class Source(_Model):
     licence: str
     citation: str
     simulated: bool
+    label: str = "Simulated"
     tree: str = "Events"
     prefixes: Annotated[dict[str, str], Field(min_length=1)]
 
@@ -227,7 +229,8 @@ class Dataset(_Model):
             if found != stated:
                 raise InputError(
                     f"{self.key}: {file.path} has {found} entries, but the manifest says {stated}; fetch the file "
-                    "again, or correct the manifest, since the event weights follow from it."
+                    "again, or correct the manifest, since the event weights follow from it (a skimmed file has "
+                    "'entries' beside 'events')."
                 )
 
     def locations(self, prefix: str | None = None) -> tuple[str, ...]:

@@ -52,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
+    if not (options.quiet or options.dry_run):
+        # JAX and what reads the events take seconds to import.
+        print(config.title or config.name, flush=True)  # noqa: T201
     if options.device:
         import jax
 

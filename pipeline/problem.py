@@ -23,7 +23,7 @@ from pipeline.ingest.dense import RaggedSample, dense_groups
 from pipeline.manifest import Dataset, load_manifest
 from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.objective import Objective
-from pipeline.selection import Count, Region, Selection
+from pipeline.selection import Count, Region, Selection, Thresholds
 from pipeline.selection import Cut as SelectionCut
 from pipeline.systematics import resolution_factors, splitmix64, varied_pt
 from pipeline.templates import DatasetRole, Recipe, make_recipe
@@ -34,6 +34,8 @@ __all__ = [
     "Sample",
     "bare_data",
     "build",
+    "default_bandwidths",
+    "default_thresholds",
     "divide",
     "make_analysis",
     "make_selection",
@@ -108,7 +110,7 @@ def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
         config, analysis, samples, [(1 - fraction, [~mask for mask in held_out]), (fraction, held_out)]
     )
     if any(_has_several_of_a_collision(sample) for sample in samples):
-        start = {name: jnp.asarray(one.threshold, jnp.float64) for name, one in config.thresholds.items()}
+        start = default_thresholds(config)
         training, validation = with_design_effects(analysis, start, (training, validation))
     return Problem(config=config, analysis=analysis, training=training, validation=validation, samples=samples)
 
@@ -136,6 +138,17 @@ def make_selection(config: Config) -> Selection:
 def make_edges(config: Config) -> Edges:
     """Bin edges of each region, where they start."""
     return {name: jnp.asarray(region.bins.places, jnp.float64) for name, region in config.regions.items()}
+
+
+def default_thresholds(config: Config) -> Thresholds:
+    """All thresholds, trainable or not, where the config puts them."""
+    return {name: jnp.asarray(one.threshold, jnp.float64) for name, one in config.thresholds.items()}
+
+
+def default_bandwidths(config: Config) -> Thresholds:
+    """The bandwidth of each trainable threshold at the start of an optimisation."""
+    trained = {name: one.bandwidth for name, one in config.thresholds.items() if one.trainable}
+    return {name: jnp.asarray(width, jnp.float64) for name, width in trained.items() if width is not None}
 
 
 def make_analysis(config: Config, datasets: int) -> Analysis:

@@ -117,7 +117,6 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
             from pipeline.report.gallery import Scene
             from pipeline.report.illustrate import illustrate
 
-            origin = "Simulated" if found["simulated"] else "CMS Open Data simulation"
             scene = Scene(
                 problem=problem,
                 before=outcome.before,
@@ -125,7 +124,7 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
                 steps=tuple((step.thresholds, float(step.merit.value)) for step in outcome.history),
                 workspace=outcome.workspaces["after"],
                 symbol=terminal.symbol,
-                source=f"{origin}, {problem.config.luminosity / 1000:.3g} fb$^{{-1}}$",
+                source=f"{found['origin']}, {problem.config.luminosity / 1000:.3g} fb$^{{-1}}$",
             )
             larger = problem.analysis.objective.larger_is_better
             words = verdict(outcome.compared["validation"], terminal.symbol, larger_is_better=larger)
@@ -304,6 +303,7 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
     return {
         "name": config.name,
         "simulated": all(sample.dataset.source.simulated for sample in problem.samples),
+        "origin": ", ".join(dict.fromkeys(sample.dataset.source.label for sample in problem.samples)),
         "objective": config.objective.name,
         "larger_is_better": problem.analysis.objective.larger_is_better,
         "thresholds": {

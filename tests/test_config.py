@@ -331,6 +331,19 @@ def test_extends_merges_mappings_and_replaces_the_rest(load, tmp_path):
     assert config.luminosity == 100
 
 
+def test_null_takes_out_what_the_other_file_says(load, tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(changed("seed", 7)), encoding="utf-8")
+    config = load({"extends": "base.yaml", "seed": None, "systematics": {"one": None}})
+    assert config.seed == 1
+    assert config.systematics == {}
+
+
+def test_null_hides_no_misspelt_key(load, tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    with pytest.raises(ConfigError, match="sed: unknown key; did you mean 'seed'"):
+        load({"extends": "base.yaml", "sed": None})
+
+
 def test_extends_goes_over_several_files_and_folders(load, tmp_path):
     """Paths count from the folder of the file that states them."""
     (tmp_path / "deep").mkdir()

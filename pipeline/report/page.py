@@ -98,7 +98,7 @@ def page(
         warnings: what the reader must know before believing anything.
         configuration: as YAML text.
     """
-    origin = "Simulated events" if result["simulated"] else "Simulation of CMS Open Data"
+    origin = "Simulated events" if result["simulated"] else result["origin"]
     tone = _tone(result)
     body = (
         f'<span class="badge">{origin}</span>',

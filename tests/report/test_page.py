@@ -18,6 +18,7 @@ def estimate(value: float, error: float) -> dict[str, float]:
 
 RESULT: dict[str, Any] = {
     "simulated": True,
+    "origin": "Simulated",
     "larger_is_better": True,
     "thresholds": {
         "jet_pt": {"before": 30.0, "after": 33.25, "unit": "GeV", "trainable": True, "at_bound": None},
@@ -136,7 +137,9 @@ def test_verdict_comes_before_every_number_and_picture(drawing: str) -> None:
 
 def test_simulated_events_are_called_simulated(drawing: str) -> None:
     assert "Simulated events" in write(RESULT, drawing)
-    assert "Simulated events" not in write(RESULT | {"simulated": False}, drawing)
+    other = write(RESULT | {"simulated": False, "origin": "CMS Open Data simulation"}, drawing)
+    assert "Simulated events" not in other
+    assert "CMS Open Data simulation" in other
 
 
 def test_text_is_escaped(drawing: str) -> None:
