@@ -7,9 +7,10 @@ smooth formulas, and the figure of merit needs no differentiation through its fi
 `Data` is traced: events are arguments of a compiled function, never constants in it.
 """
 
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -31,15 +32,19 @@ __all__ = [
     "expected_yields",
     "loss",
     "loss_and_gradient",
+    "loss_and_gradient_of_parts",
     "loss_of_yields",
     "loss_of_yields_and_slope",
     "merit_of",
+    "merit_of_parts",
     "model_and_data",
     "model_numbers",
     "numbers_of",
     "templates",
     "yields_at",
 ]
+
+Sums = TypeVar("Sums")
 
 
 class Analysis(NamedTuple):
@@ -110,15 +115,50 @@ def loss_and_gradient(
     Equal to the derivative of the composition; compiling the halves apart lets the second one serve every caller. The
     gradient is Σ ∂loss/∂yield · ∂yield/∂threshold.
     """
-    events = (data.edges, data.groups, data.candidates)
-    yields, flux = _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
-    result, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
+    return loss_and_gradient_of_parts(thresholds, analysis, bandwidths, (data,))
+
+
+def loss_and_gradient_of_parts(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, parts: Iterable[Data]
+) -> tuple[tuple[Float64[Array, ""], Merit], Thresholds]:
+    """`loss_and_gradient` of events that come in parts, for more of them than memory holds.
+
+    Yields and flux are sums over events, so those of the parts add up; templates, fit and gradient follow once. Memory
+    holds the part in work and the next one. All parts have one recipe; parts of one shape are compiled once
+    (`pipeline.parts`).
+    """
+
+    def of_part(data: Data) -> tuple[Array, dict[str, Array]]:
+        events = (data.edges, data.groups, data.candidates)
+        return _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+
+    (yields, flux), recipe = _sum_over_parts(of_part, parts)
+    result, slope = loss_of_yields_and_slope(yields, analysis, recipe)
     return result, {name: jnp.vdot(slope, one) for name, one in flux.items()}
 
 
 def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
     """The exact figure of merit, without gradient, in two compiled halves."""
-    return loss_of_yields_and_slope(yields_at(thresholds, analysis, data), analysis, data.recipe)[0][1]
+    return merit_of_parts(thresholds, analysis, (data,))
+
+
+def merit_of_parts(thresholds: Thresholds, analysis: Analysis, parts: Iterable[Data]) -> Merit:
+    """`merit_of` events that come in parts; see `loss_and_gradient_of_parts`."""
+    yields, recipe = _sum_over_parts(lambda data: yields_at(thresholds, analysis, data), parts)
+    return loss_of_yields_and_slope(yields, analysis, recipe)[0][1]
+
+
+def _sum_over_parts(of_part: Callable[[Data], Sums], parts: Iterable[Data]) -> tuple[Sums, Recipe]:
+    """The sum, and the recipe of the parts."""
+    total = None
+    for part in parts:
+        one = of_part(part)
+        # Waiting for the sum so far keeps JAX, which computes in the background, from holding part after part.
+        total = one if total is None else jax.tree.map(lambda so_far, x: so_far.block_until_ready() + x, total, one)
+        recipe = part.recipe
+    if total is None:
+        raise ValueError("there are no events: pass one part at least")
+    return total, recipe
 
 
 def numbers_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Numbers:

@@ -169,21 +169,21 @@ def sum_over_chunks(
     groups: tuple[EventGroup, ...],
     candidates: tuple[CandidateGroup, ...],
 ) -> Result:
-    """Chunk by chunk, so that memory is bounded by a chunk; then summed by kinematic variation and data set."""
-    segments = layout.kinematics * layout.datasets
+    """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set."""
 
     def of_group(group: EventGroup, trijets: CandidateGroup) -> Result:
-        tasks = (group.task_kinematic, group.task_chunk)
-        per_chunk = jax.lax.map(lambda task: of_chunk(take_chunk(group, trijets, *task)), tasks)
-        segment = group.task_kinematic * layout.datasets + group.dataset[group.task_chunk]
+        def of_task(number: Array) -> Result:
+            return of_chunk(take_chunk(group, trijets, group.task_kinematic[number], group.task_chunk[number]))
 
-        def by_dataset(
-            sums: Float[Array, "tasks bins columns"],
-        ) -> Float64[Array, "kinematics datasets bins columns"]:
-            total = jax.ops.segment_sum(sums.astype(jnp.float64), segment, segments)
-            return total.reshape(layout.kinematics, layout.datasets, *sums.shape[1:])
+        def add(number: Array, sums: Result) -> Result:
+            place = group.task_kinematic[number], group.dataset[group.task_chunk[number]]
+            return jax.tree.map(lambda total, one: total.at[place].add(one.astype(total.dtype)), sums, of_task(number))
 
-        return jax.tree.map(by_dataset, per_chunk)
+        shapes = jax.eval_shape(of_task, jnp.int32(0))
+        axes = (layout.kinematics, layout.datasets)
+        nothing = jax.tree.map(lambda one: jnp.zeros((*axes, *one.shape), jnp.float64), shapes)
+        # A part of a larger set of events may have room for more tasks than it has: they come last, and are not done.
+        return jax.lax.fori_loop(0, jnp.sum(group.task_chunk >= 0, dtype=jnp.int32), add, nothing)
 
     results = [of_group(group, trijets) for group, trijets in zip(groups, candidates, strict=True)]
     return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *results)
