@@ -24,15 +24,17 @@ from pipeline.histfactory import Numbers, Structure
 from pipeline.objective import Merit, Objective, figure_of_merit, loss_of
 from pipeline.selection import Selection, Thresholds
 from pipeline.templates import Recipe, Templates, make_templates, merge_bins
-from pipeline.yields import Layout, hard_yields, yields_and_flux
+from pipeline.yields import Layout, hard_yields, yields_and_flux, yields_and_subsampled_flux
 
 __all__ = [
     "Analysis",
     "Data",
+    "Gradient",
     "expected_yields",
     "loss",
     "loss_and_gradient",
     "loss_and_gradient_of_parts",
+    "loss_and_gradient_with_error",
     "loss_of_yields",
     "loss_of_yields_and_slope",
     "merit_of",
@@ -65,6 +67,18 @@ class Data(eqx.Module):
     candidates: tuple[CandidateGroup, ...]
     recipe: Recipe
     edges: Edges
+
+
+class Gradient(eqx.Module):
+    """The derivative of the loss by each threshold, per unit of it, and its statistical error.
+
+    The error is that of the boundary flux: how many simulated events lie near the threshold, and how much each of them
+    matters. The uncertainty of the slope of the loss by the yields is not in it.
+    """
+
+    _: KW_ONLY
+    value: Thresholds
+    error: Thresholds
 
 
 def expected_yields(
@@ -137,6 +151,28 @@ def loss_and_gradient_of_parts(
     return result, {name: jnp.vdot(slope, one) for name, one in flux.items()}
 
 
+def loss_and_gradient_with_error(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
+) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
+    """`loss_and_gradient` with the statistical error of each derivative, from the same pass over the events."""
+    events = (data.edges, data.groups, data.candidates)
+    yields, flux = _yields_and_subsampled_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+    result, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
+    return result, _gradient(slope, flux)
+
+
+@jax.jit
+def _gradient(
+    slope: Float64[Array, "kinematics datasets bins columns"],
+    flux: dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]],
+) -> Gradient:
+    """Subsamples of one data set are equally large: their scatter is the error of their sum (batch means)."""
+    parts = {name: jnp.einsum("kdbc,kdsbc->ds", slope, one) for name, one in flux.items()}
+    value = {name: part.sum() for name, part in parts.items()}
+    error = {name: jnp.sqrt(part.shape[1] * jnp.sum(jnp.var(part, axis=1, ddof=1))) for name, part in parts.items()}
+    return Gradient(value=value, error=error)
+
+
 def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
     """The exact figure of merit, without gradient, in two compiled halves."""
     return merit_of_parts(thresholds, analysis, (data,))
@@ -174,6 +210,7 @@ def model_and_data(
 
 
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
+_yields_and_subsampled_flux = jax.jit(yields_and_subsampled_flux, static_argnums=(0, 1))
 loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
 
 

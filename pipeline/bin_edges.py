@@ -10,9 +10,10 @@ or one threshold an edge.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Int32
 
-from pipeline.boundary_flux import kernel
+from pipeline.binning import add_to_histogram
+from pipeline.boundary_flux import for_each_flip, kernel
 from pipeline.selection import Region, Selection, Thresholds
 
 __all__ = ["Edges", "edge_flux", "placed_edges"]
@@ -47,7 +48,9 @@ def edge_flux(
     placed: Edges,
     observables: dict[str, Float32[Array, " events"]],
     columns: Float[Array, "columns events"],
-) -> dict[str, Float[Array, "bins columns"]]:
+    subsample: Int32[Array, " events"],
+    subsamples: int,
+) -> dict[str, Float[Array, "subsamples bins columns"]]:
     """Derivative of the joint histogram by each threshold that moves edges and has a bandwidth.
 
     Args:
@@ -56,6 +59,8 @@ def edge_flux(
         placed: where the edges are.
         observables: of each region, NaN for events that are not in it.
         columns: what each event adds to its bin.
+        subsample: which of the `subsamples` each event is in.
+        subsamples: the derivative is given for each of them; they add up.
     """
     flux = {}
     for region in selection.regions:
@@ -63,11 +68,44 @@ def edge_flux(
             continue
         bandwidth = jnp.asarray(bandwidths[region.edges[0]], columns.dtype)
         edges, values = (jnp.asarray(one, columns.dtype) for one in (placed[region.name], observables[region.name]))
-        density = jnp.stack([columns @ kernel(values - edge, bandwidth) for edge in edges])
+        density = _densities(edges, bandwidth, values, columns, subsample, subsamples)
         shares = _shares(region, edges)
         for number, name in enumerate(region.edges):
             moved = shares[:, number, None] * density
             inside = slice(region.offset, region.offset + region.bins)
-            nothing = jnp.zeros((selection.bins, columns.shape[0]), columns.dtype)
-            flux[name] = nothing.at[inside].set(moved[1:] - moved[:-1])
+            nothing = jnp.zeros((subsamples, selection.bins, columns.shape[0]), columns.dtype)
+            flux[name] = nothing.at[:, inside].set(moved[:, 1:] - moved[:, :-1])
     return flux
+
+
+def _densities(
+    edges: Float[Array, " edges"],
+    bandwidth: Float[Array, ""],
+    values: Float[Array, " events"],
+    columns: Float[Array, "columns events"],
+    subsample: Int32[Array, " events"],
+    subsamples: int,
+) -> Float[Array, "subsamples edges columns"]:
+    """How densely events lie at each edge.
+
+    Of several subsamples only the events near an edge are looked at: few are in a region at all.
+    """
+    if subsamples == 1:
+        return jnp.stack([columns @ kernel(values - edge, bandwidth) for edge in edges])[None]
+
+    def visit(
+        event: Int32[Array, " some"],
+        _: Int32[Array, " some"],
+        real: Bool[Array, " some"],
+        total: Float[Array, "subsamples terms"],
+    ) -> Float[Array, "subsamples terms"]:
+        at_edges = kernel(values[event][None] - edges[:, None], bandwidth)
+        terms = (at_edges[:, None] * columns[None, :, event]).reshape(total.shape[1], -1)
+        return add_to_histogram(total, jnp.where(real, subsample[event], subsamples), terms.T)
+
+    near = jnp.zeros(values.shape, bool)
+    for edge in edges:
+        near |= jnp.abs(values - edge) < bandwidth
+    start = jnp.zeros((subsamples, len(edges) * columns.shape[0]), columns.dtype)
+    near &= jnp.any(columns != 0, axis=0)
+    return for_each_flip(near.astype(jnp.uint32), visit, start).reshape(subsamples, len(edges), -1)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.special import ndtr
 from jaxtyping import Array, Float, Float32, Int32
 
-__all__ = ["bin_index", "hard_histogram", "smooth_histogram"]
+__all__ = ["add_to_histogram", "bin_index", "hard_histogram", "smooth_histogram"]
 
 
 def bin_index(values: Float32[Array, "*shape"], edges: Float32[Array, " edges"]) -> Int32[Array, "*shape"]:
@@ -26,22 +26,32 @@ def bin_index(values: Float32[Array, "*shape"], edges: Float32[Array, " edges"])
 def hard_histogram(
     positions: Int32[Array, " events"], columns: Float32[Array, "events columns"], bins: int
 ) -> Float32[Array, "bins columns"]:
-    """Sums of several columns in the bin of each event; positions outside [0, bins) are dropped.
+    """Sums of several columns in the bin of each event; positions outside [0, bins) are dropped."""
+    return add_to_histogram(jnp.zeros((bins, columns.shape[1]), columns.dtype), positions, columns)
+
+
+def add_to_histogram(
+    histogram: Float32[Array, "bins columns"],
+    positions: Int32[Array, " events"],
+    columns: Float32[Array, "events columns"],
+) -> Float32[Array, "bins columns"]:
+    """The histogram with more events in it; positions outside of it are dropped.
 
     A scatter of short rows is fast on a CPU (measured: 5 to 12 ns an event for 1 to 18 columns) but serialises on a
     GPU, where all events meet in a few dozen addresses. There, a product with the one-hot matrix does the same sum.
     """
+    bins = histogram.shape[0]
 
-    def scatter(positions: Int32[Array, " events"], columns: Float32[Array, "events columns"]) -> Array:
+    def scatter(start: Array, positions: Int32[Array, " events"], columns: Float32[Array, "events columns"]) -> Array:
         # JAX counts negative positions from the end.
         inside = jnp.where(positions < 0, bins, positions)
-        return jnp.zeros((bins, columns.shape[1]), columns.dtype).at[inside].add(columns, mode="drop")
+        return start.at[inside].add(columns, mode="drop")
 
-    def one_hot(positions: Int32[Array, " events"], columns: Float32[Array, "events columns"]) -> Array:
+    def one_hot(start: Array, positions: Int32[Array, " events"], columns: Float32[Array, "events columns"]) -> Array:
         belongs = (positions[None] == jnp.arange(bins, dtype=positions.dtype)[:, None]).astype(columns.dtype)
-        return jnp.matmul(belongs, columns, precision=jax.lax.Precision.HIGHEST)
+        return start + jnp.matmul(belongs, columns, precision=jax.lax.Precision.HIGHEST)
 
-    total: Array = jax.lax.platform_dependent(positions, columns, cpu=scatter, default=one_hot)
+    total: Array = jax.lax.platform_dependent(histogram, positions, columns, cpu=scatter, default=one_hot)
     return total
 
 

@@ -4,11 +4,17 @@ Each threshold is measured in its own `step`, so that one learning rate suits Ge
 within its bounds by projection. The kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
 ones see far, narrow ones have no bias. The objective itself never depends on a bandwidth. What counts in the end is
 the best exact value seen, not the last.
+
+A derivative is an estimate from the simulated events near a boundary, and has an error. An optimiser such as Adam knows
+only its size relative to earlier ones, so it turns numerical dust into a steady march. Hence each derivative g ± σ is
+shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule with k = `significance`: what is compatible
+with zero is zero, what is certain stays as it is.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,13 +23,25 @@ import optax
 from jaxtyping import Array, Float64, PyTree
 from scipy.optimize import isotonic_regression
 
+from pipeline.analysis import Gradient
 from pipeline.objective import Merit
 from pipeline.selection import Thresholds
 
 __all__ = ["Ordered", "Range", "Schedule", "Step", "bandwidths_at", "descend", "in_order", "make_optimiser"]
 
-Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Thresholds]]
+Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Gradient]]
 """(thresholds, bandwidths) to ((loss, figure of merit), gradient of the loss)."""
+
+Monitor = Callable[[Thresholds], float]
+"""Thresholds to the loss on events that the gradient does not see."""
+
+RATES: Mapping[str, Callable[[float, int, float], optax.Schedule]] = {
+    "constant": lambda rate, _steps, _to: optax.constant_schedule(rate),
+    "linear": lambda rate, steps, to: optax.linear_schedule(rate, to * rate, steps),
+    "exponential": lambda rate, steps, to: optax.exponential_decay(rate, steps, to),
+    "cosine": lambda rate, steps, to: optax.cosine_decay_schedule(rate, steps, to),
+}
+"""How the learning rate falls in a number of steps to a fraction of what it was."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +65,29 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The optimiser and how long it runs; `name` is that of an optimiser in optax."""
+    """The optimiser and how long it runs.
+
+    Attributes:
+        name: of an optimiser in optax.
+        arguments: of that optimiser, besides the learning rate.
+        learning_rate: at the start, in units of each threshold's own step.
+        decay: how it falls: one of `RATES`.
+        decay_to: the fraction of it that is left at the end.
+        steps: from each start.
+        clip: largest norm of a gradient; longer ones are shortened to it.
+        significance: a derivative within so many of its statistical errors of zero counts as zero.
+        patience: a start is given up after so many steps without a better value; None for never.
+    """
 
     name: str
     arguments: Mapping[str, float]
     learning_rate: float
     decay_to: float
     steps: int
+    decay: str = "cosine"
+    clip: float | None = None
+    significance: float = 0.0
+    patience: int | None = None
 
 
 @dataclass(frozen=True)
@@ -61,15 +95,20 @@ class Step:
     """One evaluation of the loop, and the state that the next one starts from.
 
     Attributes:
-        number: from 0.
+        number: from 0, through all starts; each has `Schedule.steps` numbers, of which a patient loop may leave out the
+            last ones.
         thresholds: where the analysis was evaluated, trainable cuts only.
         bandwidths: of the boundary flux.
         loss: what is minimised.
         merit: the figure of merit there.
         gradient: of the loss by each threshold, per unit of the cut.
-        best_loss: the lowest so far, this step included.
+        error: statistical error of the gradient, likewise.
+        monitored: the loss on the events of the monitor; the loss itself without one.
+        best_loss: the lowest monitored loss so far, this step included, of all starts.
         best: its thresholds.
-        following: thresholds of the next step.
+        lowest: the lowest monitored loss of this start.
+        waited: steps since then.
+        following: thresholds of the next step, if this start goes on.
         state: the optimiser's, for the next step.
     """
 
@@ -79,8 +118,12 @@ class Step:
     loss: float
     merit: Merit
     gradient: dict[str, float]
+    error: dict[str, float]
+    monitored: float
     best_loss: float
     best: dict[str, float]
+    lowest: float
+    waited: int
     following: dict[str, float]
     state: PyTree
 
@@ -88,9 +131,10 @@ class Step:
 def descend(
     evaluate: Evaluate,
     ranges: Mapping[str, Range],
-    start: Mapping[str, float],
+    starts: Sequence[Mapping[str, float]],
     schedule: Schedule,
     ordered: Sequence[Ordered] = (),
+    monitor: Monitor | None = None,
     resume: Step | None = None,
 ) -> Iterator[Step]:
     """Yield one step after another; stop asking, and it stops.
@@ -98,35 +142,90 @@ def descend(
     Args:
         evaluate: the analysis and its gradient.
         ranges: of the trainable thresholds.
-        start: where they begin.
+        starts: where they begin, one start after the other; the best of all steps is kept.
         schedule: the optimiser.
         ordered: thresholds that have to keep their order.
+        monitor: judges which step is the best; without it the loss does.
         resume: the last step of an earlier, interrupted loop: this one goes on bit-identically.
     """
-    optimiser = make_optimiser(schedule)
-    first = 0 if resume is None else resume.number + 1
-    position = dict(start) if resume is None else resume.following
-    state = optimiser.init(_scaled(position, ranges)) if resume is None else resume.state
-    best, best_loss = (dict(start), np.inf) if resume is None else (resume.best, resume.best_loss)
-    for number in range(first, schedule.steps):
-        bandwidths = bandwidths_at(number / max(1, schedule.steps - 1), ranges)
-        (loss, merit), gradient = evaluate(_arrays(position), _arrays(bandwidths))
-        if bool(merit.converged) and float(loss) < best_loss:
-            best, best_loss = position, float(loss)
-        following, state = _move(optimiser, gradient, state, position, ranges)
-        following = in_order(following, ranges, ordered)
-        slope = {name: float(gradient[name]) for name in ranges}
-        yield Step(number, position, bandwidths, float(loss), merit, slope, best_loss, best, following, state)
-        position = following
+    optimiser, taken = make_optimiser(schedule), resume
+    while (place := _next_place(taken, optimiser, ranges, starts, schedule)) is not None:
+        bandwidths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
+        (loss, merit), gradient = evaluate(_arrays(place.thresholds), _arrays(bandwidths))
+        usable = bool(merit.converged)
+        monitored = float(loss) if monitor is None else monitor(_arrays(place.thresholds))
+        best, best_loss = (place.thresholds, np.inf) if taken is None else (taken.best, taken.best_loss)
+        if usable and monitored < best_loss:
+            best, best_loss = place.thresholds, monitored
+        improved = usable and monitored < place.lowest
+        certain = _without_dust(gradient, schedule.significance)
+        following, state = _move(optimiser, certain, place.state, place.thresholds, ranges)
+        taken = Step(
+            number=place.number,
+            thresholds=place.thresholds,
+            bandwidths=bandwidths,
+            loss=float(loss),
+            merit=merit,
+            gradient={name: float(gradient.value[name]) for name in ranges},
+            error={name: float(gradient.error[name]) for name in ranges},
+            monitored=monitored,
+            best_loss=best_loss,
+            best=best,
+            lowest=monitored if improved else place.lowest,
+            waited=0 if improved else place.waited + 1,
+            following=in_order(following, ranges, ordered),
+            state=state,
+        )
+        yield taken
+
+
+class _Place(NamedTuple):
+    """Where a step begins: what it has from the one before."""
+
+    number: int
+    thresholds: dict[str, float]
+    state: PyTree
+    lowest: float
+    waited: int
+
+
+def _next_place(
+    taken: Step | None,
+    optimiser: optax.GradientTransformation,
+    ranges: Mapping[str, Range],
+    starts: Sequence[Mapping[str, float]],
+    schedule: Schedule,
+) -> _Place | None:
+    """After a step of a start that goes on: where it led. Else the next start, or None after the last one."""
+    start = 0
+    if taken is not None:
+        start, number = divmod(taken.number, schedule.steps)
+        given_up = schedule.patience is not None and taken.waited >= schedule.patience
+        if number + 1 < schedule.steps and not given_up:
+            return _Place(taken.number + 1, taken.following, taken.state, taken.lowest, taken.waited)
+        start += 1
+    if start == len(starts):
+        return None
+    begin = dict(starts[start])
+    return _Place(start * schedule.steps, begin, optimiser.init(_scaled(begin, ranges)), np.inf, 0)
+
+
+def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
+    """The derivatives, shrunk by the rule at the head of this module."""
+    kept = {}
+    for name, value in gradient.value.items():
+        dust = significance * gradient.error[name]
+        kept[name] = value * jnp.maximum(0.0, 1.0 - (dust / jnp.where(value == 0, 1.0, value)) ** 2)
+    return kept
 
 
 def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
-    """The optax optimiser of a schedule, with a learning rate that falls along a cosine.
+    """The optax optimiser of a schedule, with a learning rate that falls, and gradients of limited length.
 
     Raises:
         ValueError: optax has no such optimiser, or it does not take these arguments.
     """
-    rate = optax.cosine_decay_schedule(schedule.learning_rate, schedule.steps, alpha=schedule.decay_to)
+    rate = RATES[schedule.decay](schedule.learning_rate, schedule.steps, schedule.decay_to)
     make = getattr(optax, schedule.name, None)
     if make is None:
         raise ValueError(f"optimiser.name: optax has no optimiser '{schedule.name}'; use adam, sgd, rmsprop, …")
@@ -143,7 +242,7 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
             f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
             "use adam, sgd, rmsprop, …"
         ) from None
-    return made
+    return made if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), made)
 
 
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:

@@ -70,6 +70,7 @@ class Chunk(eqx.Module, strict=True):
     jets: dict[str, Float32[Array, "jets events"]]
     variables: dict[str, Float32[Array, " events"]]
     weight: Float32[Array, " events"]
+    collision: Int32[Array, " events"]
     trijets: Int32[Array, ""]
     first_trijet: Int32[Array, ""]
     candidates: CandidateGroup
@@ -92,6 +93,7 @@ def take_chunk(
         jets={name: column[chunk] for name, column in group.jets.items()} | {"pt": group.jet_pt[kinematic, chunk]},
         variables={name: column[chunk] for name, column in group.variables.items()},
         weight=group.weight[chunk],
+        collision=group.collision[chunk],
         trijets=group.trijets[chunk],
         first_trijet=candidates.first[kinematic, chunk],
         candidates=candidates,

@@ -325,8 +325,11 @@ def _histograms(
         .reshape(len(shares), *weights.shape[:1], -1)
         .swapaxes(0, 1)
     )
-    by_edges = edge_flux(selection, analysis.bandwidths, analysis.edges, observables, odds.value[None] * columns)
-    slopes = dict(zip(odds.slopes, total[1:], strict=True)) | by_edges
+    together = jnp.zeros(odds.value.shape, jnp.int32)
+    by_edges = edge_flux(
+        selection, analysis.bandwidths, analysis.edges, observables, odds.value[None] * columns, together, 1
+    )
+    slopes = dict(zip(odds.slopes, total[1:], strict=True)) | {name: one[0] for name, one in by_edges.items()}
     return total[0], {name: slopes.get(name, jnp.zeros_like(total[0])) for name in by}
 
 

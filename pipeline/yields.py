@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, UInt32
 
 from pipeline.bin_edges import Edges, edge_flux, placed_edges
-from pipeline.binning import bin_index, hard_histogram
+from pipeline.binning import add_to_histogram, bin_index, hard_histogram
 from pipeline.boundary_flux import for_each_flip, pack, with_derivatives
 from pipeline.events import CandidateGroup, Chunk, EventGroup, take_chunk
 from pipeline.observables import first_trijet, ht, leading_jet_pt, ranked_pt
@@ -36,6 +36,7 @@ from pipeline.selection import (
 )
 
 __all__ = [
+    "SUBSAMPLES",
     "Columns",
     "EventOutcomes",
     "HardAnalysis",
@@ -50,7 +51,11 @@ __all__ = [
     "outcome_of_jets",
     "sum_over_chunks",
     "yields_and_flux",
+    "yields_and_subsampled_flux",
 ]
+
+SUBSAMPLES = 16
+"""Disjoint parts of the collisions whose fluxes are told apart: how they scatter is the error of their sum."""
 
 Result = TypeVar("Result")
 
@@ -121,13 +126,20 @@ class HardAnalysis(NamedTuple):
     thresholds: Thresholds
     bandwidths: Thresholds
     edges: Edges
+    subsamples: int
 
 
 def hard_analysis(
-    selection: Selection, layout: Layout, thresholds: Thresholds, bandwidths: Thresholds, edges: Edges
+    selection: Selection,
+    layout: Layout,
+    thresholds: Thresholds,
+    bandwidths: Thresholds,
+    edges: Edges,
+    subsamples: int = 1,
 ) -> HardAnalysis:
     """The hard analysis at some thresholds, with the edges of the bins where these put them."""
-    return HardAnalysis(selection, layout, thresholds, bandwidths, placed_edges(selection, thresholds, edges))
+    placed = placed_edges(selection, thresholds, edges)
+    return HardAnalysis(selection, layout, thresholds, bandwidths, placed, subsamples)
 
 
 def hard_yields(
@@ -160,6 +172,27 @@ def yields_and_flux(
 ]:
     """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events."""
     analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
+    yields, flux = sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
+    return yields, {name: one[:, :, 0] for name, one in flux.items()}
+
+
+def yields_and_subsampled_flux(
+    selection: Selection,
+    layout: Layout,
+    thresholds: Thresholds,
+    bandwidths: Thresholds,
+    edges: Edges,
+    groups: tuple[EventGroup, ...],
+    candidates: tuple[CandidateGroup, ...],
+) -> tuple[
+    Float64[Array, "kinematics datasets bins columns"],
+    dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]],
+]:
+    """`yields_and_flux` with the flux of `SUBSAMPLES` parts of the events.
+
+    A collision is in one part, in all its detector simulations and kinematic variations.
+    """
+    analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges, SUBSAMPLES)
     return sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
 
 
@@ -232,7 +265,7 @@ def _chunk_yields(analysis: HardAnalysis, chunk: Chunk) -> Float32[Array, "bins 
 
 def _chunk_yields_and_flux(
     analysis: HardAnalysis, chunk: Chunk
-) -> tuple[Float32[Array, "bins columns"], dict[str, Float32[Array, "bins columns"]]]:
+) -> tuple[Float32[Array, "bins columns"], dict[str, Float32[Array, "subsamples bins columns"]]]:
     """The yields, and their boundary flux for each threshold that has a bandwidth."""
     selection, bins = analysis.selection, analysis.selection.bins
     objects = _objects(analysis, chunk)
@@ -247,13 +280,22 @@ def _chunk_yields_and_flux(
         analysis, chunk, objects, trijet, outcome, one_lepton
     )
     flux = (
-        _histogram_of_terms(unflipped, outcome, bins)
+        _histogram_of_terms(analysis, chunk, unflipped, outcome)
         | _terms_of_flips(analysis, chunk, "jet", objects, outcome, one_lepton)
         | _terms_of_flips(analysis, chunk, "bjet", objects, outcome, one_lepton)
     )
     observables = _observables(analysis, chunk, objects, trijet, outcome)
     selected = jnp.where(one_lepton & accepted, outcome.columns, 0)
-    return yields, flux | edge_flux(selection, analysis.bandwidths, analysis.edges, observables, selected)
+    subsample = _subsample(analysis, chunk)
+    flux |= edge_flux(
+        selection, analysis.bandwidths, analysis.edges, observables, selected, subsample, analysis.subsamples
+    )
+    return yields, flux
+
+
+def _subsample(analysis: HardAnalysis, chunk: Chunk) -> Int32[Array, " events"]:
+    """Which part of the events each one is in."""
+    return chunk.collision % jnp.int32(analysis.subsamples)
 
 
 def _objects(analysis: HardAnalysis, chunk: Chunk) -> _Objects:
@@ -356,66 +398,76 @@ def _terms_of_flips(
     objects: _Objects,
     outcome: JetsOutcome,
     one_lepton: Bool[Array, " events"],
-) -> dict[str, Float32[Array, "bins columns"]]:
+) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """One jet, or one b-tag, flipped: the event leaves the bin where it is and enters the one where it would be."""
     flux = _flux(analysis, kind, chunk.jets)
     if not flux:
         return {}
     bins, columns = analysis.selection.bins, columns_of(chunk)
+    first, end = _first_bin(analysis, chunk), bins * analysis.subsamples
     may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
     near = pack(may_matter[None] & _any_flux(flux))
     if kind == "bjet":
         near &= objects.selected
-    stays = jnp.where(_all(outcome.accepted, objects.leptons), outcome.position, bins)
+    stays = _all(outcome.accepted, objects.leptons) & (outcome.position < bins)
 
     def visit(
         event: Int32[Array, " flips"],
         jet: Int32[Array, " flips"],
         real: Bool[Array, " flips"],
-        total: Float32[Array, "bins terms"],
-    ) -> Float32[Array, "bins terms"]:
+        total: Float32[Array, "places terms"],
+    ) -> Float32[Array, "places terms"]:
         flip = jnp.uint32(1) << jet.astype(jnp.uint32)
         selected, btag = objects.selected[event], objects.btag[event]
         selected, btag = (selected ^ flip, btag) if kind == "jet" else (selected, btag ^ flip)
         of_events = jax.tree.map(lambda column: column[..., event], columns)
         flipped = outcome_of_jets(analysis, of_events, selected, btag, first_trijet(chunk, selected, btag, event))
         terms = jnp.stack([one[jet, event] for one in flux.values()])
-        enters = jnp.where(real & _all(flipped.accepted, jet), flipped.position, bins)
-        leaves = jnp.where(real, stays[event], bins)
-        total += hard_histogram(enters, _rows(terms, flipped.columns), bins)
-        return total - hard_histogram(leaves, _rows(terms, outcome.columns[:, event]), bins)
+        entering = real & _all(flipped.accepted, jet) & (flipped.position < bins)
+        enters = jnp.where(entering, first[event] + flipped.position, end)
+        leaves = jnp.where(real & stays[event], first[event] + outcome.position[event], end)
+        total = add_to_histogram(total, enters, _rows(terms, flipped.columns))
+        return add_to_histogram(total, leaves, _rows(-terms, outcome.columns[:, event]))
 
-    return _collected(near, visit, tuple(flux), bins, outcome.columns.shape[0])
+    return _collected(analysis, near, visit, tuple(flux), outcome.columns.shape[0])
 
 
 def _histogram_of_terms(
-    terms: dict[str, Float32[Array, " events"]], outcome: JetsOutcome, bins: int
-) -> dict[str, Float32[Array, "bins columns"]]:
+    analysis: HardAnalysis, chunk: Chunk, terms: dict[str, Float32[Array, " events"]], outcome: JetsOutcome
+) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """One histogram a term, each event weighted with the term where it is; few events have any."""
     if not terms:
         return {}
-    stacked = jnp.stack(list(terms.values()))
+    bins, stacked = analysis.selection.bins, jnp.stack(list(terms.values()))
+    inside = outcome.position < bins
+    place = jnp.where(inside, _first_bin(analysis, chunk) + outcome.position, bins * analysis.subsamples)
 
     def visit(
         event: Int32[Array, " some"],
         _: Int32[Array, " some"],
         real: Bool[Array, " some"],
-        total: Float32[Array, "bins products"],
-    ) -> Float32[Array, "bins products"]:
-        position = jnp.where(real, outcome.position[event], bins)
-        return total + hard_histogram(position, _rows(stacked[:, event], outcome.columns[:, event]), bins)
+        total: Float32[Array, "places products"],
+    ) -> Float32[Array, "places products"]:
+        position = jnp.where(real, place[event], bins * analysis.subsamples)
+        return add_to_histogram(total, position, _rows(stacked[:, event], outcome.columns[:, event]))
 
     near = jnp.any(stacked != 0, axis=0).astype(jnp.uint32)
-    return _collected(near, visit, tuple(terms), bins, outcome.columns.shape[0])
+    return _collected(analysis, near, visit, tuple(terms), outcome.columns.shape[0])
+
+
+def _first_bin(analysis: HardAnalysis, chunk: Chunk) -> Int32[Array, " events"]:
+    """Where the bins of an event's subsample start, when those of all subsamples stand side by side."""
+    return _subsample(analysis, chunk) * jnp.int32(analysis.selection.bins)
 
 
 def _collected(
-    near: UInt32[Array, " events"], visit: _Visit, names: tuple[str, ...], bins: int, columns: int
-) -> dict[str, Float32[Array, "bins columns"]]:
+    analysis: HardAnalysis, near: UInt32[Array, " events"], visit: _Visit, names: tuple[str, ...], columns: int
+) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """The sum of what `visit` adds, a histogram for each name; its columns are the products that `_rows` makes."""
-    start = jnp.zeros((bins, len(names) * columns), jnp.float32)
-    total = for_each_flip(near, visit, start).reshape(bins, len(names), columns)
-    return {name: total[:, number] for number, name in enumerate(names)}
+    subsamples, bins = analysis.subsamples, analysis.selection.bins
+    start = jnp.zeros((subsamples * bins, len(names) * columns), jnp.float32)
+    total = for_each_flip(near, visit, start).reshape(subsamples, bins, len(names), columns)
+    return {name: total[:, :, number] for number, name in enumerate(names)}
 
 
 def _any_flux(flux: dict[str, Float32[Array, "jets events"]]) -> Bool[Array, "jets events"]:

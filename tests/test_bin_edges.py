@@ -35,8 +35,9 @@ def flux(names: tuple[str, ...], at: dict[str, float], width: float) -> dict[str
     chosen, seen = selection(names), observables()
     columns = jnp.ones((1, seen["free"].shape[0]), jnp.float32)
     placed = placed_edges(chosen, numbers(at), EDGES)
-    found = edge_flux(chosen, numbers(dict.fromkeys(names, width)), placed, seen, columns)
-    return {name: np.asarray(one)[:, 0] for name, one in found.items()}
+    everything = jnp.zeros(columns.shape[1], jnp.int32)
+    found = edge_flux(chosen, numbers(dict.fromkeys(names, width)), placed, seen, columns, everything, 1)
+    return {name: np.asarray(one)[0, :, 0] for name, one in found.items()}
 
 
 def test_a_moving_range_keeps_the_proportions():
@@ -53,7 +54,7 @@ def test_single_edges_go_where_their_thresholds_say():
 def test_without_a_bandwidth_there_is_no_flux():
     chosen, seen = selection(EACH), observables()
     columns = jnp.ones((1, seen["free"].shape[0]), jnp.float32)
-    assert edge_flux(chosen, {}, EDGES, seen, columns) == {}
+    assert edge_flux(chosen, {}, EDGES, seen, columns, jnp.zeros(5, jnp.int32), 1) == {}
 
 
 def test_flux_moves_events_between_neighbours_and_leaves_other_regions_alone():

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pipeline.analysis import Gradient
 from pipeline.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pipeline.descent import Range, Schedule, Step, descend, make_optimiser
 from pipeline.objective import Merit
@@ -28,11 +29,12 @@ def evaluate(thresholds, bandwidths):
         gradient_norm=bandwidths["a"] / 3,
         iterations=jnp.asarray(7, jnp.int32),
     )
-    return (value, merit), gradient
+    error = {name: jnp.asarray(0.01, jnp.float64) for name in gradient}
+    return (value, merit), Gradient(value=gradient, error=error)
 
 
 def steps(resume: Step | None = None) -> list[Step]:
-    return list(descend(evaluate, RANGES, START, SCHEDULE, resume=resume))
+    return list(descend(evaluate, RANGES, [START], SCHEDULE, resume=resume))
 
 
 def empty_state():
@@ -47,7 +49,17 @@ def test_it_goes_on_bit_identically(tmp_path, after):
     again = [*stored, *steps(stored[-1])]
     assert len(again) == len(whole)
     for one, other in zip(again, whole, strict=True):
-        for name in ("number", "thresholds", "bandwidths", "loss", "gradient", "best_loss", "best", "following"):
+        for name in (
+            "number",
+            "thresholds",
+            "bandwidths",
+            "loss",
+            "gradient",
+            "error",
+            "best_loss",
+            "best",
+            "following",
+        ):
             assert getattr(one, name) == getattr(other, name)
         for mine, theirs in zip(jax.tree.leaves(one.merit), jax.tree.leaves(other.merit), strict=True):
             assert mine.dtype == theirs.dtype

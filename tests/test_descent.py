@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from pipeline.descent import Ordered, Range, Schedule, bandwidths_at, descend, make_optimiser
+from pipeline.analysis import Gradient
+from pipeline.descent import RATES, Ordered, Range, Schedule, bandwidths_at, descend, make_optimiser
 from pipeline.objective import Merit
 
 RANGES = {
@@ -20,7 +21,12 @@ def schedule(name="adam", steps=40, **arguments) -> Schedule:
     return Schedule(name=name, arguments=arguments, learning_rate=1.0, decay_to=0.1, steps=steps)
 
 
-def quadratic(minimum=MINIMUM, converged=lambda _: True, seen=None):
+def known(gradient, error=0.0):
+    """A gradient with the same statistical error of every derivative."""
+    return Gradient(value=gradient, error={name: jnp.asarray(error, jnp.float64) for name in gradient})
+
+
+def quadratic(minimum=MINIMUM, converged=lambda _: True, seen=None, error=0.0):
     """Σ ((x − minimum) / step)²: in units of the steps a round bowl."""
 
     def loss(thresholds):
@@ -36,13 +42,13 @@ def quadratic(minimum=MINIMUM, converged=lambda _: True, seen=None):
             gradient_norm=jnp.zeros(()),
             iterations=jnp.zeros((), jnp.int32),
         )
-        return (value, merit), gradient
+        return (value, merit), known(gradient, error)
 
     return evaluate
 
 
 def run(evaluate=None, resume=None, **of_schedule):
-    return list(descend(evaluate or quadratic(), RANGES, START, schedule(**of_schedule), resume=resume))
+    return list(descend(evaluate or quadratic(), RANGES, [START], schedule(**of_schedule), resume=resume))
 
 
 def test_it_finds_the_minimum_in_physical_units():
@@ -54,15 +60,15 @@ def test_it_finds_the_minimum_in_physical_units():
 
 @pytest.mark.parametrize("name", ["adam", "sgd", "rmsprop", "adabelief"])
 def test_any_optimiser_of_optax_may_be_named(name):
-    steps = [step.loss for step in descend(quadratic(), RANGES, START, Schedule(name, {}, 0.3, 0.1, 20))]
+    steps = [step.loss for step in descend(quadratic(), RANGES, [START], Schedule(name, {}, 0.3, 0.1, 20))]
     assert min(steps) < 0.5 * steps[0]
 
 
 def test_the_best_is_kept_and_not_the_last():
     """A learning rate that never falls overshoots on and on."""
-    steps = list(descend(quadratic(), RANGES, START, Schedule("sgd", {}, 0.99, 1.0, 15)))
+    steps = list(descend(quadratic(), RANGES, [START], Schedule("sgd", {}, 0.99, 1.0, 15)))
     losses = [step.loss for step in steps]
-    wandering = list(descend(quadratic(), RANGES, START, Schedule("adam", {}, 5.0, 1.0, 15)))
+    wandering = list(descend(quadratic(), RANGES, [START], Schedule("adam", {}, 5.0, 1.0, 15)))
     for taken in (steps, wandering):
         for number, step in enumerate(taken):
             best = min(range(number + 1), key=lambda n: taken[n].loss)
@@ -83,9 +89,9 @@ def test_bin_edges_keep_their_order_and_their_distance():
         merit = Merit(
             value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
         )
-        return (value, merit), gradient
+        return (value, merit), known(gradient)
 
-    steps = list(descend(evaluate, ranges, start, schedule(steps=80), [Ordered(names, 0.5)]))
+    steps = list(descend(evaluate, ranges, [start], schedule(steps=80), [Ordered(names, 0.5)]))
     for step in steps:
         places = [step.thresholds[name] for name in names]
         assert np.diff(places).min() >= 0.5 - 1e-12
@@ -160,7 +166,7 @@ def test_without_any_converged_step_there_is_no_best():
 
 def test_a_loop_that_is_left_evaluates_no_further():
     seen = []
-    loop = descend(quadratic(seen=seen), RANGES, START, schedule(steps=40))
+    loop = descend(quadratic(seen=seen), RANGES, [START], schedule(steps=40))
     next(loop)
     next(loop)
     loop.close()
@@ -188,6 +194,114 @@ def test_a_bad_optimiser_is_one_sentence(bad, message):
     with pytest.raises(ValueError, match=message) as caught:
         make_optimiser(schedule(**bad))
     assert "\n" not in str(caught.value)
+
+
+def test_a_gradient_within_its_error_moves_nothing():
+    """At the start the derivative by jet_pt is −12 per GeV: 1.2 errors of 10, 12 errors of 1."""
+    for significance, moves in ((0.0, True), (1.0, True), (2.0, False)):
+        certain = Schedule("adam", {}, 1.0, 0.1, 2, significance=significance)
+        first, second = descend(quadratic(error=10.0), RANGES, [START], certain)
+        assert first.error == {"jet_pt": 10.0, "btag": 10.0}
+        assert (second.thresholds["jet_pt"] != first.thresholds["jet_pt"]) is moves
+        assert second.thresholds["btag"] != first.thresholds["btag"]
+
+
+def test_shrinking_grows_with_the_error():
+    """Plain descent, so that the step is the shrunk gradient itself: g (1 − (2σ/g)²)."""
+    plain = Schedule("sgd", {}, 0.01, 1.0, 2, significance=2.0)
+    for error in (0.0, 3.0, 5.9, 6.1):
+        first, second = descend(quadratic(error=error), RANGES, [START], plain)
+        moved = second.thresholds["jet_pt"] - first.thresholds["jet_pt"]
+        assert moved == pytest.approx(0.12 * max(0.0, 1 - (2 * error / 12) ** 2), abs=1e-9)
+
+
+def test_a_derivative_without_an_error_that_is_zero_stays_zero():
+    first, second = descend(quadratic(START), RANGES, [START], Schedule("sgd", {}, 1.0, 1.0, 2, significance=2.0))
+    assert second.thresholds == first.thresholds
+
+
+def test_gradients_are_clipped_to_a_norm():
+    """In units of the steps: the gradient is (−12, −20), its norm 23.3."""
+    first, second = descend(quadratic(), RANGES, [START], Schedule("sgd", {}, 1.0, 1.0, 2, clip=1.0))
+    moved = [(second.thresholds[name] - first.thresholds[name]) / RANGES[name].step for name in RANGES]
+    assert np.hypot(*moved) == pytest.approx(1.0, rel=1e-6)
+    assert moved[0] / moved[1] == pytest.approx(12 / 20, rel=1e-6)
+
+
+@pytest.mark.parametrize("decay", RATES)
+def test_the_learning_rate_falls_as_it_is_told(decay):
+    rate = RATES[decay](2.0, 10, 0.1)
+    assert float(rate(0)) == pytest.approx(2.0)
+    assert float(rate(10)) == pytest.approx(2.0 if decay == "constant" else 0.2)
+    fallen = [float(rate(step)) for step in range(11)]
+    assert fallen == sorted(fallen, reverse=True)
+
+
+def two_bowls(seen=None):
+    """A shallow minimum at jet_pt 30 and a deep one at 50."""
+
+    def evaluate(thresholds, bandwidths):
+        def loss(at):
+            shallow, deep = (at["jet_pt"] - 30) ** 2, (at["jet_pt"] - 50) ** 2 - 30
+            return jnp.minimum(shallow, deep) + (at["btag"] - 0.5) ** 2
+
+        value, gradient = jax.value_and_grad(loss)(thresholds)
+        merit = Merit(
+            value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
+        )
+        return (value, merit), known(gradient)
+
+    return evaluate
+
+
+def test_several_starts_find_the_deeper_minimum_and_keep_it():
+    starts = [{"jet_pt": place, "btag": 0.5} for place in (32.0, 52.0, 28.0)]
+    steps = list(descend(two_bowls(), RANGES, starts, schedule(steps=30)))
+    assert [step.number for step in steps] == list(range(90))
+    for number, start in enumerate(starts):
+        assert steps[30 * number].thresholds == start
+        assert steps[30 * number].bandwidths == steps[0].bandwidths
+    assert steps[-1].best["jet_pt"] == pytest.approx(50, abs=0.5)
+    assert steps[-1].best_loss == min(step.loss for step in steps)
+
+
+def test_a_patient_loop_gives_up_and_goes_to_the_next_start():
+    """Started at the minimum with steps that only lead away."""
+    restless = Schedule("sgd", {}, 1.2, 1.0, 20, patience=3)
+    steps = list(descend(quadratic(), RANGES, [MINIMUM, START], restless))
+    assert [step.number for step in steps] == [0, 1, 2, 3, 20, 21, 22, 23]
+    assert [step.waited for step in steps] == [0, 1, 2, 3] * 2
+    assert steps[-1].best == MINIMUM
+
+
+def test_the_monitor_decides_which_step_is_the_best():
+    """The loss goes on falling where the monitor, with its minimum half way, rises again."""
+    half_way = {name: (START[name] + MINIMUM[name]) / 2 for name in RANGES}
+
+    def monitor(thresholds):
+        return float(quadratic(half_way)(thresholds, None)[0][0])
+
+    steps = list(descend(quadratic(), RANGES, [START], schedule(steps=40), monitor=monitor))
+    best = min(steps, key=lambda step: step.monitored)
+    assert steps[-1].best == best.thresholds
+    assert steps[-1].best_loss == best.monitored
+    assert best.loss > 2 * steps[-1].loss
+    patient = Schedule("adam", {}, 1.0, 0.1, 40, patience=4)
+    stopped = list(descend(quadratic(), RANGES, [START], patient, monitor=monitor))
+    assert len(stopped) < 40
+    assert stopped[-1].best == best.thresholds
+
+
+@pytest.mark.parametrize("stop", [2, 4, 5, 7])
+def test_a_loop_of_several_starts_resumes_bit_identically(stop):
+    restless = Schedule("adam", {}, 3.0, 1.0, 20, patience=3)
+    starts = [MINIMUM, START]
+    whole = list(descend(quadratic(), RANGES, starts, restless))
+    assert whole[4].number == 20  # the first start was given up after four steps
+    rest = list(descend(quadratic(), RANGES, starts, restless, resume=whole[stop - 1]))
+    assert [(step.number, step.thresholds, step.best, step.waited) for step in rest] == [
+        (step.number, step.thresholds, step.best, step.waited) for step in whole[stop:]
+    ]
 
 
 def test_arguments_reach_the_optimiser():

@@ -47,6 +47,7 @@ def chunk_of(jets: np.ndarray, masks: np.ndarray, mass: np.ndarray, pt: np.ndarr
         jets={},
         variables={},
         weight=jnp.ones(len(jets), jnp.float32),
+        collision=jnp.arange(len(jets), dtype=jnp.int32),
         trijets=jnp.asarray(trijets, jnp.int32),
         first_trijet=jnp.asarray(3, jnp.int32),
         candidates=CandidateGroup(
