@@ -26,7 +26,7 @@ from pipeline.config import load_config
 from pipeline.descent import descend
 from pipeline.event_list import list_events
 from pipeline.gradient_check import check_gradients, with_unit_weights
-from pipeline.run import ranges, schedule
+from pipeline.tuning import ranges, schedule
 
 ROOT = Path.cwd() if Path("configs").is_dir() else Path.cwd().parent
 config = load_config(ROOT / "configs" / "quickstart.yaml", {"optimiser": {"steps": 15}})
@@ -133,9 +133,9 @@ fixed = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.c
 start = {name: cut.threshold for name, cut in config.cuts.items() if cut.trainable}
 steps = list(
     descend(
-        lambda at, h: analysis.loss_and_gradient(fixed | at, setup.analysis, h, setup.training),
+        lambda at, h: analysis.loss_and_gradient_with_error(fixed | at, setup.analysis, h, setup.training),
         ranges(config),
-        start,
+        [start],
         schedule(config),
     )
 )

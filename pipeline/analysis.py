@@ -39,10 +39,12 @@ __all__ = [
     "loss_of_yields_and_slope",
     "merit_of",
     "merit_of_parts",
+    "merit_of_templates",
     "model_and_data",
     "model_numbers",
     "numbers_of",
     "templates",
+    "templates_at",
     "yields_at",
 ]
 
@@ -100,7 +102,7 @@ def model_numbers(analysis: Analysis, made: Templates) -> Numbers:
 
 
 def _in_merged_bins(analysis: Analysis, made: Templates) -> Templates:
-    if analysis.measurement.minimum_effective_events <= 0:
+    if not analysis.measurement.merges:
         return made
     return merge_bins(made, measurement.merged_bins(analysis.measurement, made))
 
@@ -116,9 +118,12 @@ def loss_of_yields(
     yields: Float64[Array, "kinematics datasets bins columns"], analysis: Analysis, recipe: Recipe
 ) -> tuple[Float64[Array, ""], Merit]:
     """The second half of `loss`: it sees histograms only, wherever their events were summed."""
-    numbers = model_numbers(analysis, make_templates(recipe, yields))
-    merit = figure_of_merit(analysis.objective, analysis.structure, numbers)
+    merit = _merit_of_templates(make_templates(recipe, yields), analysis)
     return loss_of(analysis.objective, merit), merit
+
+
+def _merit_of_templates(made: Templates, analysis: Analysis) -> Merit:
+    return figure_of_merit(analysis.objective, analysis.structure, model_numbers(analysis, made))
 
 
 def loss_and_gradient(
@@ -212,6 +217,14 @@ def model_and_data(
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
 _yields_and_subsampled_flux = jax.jit(yields_and_subsampled_flux, static_argnums=(0, 1))
 loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
+
+
+merit_of_templates = jax.jit(_merit_of_templates, static_argnums=1)
+
+
+def templates_at(thresholds: Thresholds, analysis: Analysis, data: Data) -> Templates:
+    """The exact templates, compiled."""
+    return make_templates(data.recipe, yields_at(thresholds, analysis, data))
 
 
 @partial(jax.jit, static_argnums=1)

@@ -105,7 +105,8 @@ class Threshold(_Model):
     """A number of the analysis that may be tuned: a cut, or an edge of a bin.
 
     `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
-    it is annealed to `bandwidth_end`. `step` is the size of a typical optimisation step.
+    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.bandwidths`). `step` is the
+    size of a typical optimisation step.
     """
 
     threshold: float
@@ -119,8 +120,10 @@ class Threshold(_Model):
 
     @model_validator(mode="after")
     def _can_move(self) -> "Threshold":
-        if self.trainable and (self.bounds is None or self.bandwidth is None or self.step is None):
-            raise ValueError("a trainable cut needs 'bounds', 'bandwidth' and 'step'")
+        if self.trainable and (self.bounds is None or self.step is None):
+            raise ValueError("a trainable cut needs 'bounds' and 'step'")
+        if self.bandwidth_end is not None and self.bandwidth is None:
+            raise ValueError("'bandwidth_end' needs a 'bandwidth' to start from")
         if self.bounds is not None:
             low, high = self.bounds
             if not low < high:
@@ -128,6 +131,12 @@ class Threshold(_Model):
             if not low <= self.threshold <= high:
                 raise ValueError(f"threshold {self.threshold} lies outside its bounds [{low}, {high}]")
         return self
+
+    @property
+    def widest_bandwidth(self) -> float:
+        """That any kernel of it will have: the given one, or an eighth of the range."""
+        low, high = self.bounds or (0.0, 0.0)
+        return (high - low) / 8 if self.bandwidth is None else self.bandwidth
 
 
 class Cut(Threshold):
@@ -205,8 +214,8 @@ class Bins(_Model):
     def _can_move(self) -> "Bins":
         if self.trainable is None:
             return self
-        if self.bounds is None or self.bandwidth is None or self.step is None or self.min_width is None:
-            raise ValueError("trainable bins need 'bounds', 'bandwidth', 'step' and 'min_width'")
+        if self.bounds is None or self.step is None or self.min_width is None:
+            raise ValueError("trainable bins need 'bounds', 'step' and 'min_width'")
         narrowest = min(b - a for a, b in pairwise(self.places))
         if narrowest < self.min_width:
             raise ValueError(f"a bin of width {narrowest:g} is narrower than min_width {self.min_width:g}")
@@ -355,10 +364,10 @@ class Measurement(_Model):
     """Parameter of interest and what it scales.
 
     `poi` scales the processes in `signal`; `free` maps further processes to the names of free norm factors. Bins with
-    fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events` are merged with their
-    neighbours; 0 leaves all bins as they are. `data` are what the workspace of a run calls observed: what the model
-    expects (asimov), or templates mixed as `pseudodata` says, {process: {variation: share}}. What is tuned is always
-    what is expected.
+    fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events`, or with fewer expected
+    background events than `minimum_background`, are merged with their neighbours; 0 leaves all bins as they are.
+    `data` are what the workspace of a run calls observed: what the model expects (asimov), or templates mixed as
+    `pseudodata` says, {process: {variation: share}}. What is tuned is always what is expected.
     """
 
     name: str
@@ -367,6 +376,7 @@ class Measurement(_Model):
     free: dict[str, str] = {}
     bounds: tuple[float, float] = (0.0, 10.0)
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
+    minimum_background: Annotated[float, Field(ge=0)] = 0.0
     data: Literal["asimov", "pseudodata"] = "asimov"
     pseudodata: dict[str, dict[str, float]] = {}
 
@@ -394,21 +404,44 @@ class Objective(_Model):
 
 
 class Optimiser(_Model):
-    """The optax loop. Thresholds move in units of their own `step`; a kill loses `checkpoint_every` steps at most."""
+    """The optax loop. Thresholds move in units of their own `step`; a kill loses `checkpoint_every` steps at most.
+
+    The learning rate falls (`decay`) to a fraction `decay_to` in `steps` steps. Gradients are shortened to the length
+    `clip`; of their components, those within `significance` statistical errors of zero count as zero. `starts` above 1
+    adds starts at random places within the bounds. With `patience`, a start ends after so many steps without a better
+    value on the stopping events (see `Validation`), which then also decide which step is the best.
+    """
 
     name: str = "adam"
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     arguments: dict[str, float] = {}
     steps: Annotated[int, Field(ge=1)] = 60
+    decay: Literal["constant", "linear", "exponential", "cosine"] = "cosine"
     decay_to: Annotated[float, Field(gt=0, le=1)] = 0.1
+    clip: Annotated[float, Field(gt=0)] | None = None
+    significance: Annotated[float, Field(ge=0)] = 2.0
+    starts: Annotated[int, Field(ge=1)] = 1
+    patience: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
 
 
 class Validation(_Model):
-    """Events that the optimiser never sees, chosen by a hash of the event number."""
+    """Events that the optimiser never sees, chosen by a hash of the event number.
+
+    With `folds`, the events are cut into so many parts, each of which is held out once: the thresholds are tuned as
+    often, and every event is judged by thresholds that have not seen it. `stopping` is the share of the other events
+    that a patient optimiser (`optimiser.patience`) takes to decide when to stop; it is asked for then only.
+    """
 
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    folds: Annotated[int, Field(ge=2)] | None = None
+    stopping: Annotated[float, Field(gt=0, lt=1)] = 0.25
     bootstrap: Annotated[int, Field(ge=2)] = 50
+
+    @property
+    def held_out(self) -> float:
+        """The share of the events that is held out at a time."""
+        return self.fraction if self.folds is None else 1 / self.folds
 
 
 class Config(_Model):
@@ -440,6 +473,24 @@ class Config(_Model):
     def moving_edges(self) -> dict[str, dict[str, Threshold]]:
         """The thresholds that move the bin edges of each region, in rising order; none for most."""
         return {name: region.bins.thresholds(name, region.title) for name, region in self.regions.items()}
+
+    def with_bandwidths(self, chosen: Mapping[str, float]) -> "Config":
+        """The same run with kernels where it had none: each as wide as chosen at the start, half as wide at the end.
+
+        Args:
+            chosen: by threshold; the moving edges of a region share one.
+        """
+
+        def widths(name: str) -> dict[str, float]:
+            return {"bandwidth": chosen[name], "bandwidth_end": chosen[name] / 2}
+
+        cuts = {name: cut.model_copy(update=widths(name)) if name in chosen else cut for name, cut in self.cuts.items()}
+        regions = {}
+        for name, region in self.regions.items():
+            first = next(iter(self.moving_edges[name]), "")
+            bins = region.bins.model_copy(update=widths(first)) if first in chosen else region.bins
+            regions[name] = region.model_copy(update={"bins": bins})
+        return self.model_copy(update={"cuts": cuts, "regions": regions})
 
     @model_validator(mode="after")
     def _corrections_are_read(self) -> "Config":

@@ -54,7 +54,8 @@ class Nuisance:
 class Measurement:
     """The static part: names, and which variation belongs to which parameter. `processes` are sample names.
 
-    A bin with fewer effective simulated background events than `minimum_effective_events` is merged with its neighbour.
+    A bin with fewer effective simulated background events than `minimum_effective_events`, or with fewer expected ones
+    than `minimum_background`, is merged with its neighbour.
     `pseudodata` are shares of templates, (variation, process, share); without any, the data are what is expected.
     """
 
@@ -66,7 +67,13 @@ class Measurement:
     nuisances: tuple[Nuisance, ...]
     bounds: tuple[float, float]
     minimum_effective_events: float
+    minimum_background: float = 0.0
     pseudodata: tuple[tuple[int, int, float], ...] = ()
+
+    @property
+    def merges(self) -> bool:
+        """Whether there is a minimum."""
+        return self.minimum_effective_events > 0 or self.minimum_background > 0
 
 
 def skeleton(measurement: Measurement) -> dict[str, Any]:
@@ -161,7 +168,8 @@ def merged_bins(measurement: Measurement, templates: Templates) -> Int32[Array, 
     into = []
     for channel in measurement.channels:
         bins = slice(channel.offset, channel.offset + channel.bins)
-        into.append(populated_bins(yields[bins], variance[bins], measurement.minimum_effective_events, channel.offset))
+        least = (measurement.minimum_effective_events, measurement.minimum_background)
+        into.append(populated_bins(yields[bins], variance[bins], *least, channel.offset))
     order = np.argsort([channel.offset for channel in measurement.channels])
     return jnp.concatenate([into[number] for number in order])
 

@@ -37,6 +37,7 @@ __all__ = [
     "default_bandwidths",
     "default_thresholds",
     "divide",
+    "divide_into_folds",
     "make_analysis",
     "make_selection",
     "ragged",
@@ -66,12 +67,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Problem:
-    """A run, ready for the optimiser."""
+    """A run, ready for the optimiser.
+
+    Attributes:
+        config: with a bandwidth for every trainable threshold, once these are chosen.
+        analysis: the static part.
+        training: events for the gradient.
+        validation: events that tuning does not see.
+        stopping: events that decide when a patient optimiser stops, and which step is the best; None otherwise.
+        samples: what the parts were taken from.
+    """
 
     config: Config
     analysis: Analysis
     training: Data
     validation: Data
+    stopping: Data | None
     samples: tuple[Sample, ...]
 
 
@@ -91,28 +102,75 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
 
 
 def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
-    """A problem from events in memory: those for training, and those for validation.
+    """A problem from events in memory: those for training, those for validation, and perhaps those for stopping.
+
+    With folds, the first of them is held out.
 
     Raises:
-        InputError: one of the two parts is empty.
+        InputError: one of the parts is empty.
     """
+    (problem,) = _divided(config, samples, [0.0])
+    return problem
+
+
+def divide_into_folds(config: Config, samples: tuple[Sample, ...]) -> tuple[Problem, ...]:
+    """One problem for each fold, which it holds out; `divide` without folds.
+
+    Raises:
+        InputError: one of the parts is empty.
+    """
+    folds = config.validation.folds or 1
+    return _divided(config, samples, [fold / folds for fold in range(folds)])
+
+
+def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]) -> tuple[Problem, ...]:
+    """Problems that hold out other events each: those from a place on in a random order of the events, a circle."""
     analysis = make_analysis(config, len(samples))
-    held_out = [_held_out(config, sample) for sample in samples]
-    for sample, mask in zip(samples, held_out, strict=True):
-        if mask.all() or not mask.any():
-            part = "training" if mask.all() else "validation"
-            raise InputError(
-                f"{sample.dataset.key}: none of its {len(mask)} events is for {part}; they are split by the numbers in "
-                "the branch 'event', which have to differ from event to event"
-            )
-    fraction = config.validation.fraction
-    training, validation = make_data(
-        config, analysis, samples, [(1 - fraction, [~mask for mask in held_out]), (fraction, held_out)]
-    )
+    shares = _shares(config)
+    parts = [_parts(config, samples, shares, turn) for turn in turns]
+    divided = [(shares[name], masks) for masks_of in parts for name, masks in masks_of.items()]
+    data = make_data(config, analysis, samples, divided)
     if any(_has_several_of_a_collision(sample) for sample in samples):
         start = default_thresholds(config)
-        training, validation = with_design_effects(analysis, start, (training, validation))
-    return Problem(config=config, analysis=analysis, training=training, validation=validation, samples=samples)
+        several = len(shares)
+        data = [
+            one
+            for first in range(0, len(data), several)
+            for one in with_design_effects(analysis, start, data[first : first + several])
+        ]
+    problems = []
+    for number in range(len(turns)):
+        found = dict(zip(shares, data[number * len(shares) :], strict=False))
+        stopping = found.get("stopping")
+        problems.append(Problem(config, analysis, found["training"], found["validation"], stopping, samples))
+    return tuple(problems)
+
+
+def _shares(config: Config) -> dict[str, float]:
+    """Of the events, for each part."""
+    held_out = config.validation.held_out
+    stopping = (1 - held_out) * config.validation.stopping if config.optimiser.patience is not None else 0.0
+    shares = {"validation": held_out, "stopping": stopping, "training": 1 - held_out - stopping}
+    return {name: share for name, share in shares.items() if share > 0}
+
+
+def _parts(
+    config: Config, samples: Sequence[Sample], shares: Mapping[str, float], turn: float
+) -> dict[str, list[NDArray[np.bool_]]]:
+    """Which events of each sample are in each part."""
+    until = np.cumsum(list(shares.values()))
+    parts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in shares}
+    for sample in samples:
+        number = np.searchsorted(until[:-1], (_places(config, sample) - turn) % 1.0, side="right")
+        for of_part, name in enumerate(shares):
+            mask = number == of_part
+            if not mask.any():
+                raise InputError(
+                    f"{sample.dataset.key}: none of its {len(mask)} events is for {name}; they are split by the "
+                    "numbers in the branch 'event', which have to differ from event to event"
+                )
+            parts[name].append(mask)
+    return parts
 
 
 def _has_several_of_a_collision(sample: Sample) -> bool:
@@ -183,6 +241,7 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         nuisances=tuple(nuisances),
         bounds=config.measurement.bounds,
         minimum_effective_events=config.measurement.minimum_effective_events,
+        minimum_background=config.measurement.minimum_background,
         pseudodata=_pseudodata(config) if config.measurement.data == "pseudodata" else (),
     )
 
@@ -393,19 +452,19 @@ def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.floa
     return (weights / unit).astype(np.float32), unit
 
 
-def _held_out(config: Config, sample: Sample) -> NDArray[np.bool_]:
-    """Validation events, by a hash of the event number: independent of order, files and skim."""
+def _places(config: Config, sample: Sample) -> NDArray[np.float64]:
+    """A number in [0, 1) for each event, a hash of its event number: independent of order, files and skim."""
     hashed = splitmix64(
         ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.array([config.seed], np.uint64))
     )
-    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53 < config.validation.fraction
+    return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _reach(cut: Cut) -> float:
     """The loosest value that any threshold within its bounds, or its kernel, can look at."""
     if cut.bounds is None:
         return cut.threshold
-    margin = cut.bandwidth or 0.0
+    margin = cut.widest_bandwidth
     return cut.bounds[0] - margin if cut.keep == "above" else cut.bounds[1] + margin
 
 

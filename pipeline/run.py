@@ -4,63 +4,49 @@ The steps of the story, in order: read and reconstruct events, compile, tune, co
 recompute, write.
 """
 
-import hashlib
-import json
-import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-import pipeline
 from pipeline import analysis as exact
 from pipeline.analysis import Data
-from pipeline.checkpoint import load_checkpoint, save_checkpoint
-from pipeline.comparison import Comparison, Estimate, compare
+from pipeline.comparison import Comparison, Estimate, compare, cross_validate
 from pipeline.config import Config
-from pipeline.descent import Ordered, Range, Schedule, Step, descend, make_optimiser
+from pipeline.descent import Step, make_optimiser
 from pipeline.histfactory.constraints import auxdata
 from pipeline.histfactory.to_pyhf import to_pyhf
-from pipeline.manifest import InputError, load_manifest
+from pipeline.manifest import load_manifest
 from pipeline.objective import Merit
-from pipeline.problem import Problem, divide, read_samples, wanted_datasets
+from pipeline.problem import Problem, divide_into_folds, read_samples, wanted_datasets
+from pipeline.provenance import environment, provenance, sha256
 from pipeline.report.attempt import attempt
 from pipeline.report.crosscheck import PyhfResult, pyhf_discovery_significance
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
 from pipeline.report.terminal import Terminal, verdict
 from pipeline.selection import Thresholds
 from pipeline.significance import signal_strength_uncertainty
+from pipeline.tuning import Optimised, optimise, schedule, with_bandwidths
 
-__all__ = [
-    "Optimised",
-    "Outcome",
-    "checkpoint_of",
-    "describe_inputs",
-    "environment",
-    "judge",
-    "optimise",
-    "ordered",
-    "ranges",
-    "run",
-    "schedule",
-]
+__all__ = ["Outcome", "checkpoint_of", "describe_inputs", "judge", "run"]
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a run found. Thresholds are of all cuts; `compared` is keyed by the part of the events.
 
-    `measured` are the signal strengths that fits to the pseudo-data find, where the config asks for such data.
+    `measured` are the signal strengths that fits to the pseudo-data find, where the config asks for such data. With
+    folds, all is of the first one but `folds`, the thresholds that each of them led to, and `compared` has an entry
+    `cross-validation` over all of them.
     """
 
     before: dict[str, float]
     after: dict[str, float]
+    folds: tuple[dict[str, float], ...]
     history: tuple[Step, ...]
     compared: dict[str, Comparison]
     workspaces: dict[str, dict[str, Any]]
@@ -68,6 +54,24 @@ class Outcome:
     ours: dict[str, Merit]
     measured: dict[str, Estimate]
     seconds: dict[str, float]
+
+    @property
+    def claim(self) -> Comparison:
+        """What the run claims to have gained: on events that no thresholds were tuned on."""
+        return self.compared.get("cross-validation", self.compared["validation"])
+
+    def gradient(self, name: str) -> dict[str, float] | None:
+        """The derivative of the loss at the best step, and its largest significance on the way; None if fixed."""
+        if name not in self.history[0].gradient:
+            return None
+        best = next(step for step in self.history if step.thresholds == self.history[-1].best)
+        largest = self.largest_pull(name)
+        return {"value": best.gradient[name], "error": best.error[name], "largest_pull": largest}
+
+    def largest_pull(self, name: str) -> float:
+        """How many errors the derivative was away from zero at most; 0 for a threshold that nothing depends on."""
+        pulls = [abs(step.gradient[name]) / step.error[name] for step in self.history if step.error[name] > 0]
+        return max(pulls, default=0.0)
 
 
 def run(config: Config, output: Path, *, overwrite: bool = False, resume: bool = False, quiet: bool = False) -> int:
@@ -78,34 +82,51 @@ def run(config: Config, output: Path, *, overwrite: bool = False, resume: bool =
     """
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     terminal = Terminal(config, quiet=quiet)
-    checkpoint = checkpoint_of(output)
     with new_folder(output, overwrite=overwrite) as folder:
         started = time.perf_counter()
         with terminal.reading() as progress:
             samples = read_samples(config, terminal.say, progress)
         terminal.say("reconstructing trijets")
-        problem = divide(config, samples)
+        problems = divide_into_folds(config, samples)
         reading = time.perf_counter() - started
-        optimised = optimise(problem, terminal, checkpoint, resume=resume)
-        outcome = judge(problem, optimised, terminal, reading)
+        tuned = _tune(problems, output, terminal, resume=resume)
+        problem, optimised = tuned[0]
+        outcome = judge(tuned, terminal, reading)
         found = result(problem, outcome)
         write_json(folder / "result.json", found)
         write_json(folder / "workspace.json", outcome.workspaces["after"])
         write_json(folder / "workspace_before.json", outcome.workspaces["before"])
         write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
-        write_config(folder / "config.yaml", config.model_dump(mode="json"))
+        write_config(folder / "config.yaml", problem.config.model_dump(mode="json"))
         _illustrate(folder, problem, outcome, found, terminal)
     terminal.table(problem, outcome, output)
-    if optimised.complete:
-        checkpoint.unlink(missing_ok=True)
+    if all(of_fold.complete for _, of_fold in tuned) and len(tuned) == len(problems):
+        for fold in range(len(problems)):
+            checkpoint_of(output, fold).unlink(missing_ok=True)
     else:
         terminal.warn(f"stopped after step {optimised.history[-1].number}; --resume --overwrite goes on from there")
     return 0
 
 
-def checkpoint_of(output: Path) -> Path:
+def _tune(
+    problems: Sequence[Problem], output: Path, terminal: Terminal, *, resume: bool
+) -> list[tuple[Problem, Optimised]]:
+    """Every fold, until one is stopped by Ctrl-C; problems come back with their bandwidths."""
+    tuned: list[tuple[Problem, Optimised]] = []
+    for fold, without_widths in enumerate(problems):
+        if len(problems) > 1:
+            terminal.say(f"fold {fold + 1} of {len(problems)}")
+        problem, checkpoint = with_bandwidths(without_widths, terminal), checkpoint_of(output, fold)
+        begun = resume and (fold == 0 or checkpoint.exists())
+        tuned.append((problem, optimise(problem, terminal, checkpoint, resume=begun)))
+        if not tuned[-1][1].complete:
+            break
+    return tuned
+
+
+def checkpoint_of(output: Path, fold: int = 0) -> Path:
     """The file that keeps the steps of an unfinished run."""
-    return output.with_name(f".{output.name}.checkpoint")
+    return output.with_name(f".{output.name}.checkpoint" + (f"_{fold + 1}" if fold else ""))
 
 
 def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping[str, Any], terminal: Terminal) -> None:
@@ -127,7 +148,7 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
                 source=f"{found['origin']}, {problem.config.luminosity / 1000:.3g} fb$^{{-1}}$",
             )
             larger = problem.analysis.objective.larger_is_better
-            words = verdict(outcome.compared["validation"], terminal.symbol, larger_is_better=larger)
+            words = verdict(outcome.claim, terminal.symbol, larger_is_better=larger)
             illustrate(folder, scene, found, words, terminal.warn)
     except KeyboardInterrupt:
         terminal.warn("stopped while drawing: the result is written, the report is not complete")
@@ -142,78 +163,13 @@ def describe_inputs(config: Config) -> None:
         Terminal(config, quiet=False).say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
 
 
-@dataclass(frozen=True)
-class Optimised:
-    """The steps of an optimisation, whether these are all, and the seconds of the first one and of the others."""
-
-    history: tuple[Step, ...]
-    complete: bool
-    seconds: tuple[float, float]
-
-
-def optimise(
-    problem: Problem, terminal: Terminal, checkpoint: Path | None = None, *, resume: bool = False
-) -> Optimised:
-    """The steps of the optimisation; Ctrl-C ends them early, and what was found so far is kept.
-
-    Args:
-        problem: what is tuned.
-        terminal: that shows the steps.
-        checkpoint: file for the steps so far, every few of them; none without a name.
-        resume: go on from that file.
-
-    Raises:
-        CheckpointError: there is nothing to resume from.
-        InputError: no step had a converged fit.
-    """
-    config, analysis = problem.config, problem.analysis
-    fixed = {name: one.threshold for name, one in config.thresholds.items()}
-
-    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
-        return exact.loss_and_gradient(_arrays(fixed) | thresholds, analysis, bandwidths, problem.training)
-
-    history: list[Step] = []
-    if resume and checkpoint is not None:
-        state = make_optimiser(schedule(config)).init(_arrays(_start(config)))
-        history += load_checkpoint(checkpoint, fingerprint(problem), state)
-        terminal.say(f"going on after step {history[-1].number}")
-    steps = descend(
-        evaluate,
-        ranges(config),
-        _start(config),
-        schedule(config),
-        ordered(config),
-        resume=history[-1] if history else None,
-    )
-    clock = [time.perf_counter()]
-    with terminal.progress(config.optimiser.steps, _events(problem.training)) as show:
-        try:
-            for taken in steps:
-                clock.append(time.perf_counter())
-                history.append(taken)
-                show(taken)
-                if checkpoint is not None and (taken.number + 1) % config.optimiser.checkpoint_every == 0:
-                    save_checkpoint(checkpoint, fingerprint(problem), history)
-        except KeyboardInterrupt:
-            if not history:
-                raise
-            terminal.warn("stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result")
-    if checkpoint is not None:
-        save_checkpoint(checkpoint, fingerprint(problem), history)
-    if not np.isfinite(history[-1].best_loss):
-        raise InputError(
-            "no step of the optimisation had a converged fit; check the cuts and the samples of the config"
-        )
-    complete = history[-1].number == config.optimiser.steps - 1
-    first = clock[min(1, len(clock) - 1)]
-    return Optimised(tuple(history), complete, (first - clock[0], clock[-1] - first))
-
-
-def judge(problem: Problem, optimised: Optimised, terminal: Terminal, reading: float = 0.0) -> Outcome:
+def judge(tuned: Sequence[tuple[Problem, Optimised]], terminal: Terminal, reading: float = 0.0) -> Outcome:
     """What the optimisation has gained, on events it has seen and on others, and what pyhf says."""
+    problem, optimised = tuned[0]
     config, analysis, history = problem.config, problem.analysis, optimised.history
     before = {name: one.threshold for name, one in config.thresholds.items()}
-    after = before | history[-1].best
+    folds = tuple(before | of_fold.history[-1].best for _, of_fold in tuned)
+    after = folds[0]
     started = time.perf_counter()
 
     def evaluate_merit(thresholds: Thresholds, data: Data) -> Merit:
@@ -221,8 +177,11 @@ def judge(problem: Problem, optimised: Optimised, terminal: Terminal, reading: f
 
     terminal.say("validation and bootstrap errors")
     parts = {"training": problem.training, "validation": problem.validation}
-    validation = config.validation
-    compared = compare(evaluate_merit, _arrays(before), _arrays(after), parts, validation.bootstrap, config.seed)
+    replicas = config.validation.bootstrap
+    compared = compare(evaluate_merit, _arrays(before), _arrays(after), parts, replicas, config.seed)
+    if len(tuned) > 1:
+        held_out = [(one.validation, _arrays(cuts)) for (one, _), cuts in zip(tuned, folds, strict=True)]
+        compared["cross-validation"] = cross_validate(analysis, _arrays(before), held_out, replicas, config.seed)
     comparison = time.perf_counter() - started
     terminal.say("cross-check by pyhf")
     workspaces = {name: workspace(problem, cuts) for name, cuts in (("before", before), ("after", after))}
@@ -234,6 +193,7 @@ def judge(problem: Problem, optimised: Optimised, terminal: Terminal, reading: f
     return Outcome(
         before=before,
         after=after,
+        folds=folds,
         history=history,
         compared=compared,
         workspaces=workspaces,
@@ -247,11 +207,6 @@ def judge(problem: Problem, optimised: Optimised, terminal: Terminal, reading: f
             "comparison": comparison,
         },
     )
-
-
-def _events(data: Data) -> int:
-    """Number of events; padding has weight 0."""
-    return sum(int(np.count_nonzero(group.weight)) for group in data.groups)
 
 
 def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
@@ -273,30 +228,6 @@ def _measured(problem: Problem, cuts: Mapping[str, Mapping[str, float]]) -> dict
     return found
 
 
-def ranges(config: Config) -> dict[str, Range]:
-    """How the trainable thresholds may move."""
-    return {
-        name: Range(*cut.bounds, cut.step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
-        for name, cut in config.thresholds.items()
-        if cut.trainable and cut.bounds is not None and cut.step is not None and cut.bandwidth is not None
-    }
-
-
-def ordered(config: Config) -> tuple[Ordered, ...]:
-    """The bin edges that move, region by region."""
-    return tuple(
-        Ordered(tuple(edges), config.regions[name].bins.least_distance)
-        for name, edges in config.moving_edges.items()
-        if edges
-    )
-
-
-def schedule(config: Config) -> Schedule:
-    """The optimiser of a config."""
-    optimiser = config.optimiser
-    return Schedule(optimiser.name, optimiser.arguments, optimiser.learning_rate, optimiser.decay_to, optimiser.steps)
-
-
 def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
     """The content of result.json. Everything but `seconds` and `environment` repeats bit by bit."""
     config = problem.config
@@ -313,6 +244,7 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
                 "unit": cut.unit,
                 "trainable": cut.trainable,
                 "at_bound": at_bound(config, name, outcome.after[name]),
+                "gradient": outcome.gradient(name),
             }
             for name, cut in config.thresholds.items()
         },
@@ -343,23 +275,16 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
             for name, merit in outcome.ours.items()
         },
         "pseudodata": {name: asdict(one) for name, one in outcome.measured.items()},
+        "folds": [dict(cuts) for cuts in outcome.folds] if len(outcome.folds) > 1 else [],
         "steps": len(outcome.history),
         "seed": config.seed,
-        "config_sha256": _sha256(config.model_dump(mode="json")),
-        "data": {sample.dataset.key: _provenance(sample) for sample in problem.samples},
+        "significance_of_gradients": config.optimiser.significance,
+        "minimum_effective_events": config.measurement.minimum_effective_events,
+        "config_sha256": sha256(config.model_dump(mode="json")),
+        "data": {sample.dataset.key: provenance(sample) for sample in problem.samples},
         "seconds": outcome.seconds,
         "environment": environment(),
     }
-
-
-def fingerprint(problem: Problem) -> str:
-    """What makes two runs the same: the configuration and the events."""
-    data = {sample.dataset.key: _provenance(sample) for sample in problem.samples}
-    return _sha256({"config": problem.config.model_dump(mode="json"), "data": data})
-
-
-def _sha256(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def at_bound(config: Config, name: str, value: float) -> str | None:
@@ -371,29 +296,6 @@ def at_bound(config: Config, name: str, value: float) -> str | None:
     return next((s for s, b in zip(("lower", "upper"), bounds, strict=True) if abs(value - b) <= tolerance), None)
 
 
-def environment() -> dict[str, str]:
-    """Versions of what computed the numbers."""
-    packages = ("jax", "jaxlib", "optax", "equinox", "numpy", "awkward", "uproot", "pyhf")
-    versions = {package: metadata.version(package) for package in packages}
-    device = jax.devices()[0]
-    return {
-        "pipeline": pipeline.__version__,
-        "python": platform.python_version(),
-        **versions,
-        "device": device.device_kind,
-    }
-
-
-def _provenance(sample: Any) -> dict[str, Any]:
-    files = sample.dataset.files
-    return {
-        "events": sample.dataset.events,
-        "entries_read": sample.entries_read,
-        "entries_kept": len(sample.events),
-        "sha256": [file.sha256 for file in files if file.sha256],
-    }
-
-
 def _history_row(step: Step) -> dict[str, Any]:
     return {
         "step": step.number,
@@ -401,13 +303,11 @@ def _history_row(step: Step) -> dict[str, Any]:
         "best_loss": step.best_loss,
         "converged": bool(step.merit.converged),
         **step.thresholds,
+        "monitored_loss": step.monitored,
         **{f"gradient_{name}": value for name, value in step.gradient.items()},
+        **{f"gradient_error_{name}": value for name, value in step.error.items()},
         **{f"bandwidth_{name}": value for name, value in step.bandwidths.items()},
     }
-
-
-def _start(config: Config) -> dict[str, float]:
-    return {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
 
 
 def _arrays(values: Mapping[str, float]) -> Thresholds:

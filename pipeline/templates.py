@@ -13,7 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float64, Int32
 
-__all__ = ["DatasetRole", "Recipe", "Templates", "make_recipe", "make_templates", "merge_bins", "populated_bins"]
+__all__ = [
+    "DatasetRole",
+    "Recipe",
+    "Templates",
+    "average",
+    "make_recipe",
+    "make_templates",
+    "merge_bins",
+    "populated_bins",
+]
 
 NOMINAL = "nominal"
 _SUM, _SUM_OF_SQUARES, _FIRST_RANK = 0, 1, 2
@@ -99,6 +108,15 @@ def make_recipe(
     return Recipe(yields=jnp.asarray(tensor), variance=jnp.asarray(variance))
 
 
+def average(parts: Sequence[Templates]) -> Templates:
+    """The templates of all events, from those that disjoint parts of them, equally large, give of the same whole."""
+    share = 1.0 / len(parts)
+    return Templates(
+        yields=share * sum((part.yields for part in parts[1:]), start=parts[0].yields),
+        variance=share**2 * sum((part.variance for part in parts[1:]), start=parts[0].variance),
+    )
+
+
 def merge_bins(made: Templates, into: Int32[Array, " bins"]) -> Templates:
     """The templates with the content of each bin moved into bin `into`; what was merged away stays empty.
 
@@ -110,9 +128,13 @@ def merge_bins(made: Templates, into: Int32[Array, " bins"]) -> Templates:
 
 
 def populated_bins(
-    yields: Float64[Array, " bins"], variance: Float64[Array, " bins"], minimum: float, first: int
+    yields: Float64[Array, " bins"],
+    variance: Float64[Array, " bins"],
+    minimum_effective: float,
+    minimum_expected: float,
+    first: int,
 ) -> Int32[Array, " bins"]:
-    """Which bin each bin of one region is merged into, so that every bin has at least `minimum` effective events.
+    """Which bin each bin of one region is merged into, so that every bin has enough events, simulated and expected.
 
     From left to right, a bin takes in its right neighbours until it has enough. What is left over at the end joins the
     last bin that has, and takes in more of them where their sum has not: events of larger weight lower the effective
@@ -121,12 +143,14 @@ def populated_bins(
     Args:
         yields: of the bins of the region, which start at `first` on the joint axis.
         variance: of the same.
-        minimum: effective events, (Σw)²/Σw².
+        minimum_effective: effective number of simulated events, (Σw)²/Σw².
+        minimum_expected: expected events.
         first: position of the region's first bin.
     """
 
     def enough(total: Float64[Array, ""], squares: Float64[Array, ""]) -> Bool[Array, ""]:
-        return (total**2 >= minimum * squares) & (squares > 0) & (total > 0)
+        simulated = (total**2 >= minimum_effective * squares) & (squares > 0)
+        return simulated & (total > 0) & (total >= minimum_expected)
 
     bins = yields.shape[0]
     zero = jnp.zeros(())

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 from pipeline.config import Config
 from pipeline.problem import divide, read_samples
+from pipeline.provenance import environment
 from pipeline.report.rounding import with_error
 from pipeline.report.terminal import SYMBOL
-from pipeline.run import environment
 from rich.console import Console
 from rich.table import Table
 

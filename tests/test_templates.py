@@ -78,7 +78,7 @@ contents = bins_of.flatmap(
         npst.arrays(np.float64, bins, elements=st.floats(0.01, 50) | st.sampled_from([0.0, 1e4])),
     )
 )
-positions = jax.jit(lambda yields, variance: populated_bins(yields, variance, MINIMUM, FIRST))
+positions = jax.jit(lambda yields, variance: populated_bins(yields, variance, MINIMUM, 0.0, FIRST))
 
 
 @settings(max_examples=300, deadline=None)

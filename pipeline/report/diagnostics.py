@@ -191,7 +191,7 @@ def regions(config: Config, analysis: Analysis, data: Data, thresholds: Mapping[
 
 def _merged(analysis: Analysis, made: Templates) -> NDArray[np.int32]:
     bins = made.yields.shape[2]
-    if analysis.measurement.minimum_effective_events <= 0:
+    if not analysis.measurement.merges:
         return np.arange(bins, dtype=np.int32)
     return np.asarray(jax.jit(measurement.merged_bins, static_argnums=0)(analysis.measurement, made))
 

@@ -126,7 +126,7 @@ class Terminal:
         for name, cut in self._config.thresholds.items():
             if cut.trainable:
                 moved = (f"{outcome.before[name]:g} {cut.unit}", f"{outcome.after[name]:.4g} {cut.unit}")
-                table.add_row(name, *moved, problem_bound(outcome, self._config, name))
+                table.add_row(name, *moved, _remark(outcome, self._config, name))
         table.add_section()
         for part, compared in outcome.compared.items():
             values = (_estimate(compared.before), _estimate(compared.after), _estimate(compared.change, sign=True))
@@ -139,7 +139,7 @@ class Terminal:
         larger = problem.analysis.objective.larger_is_better
         if simulated:
             self._console.print("All events are simulated.")
-        self._console.print(verdict(outcome.compared["validation"], self.symbol, larger_is_better=larger))
+        self._console.print(verdict(outcome.claim, self.symbol, larger_is_better=larger))
         self._console.print(f"run folder: {output}", soft_wrap=True)
         self._console.print(f"report: {output / 'report.html'}", soft_wrap=True)
 
@@ -171,11 +171,13 @@ class _Speed:
         return "" if last is None else f"{float(f'{self._events / (self._last - last):.2g}'):,.0f} events/s"
 
 
-def problem_bound(outcome: "Outcome", config: Config, name: str) -> str:
-    """A remark where a threshold ended at its bound."""
+def _remark(outcome: "Outcome", config: Config, name: str) -> str:
+    """Where a threshold ended at its bound, or never had a reason to move."""
     from pipeline.run import at_bound
 
     bound = at_bound(config, name, outcome.after[name])
+    if outcome.largest_pull(name) < config.optimiser.significance:
+        return "no clear gradient"
     return f"at {bound} bound" if bound else ""
 
 

@@ -15,7 +15,7 @@ from pipeline.bootstrap import bootstrap
 from pipeline.descent import Range
 from pipeline.objective import loss_of
 from pipeline.problem import Problem
-from pipeline.run import ordered, ranges, schedule
+from pipeline.tuning import ordered, ranges, schedule
 
 from baselines.counting import Counted, Visit, best_of
 from baselines.gradients import along_differences, along_flux, flux_of

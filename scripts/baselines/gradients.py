@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from pipeline.analysis import Analysis, Data, loss_and_gradient
+from pipeline.analysis import Analysis, Data, Gradient, loss_and_gradient_with_error
 from pipeline.descent import Range, Schedule, Step, descend
 from pipeline.gradient_check import EQUAL_SECOND_MOMENT
 from pipeline.objective import Merit
@@ -23,7 +24,7 @@ def flux_of(fixed: Mapping[str, float], analysis: Analysis, data: Data) -> Evalu
     others = {name: jnp.asarray(value, jnp.float64) for name, value in fixed.items()}
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
-        return loss_and_gradient(others | thresholds, analysis, bandwidths, data)
+        return loss_and_gradient_with_error(others | thresholds, analysis, bandwidths, data)
 
     return evaluate
 
@@ -33,7 +34,7 @@ def along_flux(
 ) -> list[Step]:
     """Our loop; one step counts as `cost` evaluations."""
     steps = []
-    for step in descend(evaluate, counted.ranges, start, schedule, counted.ordered):
+    for step in descend(evaluate, counted.ranges, [start], schedule, counted.ordered):
         counted.record(step.thresholds, step.loss, bool(step.merit.converged), cost)
         steps.append(step)
     return steps
@@ -53,11 +54,12 @@ def along_differences(counted: Counted, start: Mapping[str, float], schedule: Sc
         merit = Merit(
             value=jnp.asarray(-loss), converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.int32(0)
         )
-        return (jnp.asarray(loss), merit), {name: jnp.asarray(value) for name, value in slope.items()}
+        value = {name: jnp.asarray(one) for name, one in slope.items()}
+        return (jnp.asarray(loss), merit), Gradient(value=value, error=jax.tree.map(jnp.zeros_like, value))
 
     generator = np.random.default_rng(seed)
     while True:
-        for _ in descend(evaluate, counted.ranges, start, schedule, counted.ordered):
+        for _ in descend(evaluate, counted.ranges, [start], schedule, counted.ordered):
             pass
         start = counted.thresholds_at(generator.random(len(counted.ranges)))
 

@@ -1,0 +1,54 @@
+"""How wide the kernels of the boundary flux are at the start, where the config does not say.
+
+A wide kernel has little noise and much bias, a narrow one the opposite. The rule is Lepski's (Theory Probab. Appl. 35
+(1991) 454): take the widest kernel whose estimate agrees, within its statistical error, with that of a kernel half as
+wide. What is asked to agree is the derivative of the objective itself, so the density of objects near the cut enters
+through the statistical error, and each object counts for as much as it matters.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from pipeline.analysis import Gradient
+
+__all__ = ["lepski_bandwidths"]
+
+HALVINGS = 5
+"""Kernels that are tried: the widest, and so many that are each half as wide as the one before."""
+
+ERRORS = 2.0
+"""Two estimates agree if they differ by less than so many statistical errors of their difference."""
+
+VARIANCE_OF_DIFFERENCE = 0.625
+"""∫(K_h − K_h/2)² over ∫K_h², for the Epanechnikov kernel: the two estimates share their events."""
+
+
+def lepski_bandwidths(
+    gradient_at: Callable[[dict[str, float]], Gradient],
+    widest: Mapping[str, float],
+    together: Sequence[Sequence[str]] = (),
+) -> dict[str, float]:
+    """A bandwidth for each threshold, in its own unit.
+
+    Args:
+        gradient_at: the gradient with its errors, for given bandwidths, at the default thresholds.
+        widest: the widest bandwidth of each threshold.
+        together: thresholds that share one kernel, such as the edges of a region.
+    """
+    widths = [{name: width / 2**halvings for name, width in widest.items()} for halvings in range(HALVINGS + 1)]
+    gradients = [gradient_at(one) for one in widths]
+    groups = [*map(tuple, together), *((name,) for name in widest if not any(name in group for group in together))]
+    chosen: dict[str, float] = {}
+    for group in groups:
+        agreeing = (n for n in range(HALVINGS) if _agree(gradients[n], gradients[n + 1], group))
+        level = next(agreeing, HALVINGS)
+        chosen |= {name: widths[level][name] for name in group}
+    return {name: chosen[name] for name in widest}
+
+
+def _agree(wide: Gradient, narrow: Gradient, group: Sequence[str]) -> bool:
+    """Whether the derivatives by a group of thresholds differ by no more than their errors, on the average."""
+    difference = np.array([float(wide.value[name] - narrow.value[name]) for name in group])
+    variance = VARIANCE_OF_DIFFERENCE * np.array([float(wide.error[name]) for name in group]) ** 2
+    return bool(np.sum(difference**2) <= ERRORS**2 * np.sum(variance))

@@ -1,0 +1,196 @@
+"""Tuning: the loop of `pipeline.descent` on a problem, with what its config says; the steps are shown and kept."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float64
+from scipy.stats import qmc
+
+from pipeline import analysis as exact
+from pipeline.analysis import Data, Gradient
+from pipeline.bandwidths import lepski_bandwidths
+from pipeline.checkpoint import load_checkpoint, save_checkpoint
+from pipeline.config import Config
+from pipeline.descent import Evaluate, Monitor, Ordered, Range, Schedule, Step, descend, in_order, make_optimiser
+from pipeline.manifest import InputError
+from pipeline.objective import Merit, loss_of
+from pipeline.problem import Problem
+from pipeline.provenance import fingerprint
+from pipeline.report.terminal import Terminal
+from pipeline.selection import Thresholds
+
+__all__ = [
+    "Optimised",
+    "evaluation",
+    "optimise",
+    "ordered",
+    "ranges",
+    "schedule",
+    "starts",
+    "with_bandwidths",
+]
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """The steps of an optimisation, whether these are all, and the seconds of the first one and of the others."""
+
+    history: tuple[Step, ...]
+    complete: bool
+    seconds: tuple[float, float]
+
+
+def optimise(
+    problem: Problem, terminal: Terminal, checkpoint: Path | None = None, *, resume: bool = False
+) -> Optimised:
+    """The steps of the optimisation; Ctrl-C ends them early, and what was found so far is kept.
+
+    Args:
+        problem: what is tuned, with bandwidths.
+        terminal: that shows the steps.
+        checkpoint: file for the steps so far, every few of them; none without a name.
+        resume: go on from that file.
+
+    Raises:
+        CheckpointError: there is nothing to resume from.
+        InputError: no step had a converged fit.
+    """
+    config = problem.config
+    history: list[Step] = []
+    if resume and checkpoint is not None:
+        state = make_optimiser(schedule(config)).init(_arrays(starts(config)[0]))
+        history += load_checkpoint(checkpoint, fingerprint(problem), state)
+        terminal.say(f"going on after step {history[-1].number}")
+    steps = descend(
+        evaluation(problem),
+        ranges(config),
+        starts(config),
+        schedule(config),
+        ordered(config),
+        monitor=_monitor(problem),
+        resume=history[-1] if history else None,
+    )
+    clock, complete = [time.perf_counter()], False
+    with terminal.progress(config.optimiser.steps * config.optimiser.starts, _events(problem.training)) as show:
+        try:
+            for taken in steps:
+                clock.append(time.perf_counter())
+                history.append(taken)
+                show(taken)
+                if checkpoint is not None and len(history) % config.optimiser.checkpoint_every == 0:
+                    save_checkpoint(checkpoint, fingerprint(problem), history)
+            complete = True
+        except KeyboardInterrupt:
+            if not history:
+                raise
+            terminal.warn("stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result")
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, fingerprint(problem), history)
+    if not np.isfinite(history[-1].best_loss):
+        raise InputError(
+            "no step of the optimisation had a converged fit; check the cuts and the samples of the config"
+        )
+    first = clock[min(1, len(clock) - 1)]
+    return Optimised(tuple(history), complete, (first - clock[0], clock[-1] - first))
+
+
+def evaluation(problem: Problem) -> Evaluate:
+    """The exact analysis of the training events, and its gradient, as the loop asks for it."""
+    fixed = _arrays({name: one.threshold for name, one in problem.config.thresholds.items()})
+
+    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
+        return exact.loss_and_gradient_with_error(fixed | thresholds, problem.analysis, bandwidths, problem.training)
+
+    return evaluate
+
+
+def _monitor(problem: Problem) -> Monitor | None:
+    """The loss on the stopping events, if there are any; infinite where the fit did not converge."""
+    if problem.stopping is None:
+        return None
+    data, fixed = problem.stopping, _arrays({name: one.threshold for name, one in problem.config.thresholds.items()})
+
+    def monitor(thresholds: Thresholds) -> float:
+        merit = exact.merit_of(fixed | thresholds, problem.analysis, data)
+        return float(loss_of(problem.analysis.objective, merit)) if bool(merit.converged) else np.inf
+
+    return monitor
+
+
+def with_bandwidths(problem: Problem, terminal: Terminal) -> Problem:
+    """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
+    config = problem.config
+    missing = {n: one for n, one in config.thresholds.items() if one.trainable and one.bandwidth is None}
+    if not missing:
+        return problem
+    terminal.say(f"choosing the bandwidth of {', '.join(missing)}")
+    evaluate = evaluation(problem)
+    at = _arrays({name: one.threshold for name, one in config.thresholds.items()})
+    edges = [tuple(of_region) for of_region in config.moving_edges.values() if of_region.keys() & missing.keys()]
+    chosen = lepski_bandwidths(
+        lambda widths: evaluate(at, _arrays(widths))[1],
+        {name: one.widest_bandwidth for name, one in missing.items()},
+        edges,
+    )
+    return replace(problem, config=config.with_bandwidths(chosen))
+
+
+def ranges(config: Config) -> dict[str, Range]:
+    """How the trainable thresholds may move."""
+    return {
+        name: Range(*cut.bounds, cut.step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
+        for name, cut in config.thresholds.items()
+        if cut.trainable and cut.bounds is not None and cut.step is not None and cut.bandwidth is not None
+    }
+
+
+def ordered(config: Config) -> tuple[Ordered, ...]:
+    """The bin edges that move, region by region."""
+    return tuple(
+        Ordered(tuple(edges), config.regions[name].bins.least_distance)
+        for name, edges in config.moving_edges.items()
+        if edges
+    )
+
+
+def schedule(config: Config) -> Schedule:
+    """The optimiser of a config."""
+    optimiser = config.optimiser
+    return Schedule(
+        name=optimiser.name,
+        arguments=optimiser.arguments,
+        learning_rate=optimiser.learning_rate,
+        decay_to=optimiser.decay_to,
+        steps=optimiser.steps,
+        decay=optimiser.decay,
+        clip=optimiser.clip,
+        significance=optimiser.significance,
+        patience=optimiser.patience,
+    )
+
+
+def starts(config: Config) -> tuple[dict[str, float], ...]:
+    """The default thresholds, and further places within the bounds: a Latin hypercube, the same for the same seed."""
+    default = {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
+    places = qmc.LatinHypercube(len(default), rng=config.seed).random(config.optimiser.starts - 1)
+    found = [default]
+    for place in places:
+        at = {}
+        for share, name in zip(place, default, strict=True):
+            low, high = config.thresholds[name].bounds or (default[name], default[name])
+            at[name] = low + float(share) * (high - low)
+        found.append(in_order(at, ranges(config), ordered(config)))
+    return tuple(found)
+
+
+def _events(data: Data) -> int:
+    """Number of events; padding has weight 0."""
+    return sum(int(np.count_nonzero(group.weight)) for group in data.groups)
+
+
+def _arrays(values: Mapping[str, float]) -> Thresholds:
+    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
