@@ -71,7 +71,7 @@ def edge_flux(
         density = _densities(edges, bandwidth, values, columns, subsample, subsamples)
         shares = _shares(region, edges)
         for number, name in enumerate(region.edges):
-            moved = shares[:, number, None] * density
+            moved = shares[None, :, number, None] * density
             inside = slice(region.offset, region.offset + region.bins)
             nothing = jnp.zeros((subsamples, selection.bins, columns.shape[0]), columns.dtype)
             flux[name] = nothing.at[:, inside].set(moved[:, 1:] - moved[:, :-1])

@@ -54,7 +54,7 @@ def test_single_edges_go_where_their_thresholds_say():
 def test_without_a_bandwidth_there_is_no_flux():
     chosen, seen = selection(EACH), observables()
     columns = jnp.ones((1, seen["free"].shape[0]), jnp.float32)
-    assert edge_flux(chosen, {}, EDGES, seen, columns, jnp.zeros(5, jnp.int32), 1) == {}
+    assert edge_flux(chosen, {}, EDGES, seen, columns, jnp.zeros(columns.shape[1], jnp.int32), 1) == {}
 
 
 def test_flux_moves_events_between_neighbours_and_leaves_other_regions_alone():
