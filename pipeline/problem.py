@@ -125,22 +125,17 @@ def divide_into_folds(config: Config, samples: tuple[Sample, ...]) -> tuple[Prob
 
 def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]) -> tuple[Problem, ...]:
     """Problems that hold out other events each: those from a place on in a random order of the events, a circle."""
-    analysis = make_analysis(config, len(samples))
-    shares = _shares(config)
-    parts = [_parts(config, samples, shares, turn) for turn in turns]
-    divided = [(shares[name], masks) for masks_of in parts for name, masks in masks_of.items()]
-    data = make_data(config, analysis, samples, divided)
-    if any(_has_several_of_a_collision(sample) for sample in samples):
-        start = default_thresholds(config)
-        several = len(shares)
-        data = [
-            one
-            for first in range(0, len(data), several)
-            for one in with_design_effects(analysis, start, data[first : first + several])
-        ]
+    analysis, shares = make_analysis(config, len(samples)), _shares(config)
+    masks = [_parts(config, samples, shares, turn) for turn in turns]
+    # All at once: parts of equal shapes are compiled once.
+    data = make_data(config, analysis, samples, [(shares[name], of[name]) for of in masks for name in shares])
+    several = any(_has_several_of_a_collision(sample) for sample in samples)
     problems = []
     for number in range(len(turns)):
-        found = dict(zip(shares, data[number * len(shares) :], strict=False))
+        parts = data[number * len(shares) : (number + 1) * len(shares)]
+        if several:
+            parts = with_design_effects(analysis, default_thresholds(config), parts)
+        found = dict(zip(shares, parts, strict=True))
         stopping = found.get("stopping")
         problems.append(Problem(config, analysis, found["training"], found["validation"], stopping, samples))
     return tuple(problems)
