@@ -209,7 +209,7 @@ def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str
         axes.set_ylim(limits)
         axes.set_xlabel(labels[one.cut])
         axes.set_ylabel(symbol if one is profiles[0] else "")
-    _title(panels[0], "around the optimum", source)
+    _title(panels[0], "one threshold moves", source)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(profiles)))
     return figure
