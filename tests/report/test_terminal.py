@@ -8,13 +8,14 @@ from typing import Any
 
 import jax.numpy as jnp
 import pytest
+from pipeline.analysis import Gradient
 from pipeline.comparison import Comparison, Estimate
 from pipeline.config import Config, load_config
 from pipeline.descent import Schedule, Step, descend
 from pipeline.objective import Merit
 from pipeline.report.crosscheck import PyhfResult
 from pipeline.report.terminal import Terminal, verdict
-from pipeline.run import ranges
+from pipeline.tuning import ranges
 from rich.console import Console
 
 from analysis_data import ROOT
@@ -45,10 +46,11 @@ def steps_of(config: Config, number: int) -> Iterator[Step]:
     )
 
     def evaluate(*_: Any) -> Any:
-        return (-merit.value, merit), {name: jnp.asarray(value) for name, value in gradient.items()}
+        slopes = {name: jnp.asarray(value) for name, value in gradient.items()}
+        return (-merit.value, merit), Gradient(value=slopes, error=slopes)
 
     start = {name: config.thresholds[name].threshold for name in trained}
-    yield from descend(evaluate, trained, start, Schedule("sgd", {}, 1e-9, 1.0, number))
+    yield from descend(evaluate, trained, [start], Schedule("sgd", {}, 1e-9, 1.0, number))
 
 
 @pytest.mark.parametrize("name", ["quickstart", "every_threshold"])
@@ -117,7 +119,9 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     outcome = SimpleNamespace(
         before=before,
         after=before | {"jet_pt": 25.0},
-        compared={"training": compared, "validation": compared},
+        compared=dict.fromkeys(("training", "validation", "cross-validation"), compared),
+        claim=compared,
+        largest_pull=lambda name: 0.5 if name == "electron_pt" else 5.0,
         pyhf=dict.fromkeys(("before", "after"), PyhfResult(107.1234, 1.0, uncertainty=0.0890)),
         measured={},
     )
@@ -127,6 +131,7 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     lines = file.getvalue().splitlines()
     assert max(len(line.rstrip()) for line in lines if str(tmp_path) not in line) <= WIDTH
     assert any(line.split() == ["jet_pt", "30", "GeV", "25", "GeV", "at", "lower", "bound"] for line in lines)
+    assert any(line.split() == [*["electron_pt", "30", "GeV", "30", "GeV", "no", "clear", "gradient"]] for line in lines)
     wanted = "Z by pyhf" if name == "quickstart" else "σ(μ) by pyhf"
     assert any(wanted in line and line.rstrip().endswith("workspace.json") for line in lines)
 
