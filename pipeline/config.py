@@ -419,7 +419,7 @@ class Optimiser(_Model):
     decay: Literal["constant", "linear", "exponential", "cosine"] = "cosine"
     decay_to: Annotated[float, Field(gt=0, le=1)] = 0.1
     clip: Annotated[float, Field(gt=0)] | None = None
-    significance: Annotated[float, Field(ge=0)] = 2.0
+    significance: Annotated[float, Field(ge=0)] = 1.0
     starts: Annotated[int, Field(ge=1)] = 1
     patience: Annotated[int, Field(ge=1)] | None = None
     checkpoint_every: Annotated[int, Field(ge=1)] = 5
