@@ -53,7 +53,7 @@ def steps_of(config: Config, number: int) -> Iterator[Step]:
     yield from descend(evaluate, trained, [start], Schedule("sgd", {}, 1e-9, 1.0, number))
 
 
-@pytest.mark.parametrize("name", ["quickstart", "every_threshold"])
+@pytest.mark.parametrize("name", ["agc", "every_threshold"])
 def test_live_display_shows_every_threshold_in_full(name: str) -> None:
     config = config_of(name)
     shown, file = terminal(config, live=True)
@@ -67,7 +67,7 @@ def test_live_display_shows_every_threshold_in_full(name: str) -> None:
         assert (f"{cut} {one.threshold:.4g}" in text) == one.trainable
     for wanted in (
         "2/40",
-        "Z 70.2500" if name == "quickstart" else "σ(μ) 70.2500",
+        "Z 70.2500" if name == "agc" else "σ(μ) 70.2500",
         "best 70.2500",
         "|∇| 5",
         "events/s",
@@ -110,7 +110,7 @@ def test_quiet_says_nothing_but_warnings() -> None:
     assert "warning: no [picture]" in file.getvalue()
 
 
-@pytest.mark.parametrize("name", ["quickstart", "agc_precision", "every_threshold"])
+@pytest.mark.parametrize("name", ["agc", "agc_precision", "every_threshold"])
 def test_final_table_fits(name: str, tmp_path) -> None:
     config = config_of(name)
     shown, file = terminal(config, live=False)
@@ -125,14 +125,14 @@ def test_final_table_fits(name: str, tmp_path) -> None:
         pyhf=dict.fromkeys(("before", "after"), PyhfResult(107.1234, 1.0, uncertainty=0.0890)),
         measured={},
     )
-    objective = SimpleNamespace(larger_is_better=name == "quickstart")
+    objective = SimpleNamespace(larger_is_better=name == "agc")
     problem = SimpleNamespace(samples=(), analysis=SimpleNamespace(objective=objective))
     shown.table(problem, outcome, tmp_path)
     lines = file.getvalue().splitlines()
     assert max(len(line.rstrip()) for line in lines if str(tmp_path) not in line) <= WIDTH
     assert any(line.split() == ["jet_pt", "30", "GeV", "25", "GeV", "at", "lower", "bound"] for line in lines)
     assert any(line.split() == [*["electron_pt", "30", "GeV", "30", "GeV", "no", "clear", "gradient"]] for line in lines)
-    wanted = "Z by pyhf" if name == "quickstart" else "σ(μ) by pyhf"
+    wanted = "Z by pyhf" if name == "agc" else "σ(μ) by pyhf"
     assert any(wanted in line and line.rstrip().endswith("workspace.json") for line in lines)
 
 
