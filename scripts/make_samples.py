@@ -27,7 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from samples.detector import simulate
 from samples.generator import generate
-from samples.manifest import entry, update
+from samples.manifest import begin, entry, update
 from samples.nanoaod import write
 from samples.settings import ProcessSettings, Settings, load
 from samples.skim import skim
@@ -78,8 +78,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="""examples:
   make_samples.py                                     the committed set, again (45 minutes on one core)
-  make_samples.py --processes ttbar__nominal --events 20000000 --entries 500000 --jobs 8 --output runs/big
-                                                      ten times more ttbar (--entries -1: nothing thinned away)
+  make_samples.py --seed 2 --entries -1 --output runs/large
+                                                      other events, nothing thinned away: thirty times more entries; to use
+                                                      them: --set data.manifest=runs/large/data_manifest.yaml
   make_samples.py --events 2000 --output /tmp/try     a minute's try of all nine files
 
 A run that was stopped goes on where it was: finished chunks are kept in --work and found again by their settings.""",
@@ -106,7 +107,8 @@ A run that was stopped goes on where it was: finished chunks are kept in --work 
         "--manifest",
         type=Path,
         metavar="FILE",
-        help="manifest to update; default: data_manifest.yaml for the default output, none for another",
+        help="manifest to update, or to begin; default: data_manifest.yaml, that of the project for the default output"
+        " and one in the output folder for another",
     )
     add(
         "--work",
@@ -122,8 +124,9 @@ A run that was stopped goes on where it was: finished chunks are kept in --work 
         " the selection is one of electrons and the yields compare with the published ones",
     )
     arguments = parser.parse_args(argv)
-    if arguments.manifest is None and arguments.output.resolve() == (_REPOSITORY / "pipeline" / "data").resolve():
-        arguments.manifest = _REPOSITORY / "data_manifest.yaml"
+    if arguments.manifest is None:
+        committed = arguments.output.resolve() == (_REPOSITORY / "pipeline" / "data").resolve()
+        arguments.manifest = (_REPOSITORY if committed else arguments.output) / "data_manifest.yaml"
     return arguments
 
 
@@ -151,8 +154,9 @@ def _make(arguments: argparse.Namespace) -> None:
             process, settings, file, program=program, seed=arguments.seed, counts=counts
         )
         print(f"{file}: {counts['entries']} of {counts['events']} events, {file.stat().st_size / 1e6:.2f} MB")
-    if arguments.manifest:
-        update(arguments.manifest, entries)
+    if not arguments.manifest.exists():
+        begin(arguments.manifest, like=_REPOSITORY / "data_manifest.yaml")
+    update(arguments.manifest, entries)
 
 
 def _chosen(settings: Settings, names: Iterable[str] | None) -> tuple[ProcessSettings, ...]:

@@ -232,6 +232,19 @@ def test_manifest_keeps_what_others_wrote(small_manifest):
     assert datasets["simulated/a"]["process"] == "new"
 
 
+def test_a_new_manifest_describes_samples_beside_it(tmp_path):
+    path = tmp_path / "data_manifest.yaml"
+    manifest.begin(path, like=REPOSITORY / "data_manifest.yaml")
+    one = load_manifest(REPOSITORY / "data_manifest.yaml").dataset("simulated", "wjets", "nominal")
+    fields = {"source": "simulated", "process": "wjets", "variation": "nominal", "cross_section_pb": 1.0}
+    file = {"path": "w.root", "events": 3}
+    manifest.update(path, {"simulated/wjets__nominal": fields | {"files": [file]}})
+    found = load_manifest(path).dataset("simulated", "wjets", "nominal")
+    assert found.locations("local") == (str(tmp_path / "w.root"),)
+    assert found.source.simulated
+    assert found.source.description == one.source.description
+
+
 def test_manifest_without_the_marker_is_refused(tmp_path):
     path = tmp_path / "data_manifest.yaml"
     path.write_text("datasets: {}\n", encoding="utf-8")

@@ -12,7 +12,7 @@ import yaml
 
 from samples.settings import ProcessSettings, Settings, SkimSettings
 
-__all__ = ["MARKER", "entry", "update"]
+__all__ = ["MARKER", "begin", "entry", "update"]
 
 MARKER = "  # --- simulated samples: written by scripts/make_samples.py ---"
 
@@ -63,6 +63,18 @@ def _description(process: ProcessSettings, skim: SkimSettings) -> str:
         f"number and differ in run. Skim: {lepton}, {jets}, one of them with btagCSVV2 > {skim.min_discriminant:g}; "
         "other leptons and jets are dropped. Crowded places are thinned; genWeight makes up for it."
     )
+
+
+def begin(manifest: Path, like: Path) -> None:
+    """A new manifest for samples in its own folder: the source of the simulated events, and no data set yet.
+
+    Args:
+        manifest: the file, which does not exist.
+        like: the manifest that describes the source.
+    """
+    source = yaml.safe_load(like.read_text(encoding="utf-8"))["sources"]["simulated"]
+    sources = yaml.safe_dump({"sources": {"simulated": source | {"prefixes": {"local": "."}}}}, sort_keys=False)
+    manifest.write_text(f"{sources}\ndatasets:\n{MARKER}\n", encoding="utf-8")
 
 
 def update(manifest: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:

@@ -1,0 +1,54 @@
+"""A fixed, small run, and every number of it that a change of the code must not move unnoticed."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline import problem
+from pipeline.config import load_config
+from pipeline.problem import Sample, divide, read_samples
+from pipeline.report.terminal import Terminal
+from pipeline.run import judge, result
+from pipeline.tuning import optimise, with_bandwidths
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = Path(__file__).parent / "reference.json"
+SETTINGS = {"optimiser": {"steps": 12}, "validation": {"bootstrap": 4}}
+
+
+def samples() -> tuple[Sample, ...]:
+    return read_samples(load_config(ROOT / "configs" / "quickstart.yaml", SETTINGS))
+
+
+def numbers(events: tuple[Sample, ...], seed: int = 1) -> dict[str, float]:
+    """The run's own result, flat."""
+    config = load_config(ROOT / "configs" / "quickstart.yaml", {**SETTINGS, "seed": seed})
+    terminal = Terminal(config, quiet=True)
+    prepared = with_bandwidths(divide(config, events), terminal)
+    found = result(prepared, judge([(prepared, optimise(prepared, terminal))], terminal))
+    return dict(_of_interest(found))
+
+
+def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for part, compared in found["compared"].items():
+        for when in ("before", "after", "change"):
+            yield f"{part}, {when}", compared[when]["value"]
+    for name, one in found["thresholds"].items():
+        if one["trainable"]:
+            yield f"threshold {name}", one["after"]
+            yield f"gradient {name}", one["gradient"]["value"]
+            yield f"error of gradient {name}", one["gradient"]["error"]
+    for when in ("before", "after"):
+        yield f"pyhf, uncertainty {when}", found["pyhf"][when]["signal_strength_uncertainty"]
+        yield f"pyhf, Z {when}", found["pyhf"][when]["discovery_significance"]
+
+
+@contextmanager
+def chunks_of(events: int) -> Iterator[None]:
+    """Other chunks add the same numbers in another order, as another compiler or processor does."""
+    before, problem.CHUNK_SIZE = problem.CHUNK_SIZE, events
+    try:
+        yield
+    finally:
+        problem.CHUNK_SIZE = before
