@@ -79,8 +79,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         epilog="""examples:
   make_samples.py                                     the committed set, again (45 minutes on one core)
   make_samples.py --seed 2 --entries -1 --output runs/large
-                                                      other events, nothing thinned away: thirty times more entries; to use
-                                                      them: --set data.manifest=runs/large/data_manifest.yaml
+                                                      other events, nothing thinned away: thirty times as many; they
+                                                      are used with --set data.manifest=runs/large/data_manifest.yaml
   make_samples.py --events 2000 --output /tmp/try     a minute's try of all nine files
 
 A run that was stopped goes on where it was: finished chunks are kept in --work and found again by their settings.""",

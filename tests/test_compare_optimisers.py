@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from pipeline.config import ConfigError, load_config  # noqa: E402
+from pipeline.analysis import Gradient
 from pipeline.descent import Ordered, Range, Schedule  # noqa: E402
 from pipeline.objective import Merit  # noqa: E402
 
@@ -124,7 +125,7 @@ def quadratic(thresholds, _):
     merit = Merit(
         value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
     )
-    return (value, merit), gradient
+    return (value, merit), Gradient(value=gradient, error=jax.tree.map(jnp.zeros_like, gradient))
 
 
 def test_both_gradients_go_the_same_way_and_pay_their_own_price():
