@@ -1,14 +1,16 @@
-"""Events per second and core of the ingest, against coffea's NanoEvents with the same selection; and memory over files.
+"""Events per second and core of the ingest, against decompression alone and coffea's NanoEvents; and memory over files.
 
 A NanoAOD file of realistic width is made from a real one: its events are drawn with replacement, and floats are smeared
 and cut to NanoAOD's mantissa, so that the copies do not compress away. It stays in --folder and is used again. The
 source is a public file: `nanoAOD_2015_CMS_Open_Data_ttbar.root` of scikit-hep-testdata (947 branches, 200 events).
 
 Each reader runs in its own process, after a warm-up on the source file. Time is processor time over all threads, so
-that a busy machine matters little. "kept" must be the same number, or the comparison means nothing. coffea reads
-chunks of 200,000 events, as in the AGC. What the ratio rests on: in a file of 100,000 events, uproot takes 0.24 s to
-open 947 branches, which coffea pays and the pipeline does not (`pipeline/ingest/branches.py`, 0.02 s); in long files,
-building NanoEvents costs coffea about as much again for every chunk.
+that a busy machine matters little. MB are those of the branches in use, uncompressed. The floor is decompression alone:
+the same branches of an open file, basket by basket, with nothing made of them. "kept" must be the same number, or the
+comparison means nothing. coffea reads chunks of 200,000 events, as in the AGC. What the ratio rests on: in a file of
+100,000 events, uproot takes 0.24 s to open 947 branches, which coffea pays and the pipeline does not
+(`pipeline/ingest/branches.py`, 0.02 s); in long files, building NanoEvents costs coffea about as much again for every
+chunk.
 
     python scripts/benchmark_ingest.py SOURCE.root --coffea-python /path/to/venv-with-coffea/bin/python
 """
@@ -32,6 +34,8 @@ CLUSTER = 20_000
 """Events that are written at a time: the length of a basket."""
 MANTISSA = np.uint32(0xFFFFE000)
 """Keeps ten bits of mantissa, the precision of most NanoAOD floats."""
+FLOOR = ("decompression", 1)
+"""What is compared with, and on how many files."""
 VARIABLES = {
     "Electron": ("pt", "eta", "phi", "mass", "cutBased", "sip3d"),
     "Muon": ("pt", "eta", "phi", "mass", "tightId", "sip3d", "pfRelIso04_all"),
@@ -48,13 +52,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with concurrent.futures.ProcessPoolExecutor(1) as maker:
         wide = maker.submit(wide_file, arguments.source, arguments.folder, arguments.megabytes).result()
     print(f"{wide}: {wide.stat().st_size / 1e6:.0f} MB, made from {arguments.source.name}\n")
-    print("reader    files   entries      kept   events/s/core   peak MB   result MB")
-    runs = [("pipeline", sys.executable, 1), ("pipeline", sys.executable, arguments.many)]
+    print("reader         files   entries      kept   events/s/core    MB/s/core   peak MB   result MB")
+    runs = [(name, sys.executable, files) for name, files in (("pipeline", 1), ("pipeline", arguments.many), FLOOR)]
     if arguments.coffea_python:
         runs.append(("coffea", arguments.coffea_python, 1))
     rates = {run: shown(*run, arguments, wide) for run in runs}
+    print(f"\ndecompression alone: {rates[runs[2]] / rates[runs[0]]:.2f} times the events per second and core")
     if arguments.coffea_python:
-        print(f"\npipeline over coffea: {rates[runs[0]] / rates[runs[2]]:.2f} times the events per second and core")
+        print(f"pipeline over coffea: {rates[runs[0]] / rates[runs[3]]:.2f} times the events per second and core")
     return 0
 
 
@@ -66,7 +71,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--megabytes", type=int, default=500, help="least size of the wide file (default: %(default)s)")
     parser.add_argument("--many", type=int, default=20, help="files in the memory test (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of which the fastest counts (default: %(default)s)")
-    parser.add_argument("--measure", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=(*READERS, FLOOR[0]), help=argparse.SUPPRESS)
     parser.add_argument("--files", nargs="*", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
@@ -78,23 +83,50 @@ def shown(reader: str, python: str, files: int, arguments: argparse.Namespace, w
     best = min((json.loads(run.stdout.splitlines()[-1]) for run in runs), key=lambda result: result["seconds"])
     rate = float(best["entries"] / best["seconds"])
     sizes = f"{best['peak_mb']:9.0f} {best['result_mb']:11.1f}"
-    print(f"{reader:8} {files:6} {best['entries']:9} {best['kept']:9} {rate:15.0f} {sizes}", flush=True)
+    megabytes = best["megabytes"] / best["seconds"]
+    print(
+        f"{reader:13} {files:6} {best['entries']:9} {best['kept']:9} {rate:15.0f} {megabytes:12.0f} {sizes}", flush=True
+    )
     return rate
 
 
 def measured(reader: str, files: Sequence[Path], warm_up: Path) -> dict[str, float]:
-    READERS[reader]([warm_up])
-    start = time.process_time()
-    entries, events = READERS[reader](files)
-    seconds = time.process_time() - start
+    if reader == FLOOR[0]:
+        entries, seconds, events = *decompressed(files), ak.Array([])
+    else:
+        READERS[reader]([warm_up])
+        start = time.process_time()
+        entries, events = READERS[reader](files)
+        seconds = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {
         "entries": entries,
         "kept": len(events),
         "seconds": seconds,
+        "megabytes": sum(branch.uncompressed_bytes for file in files for branch in branches_in_use(file)) / 1e6,
         "peak_mb": peak,
         "result_mb": events.nbytes / 1e6,
     }
+
+
+def branches_in_use(file: Path) -> list[uproot.TBranch]:
+    tree = uproot.open(file)["Events"]
+    names = [f"{collection}_{variable}" for collection, variables in VARIABLES.items() for variable in variables]
+    return [tree[name] for name in ("event", *(f"n{collection}" for collection in VARIABLES), *names)]
+
+
+def decompressed(files: Sequence[Path]) -> tuple[int, float]:
+    """The floor: entries, and seconds to decompress the branches in use; opening the files is left out."""
+    entries, seconds = 0, 0.0
+    for file in files:
+        branches = branches_in_use(file)
+        start = time.process_time()
+        for branch in branches:
+            for number in range(branch.num_baskets):
+                branch.basket(number)
+        seconds += time.process_time() - start
+        entries += branches[0].num_entries
+    return entries, seconds
 
 
 # --- the two readers ---
