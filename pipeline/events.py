@@ -14,6 +14,7 @@ Axes: `kinematics` (nominal first, then the jet-pt variations), `chunks`, `jets`
 """
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float32, Int32, UInt32
 
 __all__ = ["CandidateGroup", "Chunk", "EventGroup", "take_chunk"]
@@ -81,6 +82,13 @@ class Chunk(eqx.Module, strict=True):
         """(jets, mass, pt) of the trijet of this rank in each event."""
         row = self.first_trijet + rank
         return self.candidates.jets[row], self.candidates.mass[row], self.candidates.pt[row]
+
+    def trijet_of(
+        self, rank: Int32[Array, " rows"], event: Int32[Array, " rows"]
+    ) -> tuple[Float32[Array, " rows"], Float32[Array, " rows"]]:
+        """(mass, pt) of one trijet in each of some events; of the hardest one where the rank is negative."""
+        place = self.first_trijet + jnp.maximum(rank, 0), event
+        return self.candidates.mass[place], self.candidates.pt[place]
 
 
 def take_chunk(

@@ -57,25 +57,35 @@ def first_trijet(
         event: of each row, where the rows are not the events themselves: with different sets, one may have many.
     """
     tagged = selected & btag
+    blocks = (chunk.trijets + (TRIJETS_AT_A_TIME - 1)) // TRIJETS_AT_A_TIME
 
-    def of_rows(column: Shaped[Array, " events"]) -> Shaped[Array, " rows"]:
-        return column if event is None else column[event]
+    def ranks(done: Int[Array, ""]) -> list[Int32[Array, ""]]:
+        block = blocks - 1 - done.astype(jnp.int32)
+        return [block * TRIJETS_AT_A_TIME + number for number in reversed(range(TRIJETS_AT_A_TIME))]
 
-    def visit(
+    def admissible(jets: UInt32[Array, " rows"]) -> Bool[Array, " rows"]:
+        return ((jets & ~selected) == 0) & ((jets & tagged) != 0)
+
+    def streamed(
         done: Int[Array, ""], found: tuple[Float32[Array, " rows"], Float32[Array, " rows"]]
     ) -> tuple[Float32[Array, " rows"], Float32[Array, " rows"]]:
-        found_mass, found_pt = found
-        for number in reversed(range(TRIJETS_AT_A_TIME)):
-            jets, mass, pt = chunk.trijet((blocks - 1 - done.astype(jnp.int32)) * TRIJETS_AT_A_TIME + number)
-            jets = of_rows(jets)
-            admissible = ((jets & ~selected) == 0) & ((jets & tagged) != 0)
-            found_mass = jnp.where(admissible, of_rows(mass), found_mass)
-            found_pt = jnp.where(admissible, of_rows(pt), found_pt)
-        return found_mass, found_pt
+        for rank in ranks(done):
+            jets, *values = chunk.trijet(rank)
+            better = admissible(jets)
+            found = tuple(jnp.where(better, value, old) for value, old in zip(values, found, strict=True))
+        return found
 
-    blocks = (chunk.trijets + (TRIJETS_AT_A_TIME - 1)) // TRIJETS_AT_A_TIME
+    def looked_up(done: Int[Array, ""], found: Int32[Array, " rows"]) -> Int32[Array, " rows"]:
+        for rank in ranks(done):
+            found = jnp.where(admissible(chunk.trijet(rank)[0][event]), rank, found)
+        return found
+
     nothing = jnp.full(selected.shape, jnp.nan, jnp.float32)
-    return jax.lax.fori_loop(0, blocks, visit, (nothing, nothing))
+    if event is None:
+        return jax.lax.fori_loop(0, blocks, streamed, (nothing, nothing))
+    rank = jax.lax.fori_loop(0, blocks, looked_up, jnp.full(selected.shape, -1, jnp.int32))
+    mass, pt = chunk.trijet_of(rank, event)
+    return jnp.where(rank < 0, nothing, mass), jnp.where(rank < 0, nothing, pt)
 
 
 def _members(selected: UInt32[Array, " events"], jets: int) -> Bool[Array, "jets events"]:
