@@ -7,7 +7,7 @@ bit masks.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int, Int32, Shaped, UInt32
+from jaxtyping import Array, Bool, Float32, Int, Int32, UInt32
 
 from pipeline.events import Chunk
 
