@@ -37,6 +37,8 @@ MAX_OBJECTS = 31
 
 BLOCK = 1024
 """Objects near a boundary that are looked at together: enough to vectorise, few enough to leave no large rest."""
+TURNS = 8
+"""A block is no smaller than this part of a chunk: on a GPU, which wants large chunks, each turn of a loop is dear."""
 
 State = TypeVar("State")
 
@@ -99,15 +101,15 @@ def for_each(
     numbered through, and looked up in blocks of equal size: the work is that for the pairs there are, whatever their
     number. In the last block some places are not `real`.
     """
-    until = jnp.cumsum(count)
+    until, block = jnp.cumsum(count), max(BLOCK, len(count) // TURNS)
 
     def step(carry: tuple[Int[Array, ""], State]) -> tuple[Int[Array, ""], State]:
         done, state = carry
-        pair = done + jnp.arange(BLOCK, dtype=until.dtype)
+        pair = done + jnp.arange(block, dtype=until.dtype)
         real = pair < until[-1]
         event = jnp.searchsorted(until, jnp.where(real, pair, 0), side="right").astype(jnp.int32)
         before = until[event] - count[event]
-        return done + BLOCK, visit(event, pair - before, real, state)
+        return done + block, visit(event, pair - before, real, state)
 
     def unfinished(carry: tuple[Int[Array, ""], State]) -> Bool[Array, ""]:
         return carry[0] < until[-1]

@@ -1,5 +1,7 @@
 """What is compiled: no callbacks, events in float32 and as arguments, and one trace for all thresholds."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,3 +142,13 @@ def test_repeated_steps_compile_nothing(data, caplog):
     assert bool(merit.converged)
     assert value.dtype == jnp.float64
     assert set(gradient) == set(BANDWIDTHS)
+
+
+@pytest.mark.parametrize(("platform", "serialises"), [("cpu", True), ("cuda", False)])
+def test_a_gpu_gets_no_scatter_of_many_events(data, platform, serialises):
+    """Events meet in a few dozen bins: atomic additions would wait for each other. A CPU is fast at exactly that."""
+    traced = jax.jit(flux).trace(arrays(THRESHOLDS), arrays(BANDWIDTHS), data)
+    lowered = traced.lower(lowering_platforms=(platform,)).as_text()
+    scatters = re.findall(r'"stablehlo.scatter".*?\) -> ', lowered, re.DOTALL)
+    updates = [max(map(int, re.findall(r"(\d+)x", scatter.rsplit("tensor<", 1)[1]))) for scatter in scatters]
+    assert bool([size for size in updates if size >= EVENTS_IN_A_CHUNK]) == serialises
