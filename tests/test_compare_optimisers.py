@@ -13,8 +13,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
+from pipeline.analysis import Gradient  # noqa: E402
 from pipeline.config import ConfigError, load_config  # noqa: E402
-from pipeline.analysis import Gradient
 from pipeline.descent import Ordered, Range, Schedule  # noqa: E402
 from pipeline.objective import Merit  # noqa: E402
 
