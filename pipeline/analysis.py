@@ -5,6 +5,8 @@
 Forward, each step is exact. Backward, the yields carry the boundary flux of the thresholds, templates and numbers are
 smooth formulas, and the figure of merit needs no differentiation through its fit. `Analysis` is static (hashable);
 `Data` is traced: events are arguments of a compiled function, never constants in it.
+
+A sibling, `smeared_loss`, is smooth from end to end: the same chain behind the yields of `pipeline.smeared_yields`.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,6 +25,7 @@ from pipeline.events import CandidateGroup, EventGroup
 from pipeline.histfactory import Numbers, Structure
 from pipeline.objective import Merit, Objective, figure_of_merit, loss_of
 from pipeline.selection import Selection, Thresholds
+from pipeline.smeared_yields import outcomes_per_event, smeared_yields, smeared_yields_and_slopes
 from pipeline.templates import Recipe, Templates, make_templates, merge_bins
 from pipeline.yields import Layout, hard_yields, yields_and_flux, yields_and_subsampled_flux
 
@@ -43,6 +46,9 @@ __all__ = [
     "model_and_data",
     "model_numbers",
     "numbers_of",
+    "smeared_loss",
+    "smeared_loss_and_gradient",
+    "smeared_outcomes",
     "templates",
     "templates_at",
     "yields_at",
@@ -178,6 +184,34 @@ def _gradient(
     return Gradient(value=value, error=error)
 
 
+def smeared_loss(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
+) -> tuple[Float64[Array, ""], Merit]:
+    """`loss`, where each threshold is smeared with its kernel: smooth, with a derivative that is its own.
+
+    But for one thing: where bins with too little background are merged (`Measurement.merges`), it jumps as the exact one does.
+    """
+    yields = smeared_yields(analysis.selection, analysis.layout)
+    made = yields(thresholds, bandwidths, data.edges, data.groups, data.candidates)
+    return loss_of_yields(made, analysis, data.recipe)
+
+
+def smeared_loss_and_gradient(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
+) -> tuple[tuple[Float64[Array, ""], Merit], Thresholds]:
+    """`smeared_loss` and its derivative by the thresholds that have a bandwidth, in two compiled halves."""
+    events = (data.edges, data.groups, data.candidates)
+    yields, slopes = _smeared_yields_and_slopes(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+    result, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
+    return result, {name: jnp.vdot(slope, one) for name, one in slopes.items()}
+
+
+def smeared_outcomes(thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data) -> float:
+    """How many outcomes of its smeared cuts an event has on average: the price of `smeared_loss`."""
+    events = (data.edges, data.groups, data.candidates)
+    return float(_outcomes_per_event(analysis.selection, analysis.layout, thresholds, bandwidths, *events))
+
+
 def merit_of(thresholds: Thresholds, analysis: Analysis, data: Data) -> Merit:
     """The exact figure of merit, without gradient, in two compiled halves."""
     return merit_of_parts(thresholds, analysis, (data,))
@@ -216,6 +250,10 @@ def model_and_data(
 
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
 _yields_and_subsampled_flux = jax.jit(yields_and_subsampled_flux, static_argnums=(0, 1))
+
+
+_smeared_yields_and_slopes = jax.jit(smeared_yields_and_slopes, static_argnums=(0, 1))
+_outcomes_per_event = jax.jit(outcomes_per_event, static_argnums=(0, 1))
 loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
 
 
