@@ -189,7 +189,8 @@ def smeared_loss(
 ) -> tuple[Float64[Array, ""], Merit]:
     """`loss`, where each threshold is smeared with its kernel: smooth, with a derivative that is its own.
 
-    But for one thing: where bins with too little background are merged (`Measurement.merges`), it jumps as the exact one does.
+    But for one thing: where bins with too little background are merged (`Measurement.merges`) it jumps, as the exact
+    one does.
     """
     yields = smeared_yields(analysis.selection, analysis.layout)
     made = yields(thresholds, bandwidths, data.edges, data.groups, data.candidates)

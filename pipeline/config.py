@@ -410,9 +410,13 @@ class Optimiser(_Model):
     `clip`; of their components, those within `significance` statistical errors of zero count as zero. `starts` above 1
     adds starts at random places within the bounds. With `patience`, a start ends after so many steps without a better
     value on the stopping events (see `Validation`), which then also decide which step is the best.
+
+    The loss is `forward: exact`, with gradients that are estimates, or `smooth`: all thresholds smeared with their
+    kernels, for optimisers that search along it (lbfgs). What is reported is exact in both.
     """
 
     name: str = "adam"
+    forward: Literal["exact", "smooth"] = "exact"
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     arguments: dict[str, float] = {}
     steps: Annotated[int, Field(ge=1)] = 60

@@ -9,12 +9,16 @@ A derivative is an estimate from the simulated events near a boundary, and has a
 only its size relative to earlier ones, so it turns numerical dust into a steady march. Hence each derivative g ± σ is
 shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule with k = `significance`: what is compatible
 with zero is zero, what is certain stays as it is.
+
+An optimiser that searches along a line (L-BFGS) compares losses that its own derivatives must explain. It needs a loss
+that is smooth, not one of which the gradient is an estimate, and takes every derivative as it is.
 """
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,13 +31,30 @@ from pipeline.analysis import Gradient
 from pipeline.objective import Merit
 from pipeline.selection import Thresholds
 
-__all__ = ["Ordered", "Range", "Schedule", "Step", "bandwidths_at", "descend", "in_order", "make_optimiser"]
+__all__ = [
+    "Ordered",
+    "Range",
+    "Schedule",
+    "Search",
+    "Step",
+    "bandwidths_at",
+    "descend",
+    "in_order",
+    "make_optimiser",
+    "searches",
+]
 
 Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Gradient]]
 """(thresholds, bandwidths) to ((loss, figure of merit), gradient of the loss)."""
 
 Monitor = Callable[[Thresholds], float]
 """Thresholds to the loss on events that the gradient does not see."""
+
+Update = Callable[[Thresholds, PyTree, Thresholds], tuple[Thresholds, PyTree]]
+"""(gradient, state, position) to (update of the position, state), in units of the steps."""
+
+Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Thresholds], tuple[Thresholds, PyTree]]
+"""The same for an optimiser that evaluates the loss by itself: it wants to know the loss and the bandwidths, too."""
 
 RATES: Mapping[str, Callable[[float, int, float], optax.Schedule]] = {
     "constant": lambda rate, _steps, _to: optax.constant_schedule(rate),
@@ -77,6 +98,7 @@ class Schedule:
         clip: largest norm of a gradient; longer ones are shortened to it.
         significance: a derivative within so many of its statistical errors of zero counts as zero.
         patience: a start is given up after so many steps without a better value; None for never.
+        smooth: whether the loss is, so that an optimiser may search along it.
     """
 
     name: str
@@ -88,6 +110,7 @@ class Schedule:
     clip: float | None = None
     significance: float = 0.0
     patience: int | None = None
+    smooth: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +158,7 @@ def descend(
     schedule: Schedule,
     ordered: Sequence[Ordered] = (),
     monitor: Monitor | None = None,
+    search: Search | None = None,
     resume: Step | None = None,
 ) -> Iterator[Step]:
     """Yield one step after another; stop asking, and it stops.
@@ -146,6 +170,7 @@ def descend(
         schedule: the optimiser.
         ordered: thresholds that have to keep their order.
         monitor: judges which step is the best; without it the loss does.
+        search: the step of the optimiser, where it needs more than a gradient (`pipeline.line_search`).
         resume: the last step of an earlier, interrupted loop: this one goes on bit-identically.
     """
     optimiser, taken = make_optimiser(schedule), resume
@@ -158,8 +183,11 @@ def descend(
         if usable and monitored < best_loss:
             best, best_loss = place.thresholds, monitored
         improved = usable and monitored < place.lowest
-        certain = _without_dust(gradient, schedule.significance)
-        following, state = _move(optimiser, certain, place.state, place.thresholds, ranges)
+        if search is None:
+            update, certain = partial(_update, optimiser), _without_dust(gradient, schedule.significance)
+        else:
+            update, certain = _along(search, loss, _arrays(bandwidths)), gradient.value
+        following, state = _move(update, certain, place.state, place.thresholds, ranges)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,
@@ -236,13 +264,34 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
         raise ValueError(f"optimiser.arguments: optax.{schedule.name}: {error}") from None
     try:
         made: optax.GradientTransformation = make(rate, **schedule.arguments)
-        _update(made, {"trial": jnp.ones(())}, made.init({"trial": jnp.ones(())}), {"trial": jnp.ones(())})
+        needs_loss = searches(made)
     except (TypeError, AttributeError):
         raise ValueError(
             f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
             "use adam, sgd, rmsprop, …"
         ) from None
+    if needs_loss and not schedule.smooth:
+        raise ValueError(
+            f"optimiser.name: optax.{schedule.name} searches along the loss, which steps wherever an event is cut; "
+            "set 'optimiser.forward: smooth', or use adam, sgd, rmsprop, …"
+        )
     return made if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), made)
+
+
+def searches(optimiser: optax.GradientTransformation) -> bool:
+    """Whether an optimiser evaluates the loss by itself.
+
+    Raises:
+        TypeError: it asks for something else, or is none.
+    """
+    trial = {"trial": jnp.ones(())}
+    try:
+        _update(optimiser, trial, optimiser.init(trial), trial)
+    except TypeError:
+        extra = {"value": jnp.ones(()), "grad": trial, "value_fn": lambda at: at["trial"] ** 2}
+        _update(optimiser, trial, optimiser.init(trial), trial, **extra)
+        return True
+    return False
 
 
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:
@@ -250,8 +299,15 @@ def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, flo
     return {name: r.bandwidth * (r.bandwidth_end / r.bandwidth) ** progress for name, r in ranges.items()}
 
 
+def _along(search: Search, loss: Float64[Array, ""], bandwidths: Thresholds) -> Update:
+    def update(gradient: Thresholds, state: PyTree, position: Thresholds) -> tuple[Thresholds, PyTree]:
+        return search(gradient, state, position, loss, bandwidths)
+
+    return update
+
+
 def _move(
-    optimiser: optax.GradientTransformation,
+    update: Update,
     gradient: Thresholds,
     state: PyTree,
     position: Mapping[str, float],
@@ -259,8 +315,8 @@ def _move(
 ) -> tuple[dict[str, float], PyTree]:
     """One step of the optimiser in units of each threshold's own step, projected onto the bounds."""
     scaled = {name: gradient[name] * r.step for name, r in ranges.items()}
-    update, state = _update(optimiser, scaled, state, _scaled(position, ranges))
-    moved = {name: position[name] + float(update[name]) * r.step for name, r in ranges.items()}
+    change, state = update(scaled, state, _scaled(position, ranges))
+    moved = {name: position[name] + float(change[name]) * r.step for name, r in ranges.items()}
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
 
 
@@ -276,11 +332,15 @@ def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: S
 
 
 def _update(
-    optimiser: optax.GradientTransformation, gradient: Thresholds, state: PyTree, position: Thresholds
+    optimiser: optax.GradientTransformation,
+    gradient: Thresholds,
+    state: PyTree,
+    position: Thresholds,
+    **extra: Any,
 ) -> tuple[Thresholds, PyTree]:
     # optax mixes its float32 constants with float64 gradients; this alone is why promotion is relaxed, and only here.
     with jax.numpy_dtype_promotion("standard"):
-        update, state = optimiser.update(gradient, state, position)
+        update, state = optimiser.update(gradient, state, position, **extra)
     return update, state
 
 

@@ -15,7 +15,20 @@ from pipeline.analysis import Data, Gradient
 from pipeline.bandwidths import lepski_bandwidths
 from pipeline.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.config import Config
-from pipeline.descent import Evaluate, Monitor, Ordered, Range, Schedule, Step, descend, in_order, make_optimiser
+from pipeline.descent import (
+    Evaluate,
+    Monitor,
+    Ordered,
+    Range,
+    Schedule,
+    Search,
+    Step,
+    descend,
+    in_order,
+    make_optimiser,
+    searches,
+)
+from pipeline.line_search import make_search
 from pipeline.manifest import InputError
 from pipeline.objective import Merit, loss_of
 from pipeline.problem import Problem
@@ -33,6 +46,11 @@ __all__ = [
     "starts",
     "with_bandwidths",
 ]
+
+
+MOST_OUTCOMES = 100.0
+"""Of an event on average in a smooth analysis. Kernels of sensible width lead to one or two; with more than this many a
+step takes minutes."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,8 @@ def optimise(
         state = make_optimiser(schedule(config)).init(_arrays(starts(config)[0]))
         history += load_checkpoint(checkpoint, fingerprint(problem), state)
         terminal.say(f"going on after step {history[-1].number}")
+    if config.optimiser.forward == "smooth":
+        _check_price(problem)
     steps = descend(
         evaluation(problem),
         ranges(config),
@@ -72,6 +92,7 @@ def optimise(
         schedule(config),
         ordered(config),
         monitor=_monitor(problem),
+        search=_search(problem),
         resume=history[-1] if history else None,
     )
     clock, complete = [time.perf_counter()], False
@@ -99,8 +120,26 @@ def optimise(
 
 
 def evaluation(problem: Problem) -> Evaluate:
-    """The exact analysis of the training events, and its gradient, as the loop asks for it."""
-    fixed = _arrays({name: one.threshold for name, one in problem.config.thresholds.items()})
+    """The analysis of the training events and its gradient, as the loop asks for it.
+
+    A smooth analysis gives loss and gradient; the figure of merit and the error of the gradient are those of the exact
+    one, beside it.
+    """
+    if problem.config.optimiser.forward == "exact":
+        return _exact_evaluation(problem)
+    beside, fixed = _exact_evaluation(problem), _defaults(problem)
+
+    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
+        at = fixed | thresholds
+        (loss, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, bandwidths, problem.training)
+        (_, merit), gradient = beside(thresholds, bandwidths)
+        return (loss, merit), Gradient(value=slope, error=gradient.error)
+
+    return evaluate
+
+
+def _exact_evaluation(problem: Problem) -> Evaluate:
+    fixed = _defaults(problem)
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
         return exact.loss_and_gradient_with_error(fixed | thresholds, problem.analysis, bandwidths, problem.training)
@@ -108,11 +147,42 @@ def evaluation(problem: Problem) -> Evaluate:
     return evaluate
 
 
-def _monitor(problem: Problem) -> Monitor | None:
-    """The loss on the stopping events, if there are any; infinite where the fit did not converge."""
-    if problem.stopping is None:
+def _search(problem: Problem) -> Search | None:
+    """The step of an optimiser that evaluates the smooth loss by itself; None for the others."""
+    config, analysis, fixed = problem.config, problem.analysis, _defaults(problem)
+    optimiser = make_optimiser(schedule(config))
+    if not searches(optimiser):
         return None
-    data, fixed = problem.stopping, _arrays({name: one.threshold for name, one in problem.config.thresholds.items()})
+
+    def loss(thresholds: Thresholds, bandwidths: Thresholds, data: Data) -> Float64[Array, ""]:
+        return exact.smeared_loss(fixed | thresholds, analysis, bandwidths, data)[0]
+
+    return make_search(optimiser, loss, problem.training, ranges(config), ordered(config))
+
+
+def _check_price(problem: Problem) -> None:
+    """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
+    widths = {name: one.bandwidth for name, one in ranges(problem.config).items()}
+    price = exact.smeared_outcomes(_defaults(problem), problem.analysis, _arrays(widths), problem.training)
+    if price > MOST_OUTCOMES:
+        raise InputError(
+            f"optimiser.forward: smooth would look at {price:.3g} outcomes an event with these bandwidths; "
+            "make those of the cuts on jets narrower, or choose 'exact'"
+        )
+
+
+def _defaults(problem: Problem) -> Thresholds:
+    return _arrays({name: one.threshold for name, one in problem.config.thresholds.items()})
+
+
+def _monitor(problem: Problem) -> Monitor | None:
+    """The exact loss that decides which step is the best, if it is another than that of the steps.
+
+    On the stopping events, if there are any; infinite where the fit did not converge.
+    """
+    if problem.stopping is None and problem.config.optimiser.forward == "exact":
+        return None
+    data, fixed = problem.stopping or problem.training, _defaults(problem)
 
     def monitor(thresholds: Thresholds) -> float:
         merit = exact.merit_of(fixed | thresholds, problem.analysis, data)
@@ -128,8 +198,7 @@ def with_bandwidths(problem: Problem, terminal: Terminal) -> Problem:
     if not missing:
         return problem
     terminal.say(f"choosing the bandwidth of {', '.join(missing)}")
-    evaluate = evaluation(problem)
-    at = _arrays({name: one.threshold for name, one in config.thresholds.items()})
+    evaluate, at = _exact_evaluation(problem), _defaults(problem)
     edges = [tuple(of_region) for of_region in config.moving_edges.values() if of_region.keys() & missing.keys()]
     chosen = lepski_bandwidths(
         lambda widths: evaluate(at, _arrays(widths))[1],
@@ -170,6 +239,7 @@ def schedule(config: Config) -> Schedule:
         clip=optimiser.clip,
         significance=optimiser.significance,
         patience=optimiser.patience,
+        smooth=optimiser.forward == "smooth",
     )
 
 
