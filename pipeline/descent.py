@@ -184,7 +184,8 @@ def descend(
             best, best_loss = place.thresholds, monitored
         improved = usable and monitored < place.lowest
         if search is None:
-            update, certain = partial(_update, optimiser), _without_dust(gradient, schedule.significance)
+            update: Update = partial(_update, optimiser)
+            certain = _without_dust(gradient, schedule.significance)
         else:
             update, certain = _along(search, loss, _arrays(bandwidths)), gradient.value
         following, state = _move(update, certain, place.state, place.thresholds, ranges)
@@ -285,11 +286,16 @@ def searches(optimiser: optax.GradientTransformation) -> bool:
         TypeError: it asks for something else, or is none.
     """
     trial = {"trial": jnp.ones(())}
+    extra = {"value": jnp.ones(()), "grad": trial, "value_fn": lambda at: at["trial"] ** 2}
+
+    def shape_of_update(**extra: Any) -> None:
+        # Traced, not computed: some optimisers take seconds to compile.
+        jax.eval_shape(lambda at: _update(optimiser, at, optimiser.init(at), at, **extra), trial)
+
     try:
-        _update(optimiser, trial, optimiser.init(trial), trial)
+        shape_of_update()
     except TypeError:
-        extra = {"value": jnp.ones(()), "grad": trial, "value_fn": lambda at: at["trial"] ** 2}
-        _update(optimiser, trial, optimiser.init(trial), trial, **extra)
+        shape_of_update(**extra)
         return True
     return False
 

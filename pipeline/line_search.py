@@ -1,8 +1,11 @@
 """The step of an optimiser that evaluates the loss by itself, such as L-BFGS with its search along a line.
 
-It wants a loss that JAX can trace, and of which the gradient is the derivative: that of the smeared analysis. Value and
-gradient are compiled into the step, with the events as its argument. The search knows no bounds, so what it sees is the
-loss at the nearest place that is allowed, and a derivative that would only push against a bound is none.
+It wants a loss of which the gradient is the derivative: that of the smeared analysis. The optimisers of optax are
+written to be compiled together with the loss. Here they run as they stand, in Python, and call the loss that is
+compiled already: the analysis takes long to compile, a search has a dozen evaluations, and all else is a few numbers.
+
+The search knows no bounds. So what it sees is the loss at the nearest place that is allowed, and a derivative that
+would only push against a bound is none.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,51 +18,26 @@ from jaxtyping import Array, Float64, PyTree
 from pipeline.descent import Ordered, Range, Search
 from pipeline.selection import Thresholds
 
-__all__ = ["make_search"]
+__all__ = ["LossAndGradient", "make_search"]
 
-Loss = Callable[[Thresholds, Thresholds, PyTree], Float64[Array, ""]]
+LossAndGradient = Callable[[Thresholds, Thresholds], tuple[Float64[Array, ""], Thresholds]]
+"""(thresholds, bandwidths) to the loss and its derivative by each of the thresholds."""
 
 
 def make_search(
     optimiser: optax.GradientTransformation,
-    loss: Loss,
-    data: PyTree,
+    loss_and_gradient: LossAndGradient,
     ranges: Mapping[str, Range],
     ordered: Sequence[Ordered] = (),
 ) -> Search:
-    """The step of the optimiser, compiled when it is first called.
+    """The step of the optimiser.
 
     Args:
         optimiser: from optax.
-        loss: (thresholds, bandwidths, data) to what is minimised.
-        data: an argument, not closed over: otherwise it would become a constant of what is compiled.
+        loss_and_gradient: what is minimised, and its derivative.
         ranges: of the trainable thresholds.
         ordered: thresholds that have to keep their order.
     """
-
-    @jax.jit
-    def step(
-        gradient: Thresholds,
-        state: PyTree,
-        position: Thresholds,
-        value: Float64[Array, ""],
-        bandwidths: Thresholds,
-        data: PyTree,
-    ) -> tuple[Thresholds, PyTree]:
-        def loss_at(position: Thresholds) -> Float64[Array, ""]:
-            return loss(_allowed(position, ranges, ordered), bandwidths, data)
-
-        inward = {name: _inward(gradient[name], position[name], r) for name, r in ranges.items()}
-        update, following = optimiser.update(
-            inward,
-            state,
-            position,
-            value=value,
-            grad=inward,
-            value_fn=loss_at,
-        )
-        # Of the same types as it came in: otherwise the second step would be compiled anew.
-        return update, jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), state, following)
 
     def search(
         gradient: Thresholds,
@@ -68,25 +46,51 @@ def make_search(
         loss: Float64[Array, ""],
         bandwidths: Thresholds,
     ) -> tuple[Thresholds, PyTree]:
-        # optax mixes its float32 constants with float64 gradients, as in `pipeline.descent`.
-        with jax.numpy_dtype_promotion("standard"):
-            return step(gradient, state, position, loss, bandwidths, data)
+        loss_at = _differentiable(lambda thresholds: loss_and_gradient(thresholds, bandwidths))
+
+        def loss_near(position: Thresholds) -> Float64[Array, ""]:
+            return loss_at(_allowed(position, ranges, ordered))
+
+        inward = {name: _inward(gradient[name], position[name], r) for name, r in ranges.items()}
+        # Relaxed promotion as in `pipeline.descent`.
+        with jax.disable_jit(), jax.numpy_dtype_promotion("standard"):
+            update, state = optimiser.update(inward, state, position, value=loss, grad=inward, value_fn=loss_near)
+        return update, state
 
     return search
 
 
+def _differentiable(
+    loss_and_gradient: Callable[[Thresholds], tuple[Float64[Array, ""], Thresholds]],
+) -> Callable[[Thresholds], Float64[Array, ""]]:
+    """The loss as a function that JAX differentiates, but does not look into: it is compiled as it is."""
+
+    def evaluate(thresholds: Thresholds) -> tuple[Float64[Array, ""], Thresholds]:
+        with jax.disable_jit(False):
+            return loss_and_gradient(thresholds)
+
+    @jax.custom_vjp
+    def loss(thresholds: Thresholds) -> Float64[Array, ""]:
+        return evaluate(thresholds)[0]
+
+    def backward(gradient: Thresholds, slope: Float64[Array, ""]) -> tuple[Thresholds]:
+        return ({name: slope * one for name, one in gradient.items()},)
+
+    loss.defvjp(evaluate, backward)
+    return loss
+
+
 def _inward(gradient: Float64[Array, ""], position: Float64[Array, ""], limits: Range) -> Float64[Array, ""]:
     """The derivative, or 0 at a bound that a step down the slope would leave."""
-    leaves = ((position * limits.step <= limits.lower) & (gradient > 0)) | (
-        (position * limits.step >= limits.upper) & (gradient < 0)
-    )
+    at = position * limits.step
+    leaves = ((at <= limits.lower) & (gradient > 0)) | ((at >= limits.upper) & (gradient < 0))
     return jnp.where(leaves, 0.0, gradient)
 
 
 def _allowed(position: Thresholds, ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> Thresholds:
     """A place within the bounds, in physical units, where ordered thresholds keep their distance: pushed up if need be.
 
-    It is the place itself where that is allowed, and traceable, unlike the isotonic regression of `pipeline.descent`.
+    It is the place itself where that is allowed, and differentiable, unlike the projection of `pipeline.descent`.
     """
     at = {name: jnp.clip(position[name] * r.step, r.lower, r.upper) for name, r in ranges.items()}
     for one in ordered:

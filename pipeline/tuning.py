@@ -149,15 +149,17 @@ def _exact_evaluation(problem: Problem) -> Evaluate:
 
 def _search(problem: Problem) -> Search | None:
     """The step of an optimiser that evaluates the smooth loss by itself; None for the others."""
-    config, analysis, fixed = problem.config, problem.analysis, _defaults(problem)
+    config, fixed = problem.config, _defaults(problem)
     optimiser = make_optimiser(schedule(config))
     if not searches(optimiser):
         return None
 
-    def loss(thresholds: Thresholds, bandwidths: Thresholds, data: Data) -> Float64[Array, ""]:
-        return exact.smeared_loss(fixed | thresholds, analysis, bandwidths, data)[0]
+    def loss_and_gradient(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[Float64[Array, ""], Thresholds]:
+        at = fixed | thresholds
+        (loss, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, bandwidths, problem.training)
+        return loss, slope
 
-    return make_search(optimiser, loss, problem.training, ranges(config), ordered(config))
+    return make_search(optimiser, loss_and_gradient, ranges(config), ordered(config))
 
 
 def _check_price(problem: Problem) -> None:
