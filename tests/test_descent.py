@@ -186,7 +186,7 @@ def test_a_loop_that_is_left_evaluates_no_further():
         ),
         (
             {"name": "lbfgs"},
-            "optimiser.name: optax.lbfgs is not an optimiser that needs a learning rate and gradients only",
+            "optimiser.name: optax.lbfgs searches along the loss, .* set 'optimiser.forward: smooth'",
         ),
     ],
 )

@@ -207,6 +207,10 @@ BAD_SETTINGS = {
     "a threshold out of bounds": ("cuts.jet_pt.threshold=10", r"cuts.jet_pt: threshold 10.0 lies outside its bounds"),
     "broken YAML": ("cuts.jet_pt.bounds=[1", r"--set cuts.jet_pt.bounds=\[1: not valid YAML"),
     "an unknown optimiser": ("optimiser.name=adamm", r"optimiser.name: optax has no optimiser 'adamm'"),
+    "a search on the exact loss": (
+        "optimiser.name=lbfgs",
+        r"lbfgs searches .* set 'optimiser.forward: smooth', or use",
+    ),
     "a wrong argument": ("optimiser.arguments={momentum: 1}", r"optimiser.arguments: optax.adam: .*'momentum'"),
     "an unknown set of data": (
         "data.set=cms",
