@@ -38,6 +38,7 @@ __all__ = [
     "default_thresholds",
     "divide",
     "divide_into_folds",
+    "lots",
     "make_analysis",
     "make_selection",
     "ragged",
@@ -156,7 +157,7 @@ def _parts(
     until = np.cumsum(list(shares.values()))
     parts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in shares}
     for sample in samples:
-        number = np.searchsorted(until[:-1], (_places(config, sample) - turn) % 1.0, side="right")
+        number = np.searchsorted(until[:-1], (lots(config.seed, sample) - turn) % 1.0, side="right")
         for of_part, name in enumerate(shares):
             mask = number == of_part
             if not mask.any():
@@ -447,11 +448,13 @@ def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.floa
     return (weights / unit).astype(np.float32), unit
 
 
-def _places(config: Config, sample: Sample) -> NDArray[np.float64]:
-    """A number in [0, 1) for each event, a hash of its event number: independent of order, files and skim."""
-    hashed = splitmix64(
-        ak.to_numpy(sample.events.event).astype(np.uint64) ^ splitmix64(np.array([config.seed], np.uint64))
-    )
+def lots(seed: int, sample: Sample) -> NDArray[np.float64]:
+    """A number in [0, 1) for each event, by a hash of its event number: independent of order, files and skim.
+
+    Events of one collision draw the same lot, so parts that are made with it share no collision.
+    """
+    numbers = ak.to_numpy(sample.events.event).astype(np.uint64)
+    hashed = splitmix64(numbers ^ splitmix64(np.array([seed], np.uint64)))
     return (hashed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pipeline.report.plots import COLORS
 
-__all__ = ["race"]
+__all__ = ["claimed_and_true", "race"]
 
 Values = NDArray[np.float64]
 Trace = tuple[Values, Values, Values]
@@ -64,3 +64,35 @@ def _band(axes: Axes, runs: Sequence[tuple[Values, Values]], color: str, label: 
     lines = np.array([values[np.clip(np.searchsorted(at, grid, side="right") - 1, 0, None)] for at, values in runs])
     axes.plot(grid, np.median(lines, axis=0), color=color, label=label)
     axes.fill_between(grid, lines.min(axis=0), lines.max(axis=0), color=color, alpha=0.12, linewidth=0)
+
+
+def claimed_and_true(
+    points: Mapping[str, Sequence[tuple[tuple[float, float], tuple[float, float], float, float]]],
+    symbol: str,
+    source: str,
+) -> Figure:
+    """What was claimed on training events beside samples alike, and default beside tuned cuts on independent events.
+
+    Args:
+        points: of each way to tune, one a seed: claim and samples alike with their errors, default and tuned cuts.
+        symbol: of the figure of merit.
+        source: where the events come from.
+    """
+    figure = Figure(figsize=(10, 4.4))
+    left, right = figure.subplots(1, 2)
+    for number, (name, seeds) in enumerate(points.items()):
+        color = COLORS[number % len(COLORS)]
+        (x, x_error), (y, y_error) = (np.array([seed[which] for seed in seeds]).T for which in (1, 0))
+        left.errorbar(x, y, xerr=x_error, yerr=y_error, fmt="o", markersize=4, linewidth=1, color=color, label=name)
+        right.plot([seed[2] for seed in seeds], [seed[3] for seed in seeds], "o", markersize=4, color=color)
+    for axes, labels in (
+        (left, (f"{symbol}, independent samples of the same size", f"{symbol} claimed on training events")),
+        (right, (f"{symbol}, default cuts, all independent events", f"{symbol}, tuned cuts, the same events")),
+    ):
+        limits = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
+        axes.plot(limits, limits, color="black", linewidth=0.8)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+    right.text(1, 1.01, source, transform=right.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
