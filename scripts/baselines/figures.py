@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pipeline.report.plots import COLORS
 
-__all__ = ["claimed_and_true", "race"]
+__all__ = ["claimed_and_true", "cosines", "race", "trajectories"]
 
 Values = NDArray[np.float64]
 Trace = tuple[Values, Values, Values]
@@ -95,4 +95,63 @@ def claimed_and_true(
         axes.set_ylabel(labels[1])
     right.text(1, 1.01, source, transform=right.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+def cosines(
+    steps: Values, angles: Mapping[str, Values], slopes: Mapping[str, tuple[Values, Values]], source: str
+) -> Figure:
+    """Cosine between two gradients step by step; below, both components of each threshold.
+
+    Args:
+        steps: of the optimisation.
+        angles: cosines, by what they are called.
+        slopes: (flux, difference) of each threshold, by its label.
+        source: where the events come from.
+    """
+    figure = Figure(figsize=(7, 2.6 + 1.5 * len(slopes)))
+    top, *below = figure.subplots(1 + len(slopes), 1, sharex=True, height_ratios=[1.6, *[1] * len(slopes)])
+    for color, (name, values) in zip(COLORS, angles.items(), strict=False):
+        top.plot(steps, values, ".-", color=color, label=f"{name}: median {np.nanmedian(values):.3f}")
+    top.axhline(1, color="black", linewidth=0.8)
+    top.set_ylabel("cosine")
+    top.set_ylim(min(0.0, float(np.nanmin(list(angles.values())))) - 0.05, 1.05)
+    top.legend(fontsize=8, loc="lower right")
+    top.text(1, 1.01, source, transform=top.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
+    for axes, (label, (flux, difference)) in zip(below, slopes.items(), strict=True):
+        axes.plot(steps, difference, ".", color="black", label="finite difference, same width")
+        axes.plot(steps, flux, "-", color=COLORS[2], label="boundary flux")
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.set_ylabel(label, fontsize=8)
+    if below:
+        below[0].legend(fontsize=8)
+    (below or [top])[-1].set_xlabel("step of the optimisation")
+    return figure
+
+
+def trajectories(
+    values: Mapping[str, tuple[Values, Values]], thresholds: Mapping[str, Sequence[Values]], symbol: str, source: str
+) -> Figure:
+    """The exact figure of merit and the thresholds of several runs, step by step.
+
+    Args:
+        values: (training, validation) of each run.
+        thresholds: of each run in the same order, by label.
+        symbol: of the figure of merit.
+        source: where the events come from.
+    """
+    figure = Figure(figsize=(7, 3 + 1.6 * len(thresholds)))
+    top, *below = figure.subplots(1 + len(thresholds), 1, sharex=True, height_ratios=[2, *[1] * len(thresholds)])
+    for color, (name, (training, validation)) in zip(COLORS, values.items(), strict=False):
+        top.plot(training, color=color, label=name)
+        top.plot(validation, color=color, linestyle="--")
+    top.set_ylabel(symbol)
+    top.set_title("solid: training events, dashed: validation events", loc="left", fontsize=9)
+    top.text(1, 1.01, source, transform=top.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
+    top.legend(fontsize=8)
+    for axes, (label, paths) in zip(below, thresholds.items(), strict=True):
+        for color, path in zip(COLORS, paths, strict=False):
+            axes.plot(path, color=color)
+        axes.set_ylabel(label, fontsize=8)
+    (below or [top])[-1].set_xlabel("step of the optimisation")
     return figure
