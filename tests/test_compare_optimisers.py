@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -169,6 +170,13 @@ def test_starts_differ_by_seed_and_stay_near_the_default_and_within_bounds():
         assert 25.0 <= start["jet_pt"] <= 38.0
         assert 0.3 <= start["btag"] <= 0.7
     assert contest.start_near(default, RANGES, 0.0, 1) == default
+
+
+def test_a_price_is_measured_without_the_first_call():
+    calls = []
+    slow, fast = contest.least_seconds(lambda: time.sleep(0.02), lambda: calls.append(1), repeat=3)
+    assert len(calls) == 4
+    assert slow >= 0.02 > fast
 
 
 def found(training, validation=1.0):

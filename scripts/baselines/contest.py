@@ -1,6 +1,6 @@
 """All methods on one division of the events: who finds what for its money, and what is it worth on other events?"""
 
-import statistics
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -81,8 +81,8 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
 
     evaluate = flux_of(default, analysis, problem.training)
     widths = arrays({name: one.bandwidth for name, one in allowed.items()})
-    seconds = median_seconds(lambda: loss(start))
-    cost = median_seconds(lambda: evaluate(arrays(start), widths)) / seconds
+    seconds, with_gradient = least_seconds(lambda: loss(start), lambda: evaluate(arrays(start), widths))
+    cost = with_gradient / seconds
 
     make = partial(Counted, loss, allowed, ordered=ordered(config))
     counted = {OURS: make(budget=np.inf)}
@@ -167,14 +167,16 @@ def start_near(
     return {name: min(max(moved[name], one.lower), one.upper) for name, one in allowed.items()}
 
 
-def median_seconds(call: Callable[[], Any], repeat: int = 9) -> float:
-    """Of several calls, after one that compiles."""
-    seconds = []
-    for _ in range(repeat + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+def least_seconds(*calls: Callable[[], Any], repeat: int = 9) -> list[float]:
+    """Of each call, after one that compiles; taken in turns, because other programs may load the machine."""
+    least = [math.inf] * len(calls)
+    for turn in range(repeat + 1):
+        for number, call in enumerate(calls):
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            if turn > 0:
+                least[number] = min(least[number], time.perf_counter() - started)
+    return least
 
 
 def arrays(values: Mapping[str, float]) -> dict[str, jax.Array]:
