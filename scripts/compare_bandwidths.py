@@ -19,8 +19,9 @@ from pipeline.analysis import merit_of
 from pipeline.config import Config
 from pipeline.descent import Range, descend
 from pipeline.problem import Problem, build
-from pipeline.report.terminal import SYMBOL
-from pipeline.run import environment, ordered, ranges, schedule
+from pipeline.provenance import environment
+from pipeline.report.terminal import SYMBOL, Terminal
+from pipeline.tuning import ordered, ranges, schedule, with_bandwidths
 from rich.console import Console
 from rich.table import Table
 
@@ -43,7 +44,8 @@ class Trajectory:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = build(config, print)
+    problem = with_bandwidths(build(config, print), Terminal(config, quiet=True))
+    config = problem.config
     scales = {"too narrow": options.narrow, "config": 1.0, "too wide": options.wide}
     runs = {name: trajectory(problem, scale) for name, scale in scales.items()}
     Console(width=110, highlight=False).print(table(config, runs))
@@ -69,7 +71,7 @@ def trajectory(problem: Problem, scale: float) -> Trajectory:
     allowed = scaled(ranges(config), scale)
     evaluate = flux_of(default, analysis, problem.training)
     start = {name: default[name] for name in allowed}
-    steps = list(descend(evaluate, allowed, start, schedule(config), ordered(config)))
+    steps = list(descend(evaluate, allowed, [start], schedule(config), ordered(config)))
     unseen = [merit_of(arrays({**default, **step.thresholds}), analysis, problem.validation) for step in steps]
     kept = next(step.number for step in steps if step.thresholds == steps[-1].best)
     return Trajectory(

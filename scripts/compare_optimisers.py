@@ -23,7 +23,8 @@ from pipeline.config import Config
 from pipeline.problem import divide, read_samples
 from pipeline.provenance import environment
 from pipeline.report.rounding import with_error
-from pipeline.report.terminal import SYMBOL
+from pipeline.report.terminal import SYMBOL, Terminal
+from pipeline.tuning import with_bandwidths
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +40,8 @@ def main() -> int:
     samples = read_samples(config, print)
     contests: list[Contest] = []
     for number in range(options.seeds):
-        problem = divide(config.model_copy(update={"seed": config.seed + number}), samples)
+        seeded = config.model_copy(update={"seed": config.seed + number})
+        problem = with_bandwidths(divide(seeded, samples), Terminal(seeded, quiet=True))
         say = lambda line: print(line, flush=True)  # noqa: E731
         contests.append(compete(problem, options.factor, options.spread, options.replicas, say))
         write_json(options.output, as_json(config, contests, options.factor))

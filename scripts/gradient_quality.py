@@ -23,7 +23,9 @@ from pipeline.config import Config
 from pipeline.gradient_check import EQUAL_SECOND_MOMENT
 from pipeline.objective import loss_of
 from pipeline.problem import Problem, build
-from pipeline.run import environment, ordered, ranges, schedule
+from pipeline.provenance import environment
+from pipeline.report.terminal import Terminal
+from pipeline.tuning import ordered, ranges, schedule, with_bandwidths
 from rich.console import Console
 from rich.table import Table
 
@@ -49,7 +51,8 @@ class Compared:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = build(config, print)
+    problem = with_bandwidths(build(config, print), Terminal(config, quiet=True))
+    config = problem.config
     compared = compare(problem, options.every)
     Console(width=110, highlight=False).print(table(config, compared))
     about = {"config": config.name, "objective": config.objective.name, "environment": environment()}

@@ -22,10 +22,11 @@ from pipeline.analysis import Analysis, Data, merit_of
 from pipeline.bootstrap import bootstrap
 from pipeline.config import Config
 from pipeline.objective import loss_of
-from pipeline.problem import read_samples
+from pipeline.problem import Problem, read_samples
+from pipeline.provenance import environment
 from pipeline.report.rounding import with_error
-from pipeline.report.terminal import SYMBOL
-from pipeline.run import environment, ordered, ranges, schedule
+from pipeline.report.terminal import SYMBOL, Terminal
+from pipeline.tuning import ordered, ranges, schedule, with_bandwidths
 from rich.console import Console
 from rich.table import Table
 
@@ -91,7 +92,8 @@ def main() -> int:
         for rule in rules:
             analysis = with_rule(seeded, rule, len(samples))
             for optimiser in (OURS, GLOBAL):
-                tuned = tune(optimiser, seeded, analysis, parts.training, options.evaluations)
+                problem = Problem(seeded, analysis, parts.training, parts.independent, None, samples)
+                tuned = tune(optimiser, problem, options.evaluations)
                 claim = judge(optimiser, rule, tuned, seeded, analysis, parts, options.replicas)
                 claims.append(claim)
                 print(f"seed {claim.seed}, rule {rule:g}, {optimiser}: {told(claim)}", flush=True)
@@ -114,8 +116,10 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tune(optimiser: str, config: Config, analysis: Analysis, data: Data, evaluations: int) -> dict[str, float]:
+def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]:
     """The thresholds of the best exact value that the optimiser has seen; both start at the default cuts."""
+    config = with_bandwidths(problem, Terminal(problem.config, quiet=True)).config
+    analysis, data = problem.analysis, problem.training
     default = {name: one.threshold for name, one in config.thresholds.items()}
     allowed = ranges(config)
 
