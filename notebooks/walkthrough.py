@@ -223,9 +223,7 @@ steps = list(
     )
 )
 best = steps[-1].best
-walked = [(step.thresholds, float(step.merit.value)) for step in steps]
-kept = next(step.number for step in steps if step.thresholds == best)
-path = diagnostics.path(config, setup.analysis, setup.validation, walked, kept, "σ(μ)")
+path = diagnostics.path(config, setup.analysis, setup.validation, steps, "σ(μ)")
 with plots.style():
     figure = plots.history(path, labels, {}, "Simulated")
     figure.set_facecolor("white")

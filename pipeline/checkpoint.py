@@ -50,6 +50,16 @@ def save_checkpoint(path: Path, run: str, history: Sequence[Step]) -> None:
     partial.replace(path)
 
 
+def require_checkpoint(path: Path) -> None:
+    """Refuse to resume from nothing, before the events are read.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no checkpoint to resume from; start without --resume")
+
+
 def load_checkpoint(path: Path, run: str, state: PyTree) -> tuple[Step, ...]:
     """The steps of an interrupted run.
 
@@ -61,12 +71,11 @@ def load_checkpoint(path: Path, run: str, state: PyTree) -> tuple[Step, ...]:
     Raises:
         CheckpointError: there is none, it is damaged, or it belongs to another run.
     """
+    require_checkpoint(path)
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
             content = json.loads(str(stored["history"]))
             leaves = [jnp.asarray(stored[f"state_{number}"]) for number in range(len(jax.tree.leaves(state)))]
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no checkpoint to resume from; start without --resume") from None
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise CheckpointError(f"{path}: not a usable checkpoint ({error}); start without --resume") from None
     if content["run"] != run:

@@ -639,7 +639,9 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path given to --config") from None
+        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.glob("*.yaml")], n=1)
+        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path given to --config"
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
     except yaml.YAMLError as error:
         place = getattr(error, "problem_mark", None)
         line = f", line {place.line + 1}" if place else ""

@@ -59,6 +59,14 @@ def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
         import jax
 
         jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])  # type: ignore[no-untyped-call]
+        try:
+            jax.devices()
+        except (RuntimeError, AssertionError):
+            # Without the CUDA plugin JAX fails an assertion, without a device it says so.
+            raise ConfigError(
+                f"--device {options.device}: JAX finds none here; install '.[gpu]' on a machine with a GPU, or leave "
+                "--device out"
+            ) from None
     from pipeline.run import describe_inputs, run
 
     if options.dry_run:

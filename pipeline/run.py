@@ -15,12 +15,13 @@ import jax.numpy as jnp
 
 from pipeline import analysis as exact
 from pipeline.analysis import Data
+from pipeline.checkpoint import require_checkpoint
 from pipeline.comparison import Comparison, Estimate, compare, cross_validate
 from pipeline.config import Config
 from pipeline.descent import Step, make_optimiser
 from pipeline.histfactory.constraints import auxdata
 from pipeline.histfactory.to_pyhf import to_pyhf
-from pipeline.manifest import load_manifest
+from pipeline.manifest import InputError, load_manifest
 from pipeline.objective import Merit
 from pipeline.problem import Problem, divide_into_folds, read_samples, wanted_datasets
 from pipeline.provenance import environment, provenance, sha256
@@ -81,6 +82,8 @@ def run(config: Config, output: Path, *, overwrite: bool = False, resume: bool =
     complete.
     """
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
+    if resume:
+        require_checkpoint(checkpoint_of(output))
     terminal = Terminal(config, quiet=quiet)
     with new_folder(output, overwrite=overwrite) as folder:
         started = time.perf_counter()
@@ -142,7 +145,7 @@ def _illustrate(folder: Path, problem: Problem, outcome: Outcome, found: Mapping
                 problem=problem,
                 before=outcome.before,
                 after=outcome.after,
-                steps=tuple((step.thresholds, float(step.merit.value)) for step in outcome.history),
+                steps=outcome.history,
                 workspace=outcome.workspaces["after"],
                 symbol=terminal.symbol,
                 source=f"{found['origin']}, {problem.config.luminosity / 1000:.3g} fb$^{{-1}}$",
@@ -160,7 +163,15 @@ def describe_inputs(config: Config) -> None:
     manifest = load_manifest(config.data.manifest)
     for process, variation in wanted_datasets(config):
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+        missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
+        if missing:
+            raise InputError(f"{missing[0]}: no such file; correct data.location, or get it with scripts/fetch_data.py")
         Terminal(config, quiet=False).say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
+
+
+def _is_missing(place: str) -> bool:
+    """Whether a path leads nowhere; a URL is not looked at."""
+    return "://" not in place and not Path(place).exists()
 
 
 def judge(tuned: Sequence[tuple[Problem, Optimised]], terminal: Terminal, reading: float = 0.0) -> Outcome:

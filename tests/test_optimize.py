@@ -1,6 +1,9 @@
 """The command line: what it prints, and that every bad input is one sentence, exit code 1, and no run folder."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import awkward as ak
@@ -10,6 +13,8 @@ import uproot
 import yaml
 from pipeline import run as run_module
 from pipeline.optimize import main
+
+from analysis_data import ROOT
 
 CONFIG = {
     "name": "tiny",
@@ -246,6 +251,38 @@ def test_an_existing_output_is_kept(capsys, folder):
     assert main(["--config", "tiny.yaml", "--output", "mine"]) == 1
     assert capsys.readouterr().err == "error: mine exists already; choose another --output or add --overwrite\n"
     assert (mine / "result.json").read_text() == "precious"
+
+
+def test_a_name_nearby_is_suggested(capsys, folder):
+    assert main(["--config", "tinny.yaml"]) == 1
+    assert "did you mean tiny.yaml?" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_written(folder, capsys):
+    (folder / "file").write_text("in the way")
+    before = sorted(folder.rglob("*"))
+    assert main(["--config", "tiny.yaml", "--output", "file/run", "--quiet"]) == 1
+    assert re.match(r"error: file/run: cannot be written \(.*\); choose another --output\n", capsys.readouterr().err)
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_nothing_to_resume_from_is_told_before_events_are_read(refused, monkeypatch):
+    monkeypatch.setattr(run_module, "read_samples", lambda *_: pytest.fail("events were read"))
+    assert "no checkpoint to resume from; start without --resume" in refused("--resume")
+
+
+@pytest.mark.slow
+def test_a_device_that_is_not_there(folder):
+    command = [sys.executable, "-m", "pipeline.optimize", "--config", "tiny.yaml", "--device", "gpu", "--quiet"]
+    nowhere = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=nowhere)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: --device gpu: JAX finds none here; install")
+
+
+def test_a_dry_run_misses_a_file(folder, refused):
+    (folder / "wjets.root").unlink()
+    assert "wjets.root: no such file" in refused("--dry-run")
 
 
 def test_a_missing_file(folder, refused):

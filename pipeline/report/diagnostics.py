@@ -18,6 +18,7 @@ from pipeline import measurement
 from pipeline.analysis import Analysis, Data, loss_and_gradient, loss_of_yields_and_slope, merit_of
 from pipeline.bin_edges import placed_edges
 from pipeline.config import Config
+from pipeline.descent import Step
 from pipeline.selection import Thresholds
 from pipeline.templates import Templates, make_templates
 from pipeline.yields import yields_and_flux
@@ -97,15 +98,21 @@ class Path:
     Attributes:
         symbol: of the figure of merit.
         training: the exact figure of merit at every step.
-        validation: numbers of some steps, and the figure of merit there on events that the optimiser has not seen.
+        stopping: likewise on the events that decide when to stop; None without such events.
+        validation: places of some steps, and the figure of merit there on events that the optimiser has not seen.
         thresholds: the trainable ones, at every step.
-        best: the step whose thresholds are kept.
+        certain: at which steps the derivative by each is not compatible with zero.
+        starts: places of the first step of each start.
+        best: the place of the step whose thresholds are kept.
     """
 
     symbol: str
     training: Values
+    stopping: Values | None
     validation: tuple[NDArray[np.int64], Values]
     thresholds: Mapping[str, Values]
+    certain: Mapping[str, NDArray[np.bool_]]
+    starts: tuple[int, ...]
     best: int
 
 
@@ -273,22 +280,26 @@ def profile(
 
 
 def path(
-    config: Config,
-    analysis: Analysis,
-    validation: Data,
-    steps: Sequence[tuple[Mapping[str, float], float]],
-    best: int,
-    symbol: str,
-    points: int = 20,
+    config: Config, analysis: Analysis, validation: Data, steps: Sequence[Step], symbol: str, points: int = 20
 ) -> Path:
     """The way of the optimiser, with the figure of merit on events that it has not seen at up to so many steps."""
     fixed = {name: one.threshold for name, one in config.thresholds.items()}
+    best = next(place for place, step in enumerate(steps) if step.thresholds == steps[-1].best)
     seen = np.unique(np.append(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(np.int64), best))
+    certain = config.optimiser.significance
     return Path(
         symbol=symbol,
-        training=np.array([value for _, value in steps]),
-        validation=(seen, np.array([_merit(analysis, validation, {**fixed, **steps[number][0]}) for number in seen])),
-        thresholds={name: np.array([position[name] for position, _ in steps]) for name in final_bandwidths(config)},
+        training=np.array([float(step.merit.value) for step in steps]),
+        stopping=None
+        if config.optimiser.patience is None
+        else _sign(analysis) * np.array([step.monitored for step in steps]),
+        validation=(seen, np.array([_merit(analysis, validation, {**fixed, **steps[n].thresholds}) for n in seen])),
+        thresholds={name: np.array([step.thresholds[name] for step in steps]) for name in final_bandwidths(config)},
+        certain={
+            name: np.array([abs(step.gradient[name]) > certain * step.error[name] for step in steps])
+            for name in final_bandwidths(config)
+        },
+        starts=tuple(n for n, step in enumerate(steps) if step.number % config.optimiser.steps == 0),
         best=best,
     )
 

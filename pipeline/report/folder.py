@@ -22,11 +22,15 @@ def new_folder(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
     Raises:
         FileExistsError: the target exists and may not be overwritten.
+        OSError: nothing can be written there.
     """
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists already; choose another --output or add --overwrite")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise OSError(f"{target}: cannot be written ({error.strerror}); choose another --output") from None
     try:
         yield draft
         old = draft.with_name(draft.name + "-old")

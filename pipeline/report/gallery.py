@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.config import Config
+from pipeline.descent import Step
 from pipeline.report import cutflow, diagnostics, plots
 from pipeline.report.attempt import attempt
 from pipeline.report.diagnostics import Region
@@ -35,15 +36,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the pictures are of: a problem, the cuts before and after, and the steps between.
-
-    `steps` are (thresholds, figure of merit) of the optimisation.
-    """
+    """What the pictures are of: a problem, the cuts before and after, and the steps between."""
 
     problem: Any
     before: Mapping[str, float]
     after: Mapping[str, float]
-    steps: tuple[tuple[Mapping[str, float], float], ...]
+    steps: tuple[Step, ...]
     workspace: Mapping[str, Any]
     symbol: str
     source: str
@@ -61,12 +59,6 @@ class Scene:
             name: (one.label or name) + (f" [{one.unit}]" if one.unit else "")
             for name, one in self.config.thresholds.items()
         }
-
-    @property
-    def best(self) -> int:
-        """The step whose thresholds were kept."""
-        kept = (number for number, (thresholds, _) in enumerate(self.steps) if thresholds.items() <= self.after.items())
-        return next(kept)
 
     @cached_property
     def regions_before(self) -> tuple[Region, ...]:
@@ -121,18 +113,17 @@ def _templates(scene: Scene) -> Picture:
 
 def _history(scene: Scene) -> Picture:
     problem = scene.problem
-    found = diagnostics.path(
-        problem.config, problem.analysis, problem.validation, scene.steps, scene.best, scene.symbol
-    )
+    found = diagnostics.path(problem.config, problem.analysis, problem.validation, scene.steps, scene.symbol)
     bounds = {name: one.bounds for name, one in scene.config.thresholds.items() if one.bounds is not None}
     return Picture(
         "history",
         "The way of the optimiser",
         f"{scene.symbol} of the exact analysis, with hard cuts, after every step, and the thresholds it was computed "
         "at. It need not improve at each step: a hard cut moves single events in and out of bins, so the value has "
-        "small jumps. What counts is the best step on training events (dotted line), not the last one. Squares: "
-        "events that the optimiser has not seen; where the two curves part, it learns the sample, not the physics. "
-        "Dashed lines are bounds of a threshold.",
+        "small jumps. What counts is the best step (dotted line), not the last one. Squares: events that the optimiser "
+        "has not seen; where the curves part, it learns the sample, not the physics. At an open circle the derivative "
+        "by the threshold is compatible with zero, within its statistical error, and does not move it. Dashed lines "
+        "are bounds of a threshold." + (" The curves begin anew at each start." if len(found.starts) > 1 else ""),
         plots.history(found, scene.labels, bounds, scene.source),
     )
 
@@ -169,8 +160,15 @@ def _gradients(scene: Scene) -> Picture:
     )
 
 
+def _best_start(scene: Scene) -> list[Step]:
+    """The steps of the start that led to the thresholds that were kept."""
+    length, best = scene.config.optimiser.steps, scene.steps[-1].best
+    start = next(step.number // length for step in scene.steps if step.thresholds == best)
+    return [step for step in scene.steps if step.number // length == start]
+
+
 def _contour(scene: Scene) -> Picture | None:
-    problem, path = scene.problem, [position for position, _ in scene.steps]
+    problem, path = scene.problem, [step.thresholds for step in _best_start(scene)]
     found = diagnostics.contour(problem.config, problem.analysis, problem.training, scene.after, path)
     if found is None:
         return None

@@ -77,6 +77,13 @@ TERMS = {
 }
 
 
+PARTS = {
+    "cross-validation": "every event with cuts that were tuned on others",
+    "validation": "events not seen by the optimiser",
+    "training": "events of the optimisation",
+}
+
+
 def page(
     result: Mapping[str, Any],
     *,
@@ -107,7 +114,8 @@ def page(
         _cards(result, symbol),
         _list(remarks(result, symbol), warnings),
         "<h2>The cuts</h2>",
-        _cuts(result),
+        _cuts(result, symbol),
+        _folds(result),
         "<h2>Pictures</h2>",
         *(_figure(one) for one in illustrations),
         "<h2>Words used here</h2>",
@@ -127,13 +135,19 @@ def page(
 def remarks(result: Mapping[str, Any], symbol: str) -> list[str]:
     """What the numbers themselves say against a careless reading."""
     found = []
-    training, validation = result["compared"]["training"], result["compared"]["validation"]
-    if not (training["converged"] and validation["converged"]):
+    training, claim = result["compared"]["training"], _claim(result)
+    if not all(one["converged"] for one in result["compared"].values()):
         found.append("A fit did not converge: its figure of merit must not be used.")
-    if _gain(training, result) > 0 and _gain(validation, result) < 0.5 * _gain(training, result):
+    if _gain(training, result) > 0 and _gain(claim, result) < 0.5 * _gain(training, result):
         found.append(
-            "Most of the gain on training events is not there on validation events: the cuts were tuned to the sample, "
+            "Most of the gain on training events is not there on held-out events: the cuts were tuned to the sample, "
             "not to the physics. More simulated events, fewer steps or fewer cuts help."
+        )
+    unclear = _without_clear_gradient(result)
+    if unclear:
+        found.append(
+            f"Never a derivative clearly different from zero: {', '.join(unclear)}. The simulated events do not say where "
+            "these thresholds should be, so they were not moved."
         )
     ends = [f"{name} ({cut['at_bound']})" for name, cut in result["thresholds"].items() if cut["at_bound"]]
     if ends:
@@ -151,10 +165,23 @@ _NO_P_VALUE = 38
 """Beyond, the p-value of a standard normal underflows in double precision."""
 
 
+def _claim(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was gained on events that no thresholds were tuned on: all events with folds, else the validation events."""
+    compared = result["compared"]
+    claim: Mapping[str, Any] = compared.get("cross-validation", compared["validation"])
+    return claim
+
+
+def _without_clear_gradient(result: Mapping[str, Any]) -> list[str]:
+    least = result["significance_of_gradients"]
+    gradients = {name: cut["gradient"] for name, cut in result["thresholds"].items() if cut["gradient"] is not None}
+    return [name for name, gradient in gradients.items() if gradient["largest_pull"] < least]
+
+
 def _tone(result: Mapping[str, Any]) -> str:
     """The look of the verdict: a gain, a gain that may be chance, or no gain."""
-    validation = result["compared"]["validation"]
-    gain, error = _gain(validation, result), float(validation["change"]["error"])
+    claim = _claim(result)
+    gain, error = _gain(claim, result), float(claim["change"]["error"])
     return "bad" if gain <= 0 else "good" if gain >= 2 * error else "open"
 
 
@@ -166,8 +193,10 @@ def _gain(compared: Mapping[str, Any], result: Mapping[str, Any]) -> float:
 
 def _cards(result: Mapping[str, Any], symbol: str) -> str:
     cards = []
-    for part, text in (("validation", "events not seen by the optimiser"), ("training", "events of the optimisation")):
-        one = result["compared"][part]
+    for part, text in PARTS.items():
+        one = result["compared"].get(part)
+        if one is None:
+            continue
         values = f"{_estimate(one['before'])} → {_estimate(one['after'])}"
         cards.append((f"{symbol}, {text}", values, f"change {_estimate(one['change'], sign=True)}"))
     quantity = "signal_strength_uncertainty" if symbol == "σ(μ)" else "discovery_significance"
@@ -185,17 +214,33 @@ def _cards(result: Mapping[str, Any], symbol: str) -> str:
     )
 
 
-def _cuts(result: Mapping[str, Any]) -> str:
+def _cuts(result: Mapping[str, Any], symbol: str) -> str:
     tuned, fixed = [], []
+    sign = -1 if result["larger_is_better"] else 1
     for name, cut in result["thresholds"].items():
         if cut["trainable"]:
             values = (f"{cut[when]:.4g} {cut['unit']}" for when in ("before", "after"))
-            change = f"{cut['after'] - cut['before']:+.3g} {cut['unit']}"
-            tuned.append((name, *values, change))
+            change, slope = f"{cut['after'] - cut['before']:+.3g} {cut['unit']}", cut["gradient"]
+            per_unit = _estimate({"value": sign * slope["value"], "error": slope["error"]}, sign=True)
+            tuned.append((name, *values, change, per_unit))
         else:
             fixed.append(f"{name} {cut['after']:g} {cut['unit']}".strip())
-    table = _table(("cut", "default", "optimised", "change"), tuned, numbers=(1, 2, 3))
-    return table + (f'<p class="soft">Not tuned: {escape(", ".join(fixed))}.</p>' if fixed else "")
+    header = ("cut", "default", "optimised", "change", f"d{symbol} / d cut")
+    note = "The last column is the slope at the optimised cuts, per unit of the cut, with its statistical error."
+    if fixed:
+        note += f" Not tuned: {', '.join(fixed)}."
+    return _table(header, tuned, numbers=(1, 2, 3, 4)) + f'<p class="soft">{escape(note)}</p>'
+
+
+def _folds(result: Mapping[str, Any]) -> str:
+    """The thresholds that each fold led to: where they differ, the events do not fix them."""
+    folds = result["folds"]
+    if not folds:
+        return ""
+    names = [name for name, cut in result["thresholds"].items() if cut["trainable"]]
+    header = ("cut", *(f"fold {number + 1}" for number in range(len(folds))))
+    rows = [(name, *(f"{fold[name]:.4g}" for fold in folds)) for name in names]
+    return "<h3>The cuts of each fold</h3>" + _table(header, rows, numbers=range(1, len(header)))
 
 
 def _figure(one: Illustration) -> str:

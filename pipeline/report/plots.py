@@ -8,6 +8,7 @@ come from.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +17,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from pipeline.report.cutflow import CutFlow, Distribution
 from pipeline.report.diagnostics import Contour, Contributions, Impact, Path, Profile, Region, Values
@@ -168,21 +170,13 @@ def history(path: Path, labels: Mapping[str, str], bounds: Mapping[str, tuple[fl
     rows = 1 + -(-len(path.thresholds) // columns)
     figure = Figure(figsize=(1.6 * COLUMN * (1 if columns == 1 else 1.6), 1.7 * rows + 0.6))
     grid = figure.add_gridspec(rows, columns)
-    top = figure.add_subplot(grid[0, :])
-    top.plot(path.training, marker=".", color=TRAINING, label="training events")
-    top.plot(*path.validation, "s--", markersize=4, color=VALIDATION, label="validation events")
-    top.set_ylabel(path.symbol, fontsize=9)
-    _title(top, f"kept: step {path.best}", source)
-    panels = [top]
-    for number, (name, values) in enumerate(path.thresholds.items()):
-        axes = figure.add_subplot(grid[1 + number // columns, number % columns])
-        axes.plot(values, marker=".", color=THRESHOLD)
-        limits = axes.get_ylim()
-        for bound in bounds.get(name, ()):
-            axes.axhline(bound, color=COLORS[4], linestyle="--", linewidth=1)
-        axes.set_ylim(limits)
-        axes.set_ylabel(labels[name], fontsize=9)
-        panels.append(axes)
+    panels = [figure.add_subplot(grid[0, :])]
+    _values_on_the_way(panels[0], path)
+    _title(panels[0], f"kept: step {path.best}", source)
+    for number, name in enumerate(path.thresholds):
+        panels.append(figure.add_subplot(grid[1 + number // columns, number % columns]))
+        _threshold_on_the_way(panels[-1], path, name, bounds.get(name, ()))
+        panels[-1].set_ylabel(labels[name], fontsize=9)
     for axes in panels:
         axes.axvline(path.best, color="black", linestyle=":", linewidth=1)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -190,8 +184,37 @@ def history(path: Path, labels: Mapping[str, str], bounds: Mapping[str, tuple[fl
     for axes in panels[:-columns]:
         axes.set_xticklabels([])
     panels[-1].set_xlabel("step of the optimisation")
-    figure.legend(*top.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
+
+
+def _values_on_the_way(axes: Axes, path: Path) -> None:
+    lines = [("training events", path.training, TRAINING)]
+    if path.stopping is not None:
+        lines.append(("stopping events", path.stopping, COLORS[1]))
+    for label, values, color in lines:
+        for place, piece in _pieces(path, values):
+            axes.plot(place, piece, marker=".", color=color, label=label if place[0] == 0 else None)
+    axes.plot(*path.validation, "s--", markersize=4, color=VALIDATION, label="validation events")
+    axes.set_ylabel(path.symbol, fontsize=9)
+
+
+def _threshold_on_the_way(axes: Axes, path: Path, name: str, bounds: Sequence[float]) -> None:
+    certain = path.certain[name]
+    for place, values in _pieces(path, path.thresholds[name]):
+        axes.plot(place, values, color=THRESHOLD)
+        axes.plot(place[certain[place]], values[certain[place]], ".", color=THRESHOLD)
+        axes.plot(place[~certain[place]], values[~certain[place]], "o", color=THRESHOLD, mfc="white", markersize=4)
+    limits = axes.get_ylim()
+    for bound in bounds:
+        axes.axhline(bound, color=COLORS[4], linestyle="--", linewidth=1)
+    axes.set_ylim(limits)
+
+
+def _pieces(path: Path, values: Values) -> Iterator[tuple[NDArray[np.int64], Values]]:
+    """Places and values of one start after the other."""
+    for first, last in pairwise((*path.starts, len(values))):
+        yield np.arange(first, last), values[first:last]
 
 
 def profiles(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, source: str) -> Figure:

@@ -9,11 +9,13 @@ import pyhf
 import pytest
 from pipeline.analysis import loss_and_gradient, merit_of, numbers_of
 from pipeline.config import Config
+from pipeline.descent import descend
 from pipeline.histfactory.to_pyhf import to_pyhf
 from pipeline.problem import Problem
 from pipeline.report import cutflow, diagnostics
 from pipeline.report.gallery import Scene, pictures
 from pipeline.report.histograms import merged
+from pipeline.tuning import evaluation, ranges, schedule, starts
 
 from small_analysis import THRESHOLDS, small_analysis, small_data
 
@@ -176,12 +178,13 @@ def test_all_pictures_are_made_and_a_broken_one_is_a_warning(
     problem: Problem, optimum: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numbers = numbers_of(arrays(optimum), problem.analysis, problem.validation)
-    trained = diagnostics.final_bandwidths(problem.config)
+    config = problem.config
+    steps = tuple(descend(evaluation(problem), ranges(config), starts(config), schedule(config)))
     scene = Scene(
         problem=problem,
         before=optimum,
-        after=optimum,
-        steps=(({name: optimum[name] for name in trained}, 1.0),),
+        after=optimum | steps[-1].best,
+        steps=steps,
         workspace=to_pyhf(problem.analysis.structure, numbers, measurement="m"),
         symbol="Z",
         source="Simulated",

@@ -21,8 +21,22 @@ RESULT: dict[str, Any] = {
     "origin": "Simulated",
     "larger_is_better": True,
     "thresholds": {
-        "jet_pt": {"before": 30.0, "after": 33.25, "unit": "GeV", "trainable": True, "at_bound": None},
-        "jet_eta": {"before": 2.4, "after": 2.4, "unit": "", "trainable": False, "at_bound": None},
+        "jet_pt": {
+            "before": 30.0,
+            "after": 33.25,
+            "unit": "GeV",
+            "trainable": True,
+            "at_bound": None,
+            "gradient": {"value": -0.25, "error": 0.1, "largest_pull": 9.0},
+        },
+        "jet_eta": {
+            "before": 2.4,
+            "after": 2.4,
+            "unit": "",
+            "trainable": False,
+            "at_bound": None,
+            "gradient": None,
+        },
     },
     "compared": {
         part: {
@@ -37,6 +51,8 @@ RESULT: dict[str, Any] = {
         name: {"discovery_significance": 5.0, "signal_strength_uncertainty": 0.25} for name in ("before", "after")
     },
     "fit": {"after": {"value": 8.0}},
+    "folds": [],
+    "significance_of_gradients": 2.0,
     "data": {"simulated/ttbar__nominal": {"events": 10, "entries_read": 9, "entries_kept": 8, "sha256": ["ab" * 32]}},
     "environment": {"jax": "0.0.0"},
     "seconds": {"reading": 1.0},
@@ -164,6 +180,7 @@ def test_a_sound_result_needs_no_remark() -> None:
         (("compared", "validation", "converged"), False, "did not converge"),
         (("compared", "validation", "change", "value"), 0.1, "tuned to the sample"),
         (("thresholds", "jet_pt", "at_bound"), "lower", "range: jet_pt (lower)"),
+        (("thresholds", "jet_pt", "gradient", "largest_pull"), 1.5, "clearly different from zero: jet_pt."),
         (("fit", "after", "value"), 90.0, "no p-value"),
     ],
 )
@@ -194,6 +211,23 @@ def test_cuts_that_were_not_tuned_stand_apart(drawing: str) -> None:
     text = " ".join(Strict(write(RESULT, drawing)).text)
     assert "+3.25 GeV" in text
     assert "Not tuned: jet_eta 2.4." in text
+
+
+@pytest.mark.parametrize(("larger_is_better", "slope"), [(True, "+0.25"), (False, "-0.25")])
+def test_slope_is_that_of_the_figure_of_merit(drawing: str, larger_is_better: bool, slope: str) -> None:
+    """The optimiser's gradient is that of a loss."""
+    text = write(RESULT | {"larger_is_better": larger_is_better}, drawing).replace("\N{NO-BREAK SPACE}", " ")
+    assert f"{slope} ± 0.10" in text
+
+
+def test_with_folds_the_claim_is_the_cross_validation(drawing: str) -> None:
+    result = deepcopy(RESULT)
+    result["compared"]["cross-validation"] = result["compared"]["validation"] | {"change": estimate(-3.0, 0.5)}
+    result["folds"] = [{"jet_pt": 31.5, "jet_eta": 2.4}, {"jet_pt": 35.25, "jet_eta": 2.4}]
+    text = write(result, drawing)
+    assert 'class="verdict bad"' in text
+    seen = Strict(text).text
+    assert seen.index("fold 2") < seen.index("31.5") < seen.index("35.25")
 
 
 def test_a_gain_within_its_error_is_neither_good_nor_bad(drawing: str) -> None:

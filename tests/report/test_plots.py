@@ -1,6 +1,8 @@
 """Figures show the numbers they are given: their artists are read back, pixels are not looked at."""
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -78,9 +80,19 @@ def test_systematics_are_ratios_to_nominal(regions: tuple[Region, ...]) -> None:
     assert any(np.allclose(top, [1.2, 1.0, 0.9]) for top, _ in steps(shape))
 
 
-def way(thresholds: int) -> Path:
+def way(thresholds: int, **changes: Any) -> Path:
     paths = {f"cut {number}": np.array([30.0, 31.0, 32.0]) + number for number in range(thresholds)}
-    return Path("Z", np.array([3.0, 5.0, 4.0]), (np.array([0, 2]), np.array([2.0, 2.5])), paths, best=1)
+    path = Path(
+        symbol="Z",
+        training=np.array([3.0, 5.0, 4.0]),
+        stopping=None,
+        validation=(np.array([0, 2]), np.array([2.0, 2.5])),
+        thresholds=paths,
+        certain=dict.fromkeys(paths, np.array([True, True, False])),
+        starts=(0,),
+        best=1,
+    )
+    return replace(path, **changes)
 
 
 @pytest.mark.parametrize("thresholds", [1, 4, 5, 28])
@@ -89,13 +101,31 @@ def test_history_shows_every_step_and_marks_the_best(thresholds: int) -> None:
     figure = plots.history(path, {name: name for name in path.thresholds}, {}, "Simulated")
     top, *others = figure.axes
     np.testing.assert_array_equal(top.lines[0].get_ydata(), [3.0, 5.0, 4.0])
-    np.testing.assert_array_equal(top.lines[1].get_xydata(), [[0, 2.0], [2, 2.5]])
+    np.testing.assert_array_equal(lines(top)["validation events"], [[0, 2], [2.0, 2.5]])
     assert len(others) == thresholds
     for axes, values in zip(others, path.thresholds.values(), strict=True):
         np.testing.assert_array_equal(axes.lines[0].get_ydata(), values)
         assert list(axes.lines[-1].get_xdata()) == [1, 1]
     width, height = figure.get_size_inches()
     assert height < 2 * width
+
+
+def test_history_marks_derivatives_that_are_compatible_with_zero() -> None:
+    axes = plots.history(way(1), {"cut 0": "cut"}, {}, "Simulated").axes[1]
+    marks = {str(line.get_marker()): list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "None"}
+    assert marks == {".": [0, 1], "o": [2]}
+
+
+def test_history_does_not_join_one_start_to_the_next() -> None:
+    figure = plots.history(way(1, starts=(0, 2)), {"cut 0": "cut"}, {}, "Simulated")
+    for axes in figure.axes:
+        joined = [list(line.get_xdata()) for line in axes.lines if line.get_linestyle() == "-"]
+        assert joined == [[0, 1], [2]]
+
+
+def test_history_shows_the_events_that_decide_when_to_stop() -> None:
+    figure = plots.history(way(1, stopping=np.array([1.0, 2.0, 3.0])), {"cut 0": "cut"}, {}, "Simulated")
+    np.testing.assert_array_equal(lines(figure.axes[0])["stopping events"][1], [1.0, 2.0, 3.0])
 
 
 def test_history_shows_a_bound_only_where_the_threshold_is_near() -> None:
