@@ -122,8 +122,9 @@ def _history(scene: Scene) -> Picture:
         "at. It need not improve at each step: a hard cut moves single events in and out of bins, so the value has "
         "small jumps. What counts is the best step (dotted line), not the last one. Squares: events that the optimiser "
         "has not seen; where the curves part, it learns the sample, not the physics. At an open circle the derivative "
-        "by the threshold is compatible with zero, within its statistical error, and does not move it. Dashed lines "
-        "are bounds of a threshold." + (" The curves begin anew at each start." if len(found.starts) > 1 else ""),
+        "by the threshold is compatible with zero, within its statistical error, and counts as zero; if the threshold "
+        "moves on, it is the momentum of the optimiser. Dashed lines are bounds of a threshold."
+        + (" The curves begin anew at each start." if len(found.starts) > 1 else ""),
         plots.history(found, scene.labels, bounds, scene.source),
     )
 

@@ -146,8 +146,8 @@ def remarks(result: Mapping[str, Any], symbol: str) -> list[str]:
     unclear = _without_clear_gradient(result)
     if unclear:
         found.append(
-            f"Never a derivative clearly different from zero: {', '.join(unclear)}. The simulated events do not say where "
-            "these thresholds should be, so they were not moved."
+            f"Never a derivative clearly different from zero: {', '.join(unclear)}. The simulated events do not say "
+            "where these thresholds should be, so they were not moved."
         )
     ends = [f"{name} ({cut['at_bound']})" for name, cut in result["thresholds"].items() if cut["at_bound"]]
     if ends:
