@@ -73,7 +73,7 @@ def test_missing_bandwidths_are_chosen_and_then_halved(monkeypatch, capsys):
 
         return evaluate
 
-    monkeypatch.setattr(tuning, "evaluation", unbiased)
+    monkeypatch.setattr(tuning, "_exact_evaluation", unbiased)
     found = with_bandwidths(problem(loaded), Terminal(loaded, quiet=False)).config
     assert found.cuts["jet_pt"].bandwidth == pytest.approx(35 / 8)
     assert found.cuts["jet_pt"].bandwidth_end == pytest.approx(35 / 16)
