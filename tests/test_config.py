@@ -116,13 +116,8 @@ BAD = {
     "no luminosity": ("luminosity", 0, "luminosity: Input should be greater than 0"),
     "no files": ("data.max_files", 0, "data: max_files is 0; give at least 1, or -1 for all files"),
     "no workers": ("data.workers", 0, "data.workers: Input should be greater than or equal to 1"),
-    "no bandwidth": (
-        "cuts.jet_pt.bandwidth",
-        ...,
-        "cuts.jet_pt: a trainable cut needs 'bounds', 'bandwidth' and 'step'",
-    ),
-    "no bounds": ("cuts.jet_pt.bounds", ..., "cuts.jet_pt: a trainable cut needs 'bounds', 'bandwidth' and 'step'"),
-    "no step": ("cuts.jet_pt.step", ..., "cuts.jet_pt: a trainable cut needs 'bounds', 'bandwidth' and 'step'"),
+    "no bounds": ("cuts.jet_pt.bounds", ..., "cuts.jet_pt: a trainable cut needs 'bounds' and 'step'"),
+    "no step": ("cuts.jet_pt.step", ..., "cuts.jet_pt: a trainable cut needs 'bounds' and 'step'"),
     "a bandwidth of zero": ("cuts.jet_pt.bandwidth", 0, "cuts.jet_pt.bandwidth: Input should be greater than 0"),
     "a last bandwidth of zero": (
         "cuts.jet_pt.bandwidth_end",
