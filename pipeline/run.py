@@ -22,6 +22,7 @@ from pipeline.descent import Step, make_optimiser
 from pipeline.histfactory.constraints import auxdata
 from pipeline.histfactory.to_pyhf import to_pyhf
 from pipeline.manifest import InputError, load_manifest
+from pipeline.measurement import merged_bins
 from pipeline.objective import Merit
 from pipeline.problem import Problem, divide_into_folds, read_samples, wanted_datasets
 from pipeline.provenance import environment, provenance, sha256
@@ -226,6 +227,16 @@ def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, An
     return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name, data=data)
 
 
+def _merged_bins(problem: Problem, thresholds: Mapping[str, float]) -> int:
+    """How many bins of the validation events are not bins of their own in the likelihood: too little background."""
+    measured = problem.analysis.measurement
+    if not measured.merges:
+        return 0
+    made = exact.templates_at(_arrays(thresholds), problem.analysis, problem.validation)
+    into = jax.jit(merged_bins, static_argnums=0)(measured, made)
+    return int(jnp.sum(into != jnp.arange(len(into))))
+
+
 def _measured(problem: Problem, cuts: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
     """The signal strength and its uncertainty in the pseudo-data of the validation events, if there are any."""
     structure, found = problem.analysis.structure, {}
@@ -290,7 +301,12 @@ def result(problem: Problem, outcome: Outcome) -> dict[str, Any]:
         "steps": len(outcome.history),
         "seed": config.seed,
         "significance_of_gradients": config.optimiser.significance,
-        "minimum_effective_events": config.measurement.minimum_effective_events,
+        "merged_bins": {
+            "before": _merged_bins(problem, outcome.before),
+            "after": _merged_bins(problem, outcome.after),
+            "minimum_effective_events": config.measurement.minimum_effective_events,
+            "minimum_background": config.measurement.minimum_background,
+        },
         "config_sha256": sha256(config.model_dump(mode="json")),
         "data": {sample.dataset.key: provenance(sample) for sample in problem.samples},
         "seconds": outcome.seconds,

@@ -152,6 +152,15 @@ def remarks(result: Mapping[str, Any], symbol: str) -> list[str]:
     ends = [f"{name} ({cut['at_bound']})" for name, cut in result["thresholds"].items() if cut["at_bound"]]
     if ends:
         found.append(f"At the end of the allowed range: {', '.join(ends)}. A wider range might give more.")
+    merged = result["merged_bins"]
+    if merged["before"] or merged["after"]:
+        least = f"{merged['minimum_effective_events']:g} effective simulated background events"
+        if merged["minimum_background"]:
+            least += f" or {merged['minimum_background']:g} expected ones"
+        found.append(
+            f"Bins that the likelihood does not see alone, because they have fewer than {least}: {merged['before']} "
+            f"with the default cuts, {merged['after']} with the optimised ones. They are merged with their neighbours."
+        )
     value = result["fit"]["after"]["value"]
     if symbol == "Z" and value > _NO_P_VALUE:
         found.append(

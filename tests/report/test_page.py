@@ -53,6 +53,7 @@ RESULT: dict[str, Any] = {
     "fit": {"after": {"value": 8.0}},
     "folds": [],
     "significance_of_gradients": 2.0,
+    "merged_bins": {"before": 0, "after": 0, "minimum_effective_events": 10.0, "minimum_background": 0.0},
     "data": {"simulated/ttbar__nominal": {"events": 10, "entries_read": 9, "entries_kept": 8, "sha256": ["ab" * 32]}},
     "environment": {"jax": "0.0.0"},
     "seconds": {"reading": 1.0},
@@ -182,6 +183,7 @@ def test_a_sound_result_needs_no_remark() -> None:
         (("thresholds", "jet_pt", "at_bound"), "lower", "range: jet_pt (lower)"),
         (("thresholds", "jet_pt", "gradient", "largest_pull"), 1.5, "clearly different from zero: jet_pt."),
         (("fit", "after", "value"), 90.0, "no p-value"),
+        (("merged_bins", "after"), 3, "fewer than 10 effective simulated background events: 0 with"),
     ],
 )
 def test_remarks_name_what_speaks_against_the_result(path: tuple[str, ...], value: Any, sentence: str) -> None:
