@@ -279,11 +279,11 @@ def _chunk_yields_and_flux(
     unflipped = _lepton_terms(analysis, chunk, objects, accepted) | _event_terms(
         analysis, chunk, objects, trijet, outcome, one_lepton
     )
-    flux = (
-        _histogram_of_terms(analysis, chunk, unflipped, outcome)
-        | _terms_of_flips(analysis, chunk, "jet", objects, outcome, one_lepton)
-        | _terms_of_flips(analysis, chunk, "bjet", objects, outcome, one_lepton)
-    )
+    flux = _histogram_of_terms(analysis, chunk, unflipped, outcome)
+    for kind in ("jet", "bjet"):
+        # A cut may be on leptons and on jets: both flow through the same boundary.
+        for name, one in _terms_of_flips(analysis, chunk, kind, objects, outcome, one_lepton).items():
+            flux[name] = flux[name] + one if name in flux else one
     observables = _observables(analysis, chunk, objects, trijet, outcome)
     selected = jnp.where(one_lepton & accepted, outcome.columns, 0)
     subsample = _subsample(analysis, chunk)

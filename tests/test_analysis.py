@@ -1,5 +1,6 @@
 """The gradient of the analysis with its statistical error, and templates of parts of the events."""
 
+import dataclasses
 from functools import partial
 
 import equinox as eqx
@@ -10,6 +11,7 @@ import pytest
 from pipeline import analysis as exact
 from pipeline.bootstrap import resampled
 from pipeline.comparison import cross_validate
+from pipeline.selection import Cut
 from pipeline.yields import SUBSAMPLES, yields_and_flux, yields_and_subsampled_flux
 
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
@@ -72,6 +74,24 @@ def test_the_error_is_the_spread_of_bootstrap_replicas(data, found):
     ratios = [float(found[1].error[name]) / one for name, one in zip(WIDTHS, spread, strict=True)]
     assert all(0.5 < ratio < 1.7 for ratio in ratios), ratios
     assert 0.75 < np.mean(ratios) < 1.3, ratios
+
+
+def test_a_cut_on_leptons_and_jets_has_the_flux_of_both(data):
+    """One threshold for the pt of electrons and jets, beside two that stand at the same place."""
+    analysis = small_analysis()
+    shared = Cut("pt", ("electron", "jet"), "pt", "above")
+    rest = tuple(cut for cut in analysis.selection.cuts if cut.name not in ("electron_pt", "jet_pt"))
+    together = dataclasses.replace(analysis.selection, cuts=(shared, *rest))
+    at, width = {"jet_btag": 0.5, "ht": 150.0}, 3.0
+    events = (data.edges, data.groups, data.candidates)
+    flux_of = jax.jit(yields_and_flux, static_argnums=(0, 1))
+    yields, one = flux_of(together, analysis.layout, arrays(at | {"pt": 30.0}), arrays({"pt": width}), *events)
+    apart = arrays(at | {"electron_pt": 30.0, "jet_pt": 30.0}), arrays({"electron_pt": width, "jet_pt": width})
+    expected, two = flux_of(analysis.selection, analysis.layout, *apart, *events)
+    np.testing.assert_array_equal(yields, expected)
+    scale = float(jnp.abs(one["pt"]).max())
+    np.testing.assert_allclose(one["pt"], two["electron_pt"] + two["jet_pt"], rtol=1e-4, atol=1e-4 * scale)
+    assert float(jnp.abs(two["electron_pt"]).max()) > 0.01 * scale
 
 
 def halves(data):
