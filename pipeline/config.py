@@ -264,8 +264,8 @@ class Bins(_Model):
 class Region(_Model):
     """A set of events and the observable that is histogrammed in it. Regions must not overlap.
 
-    `observable` is an event-level variable, as in a cut on events: one that the selected jets make (ht, leading_jet_pt,
-    trijet_mass, trijet_pt), or a branch of the file with one value per event.
+    `observable` is an event-level variable, as in a cut on events: one that the selected jets make
+    (`pipeline.observables`: ht, trijet_mass, …), or a branch of the file with one value per event.
     """
 
     jets: Count

@@ -1,5 +1,7 @@
 """Observables: pure functions of the jets of an event and of which of them are selected and b-tagged.
 
+Whatever stands in `JET_OBSERVABLES` can be histogrammed in a region and cut on, under its name there.
+
 The trijet is a search: with all trijets of an event sorted by transverse momentum once and for all, the one that the
 analysis chooses is the first whose three jets are all selected and of which one is b-tagged. That is integer work on
 bit masks.
@@ -11,20 +13,44 @@ from jaxtyping import Array, Bool, Float32, Int, Int32, UInt32
 
 from pipeline.events import Chunk
 
-__all__ = ["TRIJETS_AT_A_TIME", "first_trijet", "ht", "leading_jet_pt", "ranked_pt"]
+__all__ = [
+    "JET_OBSERVABLES",
+    "TRIJETS_AT_A_TIME",
+    "TRIJET_OBSERVABLES",
+    "first_trijet",
+    "ht",
+    "jet_observables",
+    "leading_jet_pt",
+    "ranked_pt",
+]
+
+JetColumns = dict[str, Float32[Array, "jets events"]]
+"""The variables of the jets, under the names of the config; NaN where there is no jet."""
 
 TRIJETS_AT_A_TIME = 8
 """Trijets in a block: each block has a price of its own, and the last one may look at too many."""
 
 
-def ht(pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
+def ht(jets: JetColumns, selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
     """HT in GeV: scalar sum of the transverse momenta of the selected jets, added in stored order, in float32."""
-    return jnp.sum(jnp.where(_members(selected, pt.shape[0]), pt, 0), axis=0)
+    return jnp.sum(_of_selected(jets["pt"], selected), axis=0)
 
 
-def leading_jet_pt(pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
+def leading_jet_pt(jets: JetColumns, selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
     """Largest transverse momentum of the selected jets in GeV; 0 where none is selected."""
-    return jnp.max(jnp.where(_members(selected, pt.shape[0]), pt, 0), axis=0)
+    return jnp.max(_of_selected(jets["pt"], selected), axis=0)
+
+
+JET_OBSERVABLES = {"ht": ht, "leading_jet_pt": leading_jet_pt}
+"""Observables of the selected jets, by the name a config uses: to add one, write the function and name it here."""
+
+TRIJET_OBSERVABLES = ("trijet_mass", "trijet_pt")
+"""What `first_trijet` finds, in its order."""
+
+
+def jet_observables(jets: JetColumns, selected: UInt32[Array, " events"]) -> dict[str, Float32[Array, " events"]]:
+    """All of `JET_OBSERVABLES`; only those that somebody asks for are left in the compiled analysis."""
+    return {name: observable(jets, selected) for name, observable in JET_OBSERVABLES.items()}
 
 
 def ranked_pt(
@@ -34,7 +60,7 @@ def ranked_pt(
     ranked, left = [], selected
     for _ in range(ranks):
         lowest = left & (~left + jnp.uint32(1))
-        ranked.append(ht(pt, lowest))
+        ranked.append(jnp.sum(_of_selected(pt, lowest), axis=0))
         left ^= lowest
     return jnp.stack(ranked) if ranks else jnp.zeros((0, *pt.shape[1:]), pt.dtype)
 
@@ -91,7 +117,9 @@ def first_trijet(
     return jnp.where(rank < 0, nothing, mass), jnp.where(rank < 0, nothing, pt)
 
 
-def _members(selected: UInt32[Array, " events"], jets: int) -> Bool[Array, "jets events"]:
-    """Which jets are in the set of each event."""
-    bits = jnp.uint32(1) << jnp.arange(jets, dtype=jnp.uint32)
-    return (selected[None] & bits[:, None]) != 0
+def _of_selected(
+    column: Float32[Array, "jets events"], selected: UInt32[Array, " events"]
+) -> Float32[Array, "jets events"]:
+    """A variable of the jets in the set of each event; 0 for the others."""
+    bits = jnp.uint32(1) << jnp.arange(column.shape[0], dtype=jnp.uint32)
+    return jnp.where((selected[None] & bits[:, None]) != 0, column, 0)

@@ -23,6 +23,7 @@ from pipeline.ingest.dense import RaggedSample, dense_groups
 from pipeline.manifest import Dataset, load_manifest
 from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.objective import Objective
+from pipeline.observables import JET_OBSERVABLES, TRIJET_OBSERVABLES
 from pipeline.selection import Count, Region, Selection, Thresholds
 from pipeline.selection import Cut as SelectionCut
 from pipeline.systematics import resolution_factors, splitmix64, varied_pt
@@ -49,9 +50,6 @@ __all__ = [
 
 KINDS = {"electron": "electron", "muon": "muon", "jet": "jet", "bjet": "jet"}
 """In which collection the objects of a cut are."""
-
-JET_VARIABLES = {"ht", "leading_jet_pt", "trijet_mass", "trijet_pt"}
-"""Event-level variables that the selected jets make; any other one is a branch of the file."""
 
 CHUNK_SIZE = 8192
 """Events in a chunk: its columns and the state of the trijet search stay in the cache of a core."""
@@ -423,10 +421,10 @@ def _renamed(events: ak.Array, collection: Collection) -> ak.Array:
 
 
 def _event_branches(config: Config) -> list[str]:
-    """Event-level branches that cuts and regions need; the other variables are made from the selected jets."""
+    """Event-level branches that cuts and regions need: all that no observable makes from the selected jets."""
     cut_on = [cut.variable for cut in config.cuts.values() if "event" in cut.objects]
     wanted = [*cut_on, *(region.observable for region in config.regions.values())]
-    return [name for name in dict.fromkeys(wanted) if name not in JET_VARIABLES]
+    return [name for name in dict.fromkeys(wanted) if name not in {*JET_OBSERVABLES, *TRIJET_OBSERVABLES}]
 
 
 def _factors(

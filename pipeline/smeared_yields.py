@@ -124,7 +124,7 @@ def _chunk_yields(
         real: Bool[Array, " items"],
         total: tuple[Array, dict[str, Array]],
     ) -> tuple[Array, dict[str, Array]]:
-        selected, btag = _nth_sets(states, len(columns.jet_pt), event, number)
+        selected, btag = _nth_sets(states, len(columns.jets["pt"]), event, number)
         trijet = first_trijet(chunk, selected, btag, event)
         of_events = jax.tree.map(lambda column: column[..., event], columns)
         outcome = outcome_of_jets(analysis, of_events, selected, btag, trijet)

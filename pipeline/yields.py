@@ -22,7 +22,7 @@ from pipeline.bin_edges import Edges, edge_flux, placed_edges
 from pipeline.binning import add_to_histogram, bin_index, hard_histogram
 from pipeline.boundary_flux import for_each_flip, pack, with_derivatives
 from pipeline.events import CandidateGroup, Chunk, EventGroup, take_chunk
-from pipeline.observables import first_trijet, ht, leading_jet_pt, ranked_pt
+from pipeline.observables import TRIJET_OBSERVABLES, first_trijet, jet_observables, ranked_pt
 from pipeline.selection import (
     Cut,
     Selection,
@@ -106,7 +106,7 @@ class _Objects(eqx.Module, strict=True):
 class Columns(eqx.Module, strict=True):
     """What the analysis of given sets of jets looks at."""
 
-    jet_pt: Float32[Array, "jets events"]
+    jets: dict[str, Float32[Array, "jets events"]]
     weight: Float32[Array, " events"]
     variables: dict[str, Float32[Array, " events"]]
 
@@ -320,7 +320,7 @@ def _flux(analysis: HardAnalysis, kind: str, columns: dict[str, Array]) -> dict[
 
 def columns_of(chunk: Chunk) -> Columns:
     """What the analysis looks at once it knows the sets of jets."""
-    return Columns(jet_pt=chunk.jets["pt"], weight=chunk.weight, variables=chunk.variables)
+    return Columns(jets=chunk.jets, weight=chunk.weight, variables=chunk.variables)
 
 
 def _unflipped(analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet) -> JetsOutcome:
@@ -348,7 +348,7 @@ def outcome_of_jets(
     accepted = passes(selection.on("event"), analysis.thresholds, variables)
     for cut in selection.on("event"):
         accepted[cut.name] |= ~concerns(cut, selection, region_of)
-    ranked = ranked_pt(of_events.jet_pt, selected, analysis.layout.ranks)
+    ranked = ranked_pt(of_events.jets["pt"], selected, analysis.layout.ranks)
     columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked)])
     return JetsOutcome(region=region_of, position=position, accepted=accepted, columns=columns)
 
@@ -487,9 +487,8 @@ def event_variables(
     columns: Columns, selected: UInt32[Array, " events"], trijet: _Trijet
 ) -> dict[str, Float32[Array, " events"]]:
     """The event-level variables: those of the file, and those that the selected jets make."""
-    pt, (trijet_mass, trijet_pt) = columns.jet_pt, trijet
-    made = {"ht": ht(pt, selected), "leading_jet_pt": leading_jet_pt(pt, selected)}
-    return columns.variables | made | {"trijet_mass": trijet_mass, "trijet_pt": trijet_pt}
+    made = jet_observables(columns.jets, selected) | dict(zip(TRIJET_OBSERVABLES, trijet, strict=True))
+    return columns.variables | made
 
 
 def _within_one_jet(selection: Selection, selected: UInt32[Array, " events"]) -> Bool[Array, " events"]:

@@ -1,5 +1,6 @@
 """Observables against plain loops; the trijet's answer to every single flip against a search from scratch."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import jax
@@ -9,7 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline.events import CandidateGroup, Chunk
-from pipeline.observables import TRIJETS_AT_A_TIME, first_trijet, ht, leading_jet_pt, ranked_pt
+from pipeline.observables import JET_OBSERVABLES, TRIJETS_AT_A_TIME, first_trijet, ht, leading_jet_pt, ranked_pt
+from pipeline.selection import Count, Cut, Region
+from pipeline.yields import yields_and_flux
+
+from small_analysis import arrays, small_analysis, small_data
 
 JETS, EVENTS = 12, 8
 TRIPLES = list(combinations(range(JETS), 3))
@@ -128,13 +133,13 @@ def selected_jets(pt: np.ndarray, selected: np.ndarray) -> list[list[np.float32]
 def test_ht_is_the_sum_in_stored_order(jets_and_sets):
     pt, selected = jets_and_sets
     plain = [sum(jets, start=np.float32(0)) for jets in selected_jets(pt, selected)]
-    np.testing.assert_array_equal(jax.jit(ht)(jnp.asarray(pt), jnp.asarray(selected)), plain)
+    np.testing.assert_array_equal(jax.jit(ht)({"pt": jnp.asarray(pt)}, jnp.asarray(selected)), plain)
 
 
 def test_leading_jet_is_the_largest(jets_and_sets):
     pt, selected = jets_and_sets
     plain = [max(jets, default=np.float32(0)) for jets in selected_jets(pt, selected)]
-    np.testing.assert_array_equal(leading_jet_pt(jnp.asarray(pt), jnp.asarray(selected)), plain)
+    np.testing.assert_array_equal(leading_jet_pt({"pt": jnp.asarray(pt)}, jnp.asarray(selected)), plain)
 
 
 @pytest.mark.parametrize("ranks", [0, 1, 4, JETS + 1])
@@ -145,3 +150,35 @@ def test_ranks_are_places_in_stored_order(jets_and_sets, ranks):
     found = ranked_pt(jnp.asarray(pt), jnp.asarray(selected), ranks)
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(np.asarray(found).T, np.array(plain).reshape(len(plain), ranks))
+
+
+def test_an_observable_with_a_name_is_histogrammed_and_cut_on(monkeypatch):
+    """One pure function and one entry: regions and cuts can use it."""
+
+    def jets_at_the_side(jets, selected):
+        bits = jnp.uint32(1) << jnp.arange(len(jets["eta"]), dtype=jnp.uint32)
+        inside = (selected[None] & bits[:, None]) != 0
+        return jnp.sum(inside & (jnp.abs(jets["eta"]) > 1), axis=0).astype(jnp.float32)
+
+    monkeypatch.setitem(JET_OBSERVABLES, "jets_at_the_side", jets_at_the_side)
+    analysis, data = small_analysis(), small_data()
+    region = Region("all", Count(4), Count(0), "jets_at_the_side", 4, 0)
+    cut = Cut("side", ("event",), "jets_at_the_side", "below")
+    selection = replace(analysis.selection, cuts=(*analysis.selection.cuts[:2], cut), regions=(region,))
+    edges = {"all": jnp.arange(-0.5, 4.0)}
+    thresholds = arrays({"electron_pt": 30.0, "jet_pt": 30.0, "side": 2.5})
+    events = (edges, data.groups, data.candidates)
+    yields, _ = yields_and_flux(selection, analysis.layout, thresholds, {}, *events)
+
+    expected = np.zeros(4)
+    for group in data.groups:
+        pt, eta = np.asarray(group.jet_pt)[0], np.asarray(group.jets["eta"])
+        good = pt > 30
+        leptons = (np.asarray(group.electrons["pt"]) > 30).sum(axis=1)
+        leptons += (~np.isnan(np.asarray(group.muons["pt"]))).sum(axis=1)
+        side = (good & (np.abs(eta) > 1)).sum(axis=1)
+        real = np.asarray(group.weight) > 0
+        expected += np.bincount(side[real & (leptons == 1) & (good.sum(axis=1) >= 4) & (side < 2.5)], minlength=9)[:4]
+    np.testing.assert_array_equal(yields[0, :, :, 0].sum(axis=0), expected)
+    assert expected[:3].all()
+    assert expected[3] == 0

@@ -155,7 +155,7 @@ def test_gradient_of_a_scalar_shift_of_all_jets(data, events):
     @jax.value_and_grad
     def mean_ht(shift):
         columns = [one_chunk(group.jet_pt[0]) for group in groups]
-        totals = [jnp.sum(ht(pt + shift, pack(~jnp.isnan(pt)))) for pt in columns]
+        totals = [jnp.sum(ht({"pt": pt + shift}, pack(~jnp.isnan(pt)))) for pt in columns]
         return sum(totals) / jnp.float32(len(events))
 
     value, slope = mean_ht(jnp.float32(2.0))
