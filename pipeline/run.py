@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pipeline import analysis as exact
 from pipeline.analysis import Data
@@ -233,8 +234,8 @@ def _merged_bins(problem: Problem, thresholds: Mapping[str, float]) -> int:
     if not measured.merges:
         return 0
     made = exact.templates_at(_arrays(thresholds), problem.analysis, problem.validation)
-    into = jax.jit(merged_bins, static_argnums=0)(measured, made)
-    return int(jnp.sum(into != jnp.arange(len(into))))
+    into = np.asarray(jax.jit(merged_bins, static_argnums=0)(measured, made))
+    return int(np.count_nonzero(into != np.arange(len(into))))
 
 
 def _measured(problem: Problem, cuts: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
