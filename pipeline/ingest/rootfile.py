@@ -157,19 +157,17 @@ def _may_pass(error: BaseException | None) -> bool:
 def _rows(location: str, tree: str, skim: Skim) -> Iterator[Any]:
     """The tree with the branches of a skim, opened for these only where that is possible."""
     counters = [f"n{name}" for name in (*skim.branches, *(s.collection for s in skim.objects))]
-    with contextlib.ExitStack() as files:
-        rows = None
-        # What cannot be opened in this way is opened in full: that says what is wrong, if anything is.
-        with contextlib.suppress(InputError):
-            file = files.enter_context(_opened(location, classes_for(frozenset((*skim.branches, *counters)))))
-            with explained(location):
-                few = _tree(location, file, tree)
-                rows = few if is_complete(few, skim.branches) else None
-        if rows is None:
-            file = files.enter_context(_opened(location, None))
-            with explained(location):
-                rows = _tree(location, file, tree)
-                _check_branches(location, tree, skim.branches, rows.keys())
+    with _opened(location, classes_for(frozenset((*skim.branches, *counters)))) as file:
+        with explained(location):
+            rows = _tree(location, file, tree)
+            complete = is_complete(rows, skim.branches)
+        if complete:
+            yield rows
+            return
+    with _opened(location, None) as file:
+        with explained(location):
+            rows = _tree(location, file, tree)
+            _check_branches(location, tree, skim.branches, rows.keys())
         yield rows
 
 

@@ -65,16 +65,3 @@ def test_long_names(tmp_path):
     write_file(tmp_path / "a.root", {"event": ak.Array([1, 2]), name: ak.Array([1.0, 2.0])})
     assert opened(tmp_path / "a.root", [name]).keys() == [name]
     assert opened(tmp_path / "a.root", ["event"]).keys() == ["event"]
-
-
-@pytest.mark.parametrize("problem", [AttributeError, KeyError, ValueError])
-def test_where_stepping_over_fails_the_tree_is_opened_in_full(monkeypatch, make_file, skim, problem):
-    """Another version of uproot, or a file as nobody has seen it yet."""
-    path = str(make_file("a.root", random_branches(80)))
-    expected = skimmed_part(path, "Events", skim).events
-
-    def fails(*_):
-        raise problem("not as it was")
-
-    monkeypatch.setattr("pipeline.ingest.branches.read_object_any", fails)
-    assert ak.array_equal(skimmed_part(path, "Events", skim).events, expected)
