@@ -36,7 +36,7 @@ def test_more_events_allow_narrower_kernels():
     for width, error in zip(found[1:], (1.0, 0.1, 0.01), strict=True):
         for twice, agrees in ((1, True), (2, False)):
             tolerance = 2 * np.sqrt(VARIANCE_OF_DIFFERENCE) * error / np.sqrt(twice * width)
-            assert (0.75 * (twice * width) ** 2 <= tolerance) is agrees
+            assert bool(0.75 * (twice * width) ** 2 <= tolerance) is agrees
 
 
 def test_where_nothing_agrees_the_narrowest_kernel_is_left():
