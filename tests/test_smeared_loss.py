@@ -53,7 +53,9 @@ def of_config(config: Config, share: float) -> Case:
 CONFIGS = {"agc.yaml": 0.3, "every_threshold.yaml": 0.1}
 
 
-@pytest.fixture(scope="module", params=["small", *CONFIGS])
+@pytest.fixture(
+    scope="module", params=["small", "agc.yaml", pytest.param("every_threshold.yaml", marks=pytest.mark.slow)]
+)
 def case(request) -> Case:
     if request.param == "small":
         widths = BANDWIDTHS | {"ht": 20.0}
