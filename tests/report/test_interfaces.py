@@ -44,8 +44,9 @@ def test_workspace_follows_the_schema(run_folder: Path) -> None:
 
 
 def test_pyhf_computes_a_limit_from_the_workspace(run_folder: Path) -> None:
-    # Asimov data with signal, tested for the signal they contain: nothing to exclude.
-    options = ("--optimizer", "minuit", "--test-poi", "1.0")
+    # Asimov data with signal, tested for the signal they contain: nothing to exclude. pyhf's default minimiser: Minuit
+    # reaches the same minimum and then finds its own error matrix wanting.
+    options = ("--optimizer", "scipy", "--test-poi", "1.0")
     found = json.loads(pyhf_command("cls", str(run_folder / "workspace.json"), *options))
     assert 0.3 < found["CLs_obs"] <= 1.0
 
