@@ -56,13 +56,15 @@ def jet_observables(jets: JetColumns, selected: UInt32[Array, " events"]) -> dic
 def ranked_pt(
     pt: Float32[Array, "jets events"], selected: UInt32[Array, " events"], ranks: int
 ) -> Float32[Array, "ranks events"]:
-    """Transverse momentum of the first `ranks` selected jets in stored order (never sorted), 0 where absent."""
-    ranked, left = [], selected
-    for _ in range(ranks):
-        lowest = left & (~left + jnp.uint32(1))
-        ranked.append(jnp.sum(_of_selected(pt, lowest), axis=0))
-        left ^= lowest
-    return jnp.stack(ranked) if ranks else jnp.zeros((0, *pt.shape[1:]), pt.dtype)
+    """Transverse momentum of the first `ranks` selected jets in stored order (never sorted), 0 where absent.
+
+    The rank of a jet is the number of selected ones before it. Taking the lowest bit off the set, again and again, does
+    the same in fewer operations, but XLA repeats such a chain for every jet: the whole analysis took a third longer.
+    """
+    bits = (jnp.uint32(1) << jnp.arange(pt.shape[0], dtype=jnp.uint32))[:, None]
+    rank = jnp.bitwise_count(selected & (bits - jnp.uint32(1)))
+    wanted = jnp.arange(ranks, dtype=rank.dtype)[:, None, None]
+    return jnp.sum(jnp.where((selected & bits != 0) & (rank == wanted), pt, 0), axis=1)
 
 
 def first_trijet(
