@@ -61,10 +61,10 @@ def ranked_pt(
     The rank of a jet is the number of selected ones before it. Taking the lowest bit off the set, again and again, does
     the same in fewer operations, but XLA repeats such a chain for every jet: the whole analysis took a third longer.
     """
-    bits = (jnp.uint32(1) << jnp.arange(pt.shape[0], dtype=jnp.uint32))[:, None]
-    rank = jnp.bitwise_count(selected & (bits - jnp.uint32(1)))
+    bits = jnp.uint32(1) << jnp.arange(pt.shape[0], dtype=jnp.uint32)[:, None]
+    rank = jnp.bitwise_count(selected[None] & (bits - jnp.uint32(1)))[None]
     wanted = jnp.arange(ranks, dtype=rank.dtype)[:, None, None]
-    return jnp.sum(jnp.where((selected & bits != 0) & (rank == wanted), pt, 0), axis=1)
+    return jnp.sum(jnp.where((rank == wanted) & (selected[None] & bits != 0)[None], pt[None], 0), axis=1)
 
 
 def first_trijet(
