@@ -140,25 +140,9 @@ def loss_and_gradient(
     Equal to the derivative of the composition; compiling the halves apart lets the second one serve every caller. The
     gradient is Σ ∂loss/∂yield · ∂yield/∂threshold.
     """
-    return loss_and_gradient_of_parts(thresholds, analysis, bandwidths, (data,))
-
-
-def loss_and_gradient_of_parts(
-    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, parts: Iterable[Data]
-) -> tuple[tuple[Float64[Array, ""], Merit], Thresholds]:
-    """`loss_and_gradient` of events that come in parts, for more of them than memory holds.
-
-    Yields and flux are sums over events, so those of the parts add up; templates, fit and gradient follow once. Memory
-    holds the part in work and the next one. All parts have one recipe; parts of one shape are compiled once
-    (`pipeline.parts`).
-    """
-
-    def of_part(data: Data) -> tuple[Array, dict[str, Array]]:
-        events = (data.edges, data.groups, data.candidates)
-        return _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
-
-    (yields, flux), recipe = _sum_over_parts(of_part, parts)
-    result, slope = loss_of_yields_and_slope(yields, analysis, recipe)
+    events = (data.edges, data.groups, data.candidates)
+    yields, flux = _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+    result, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     return result, {name: jnp.vdot(slope, one) for name, one in flux.items()}
 
 
@@ -166,9 +150,25 @@ def loss_and_gradient_with_error(
     thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, data: Data
 ) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
     """`loss_and_gradient` with the statistical error of each derivative, from the same pass over the events."""
-    events = (data.edges, data.groups, data.candidates)
-    yields, flux = _yields_and_subsampled_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
-    result, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
+    return loss_and_gradient_of_parts(thresholds, analysis, bandwidths, (data,))
+
+
+def loss_and_gradient_of_parts(
+    thresholds: Thresholds, analysis: Analysis, bandwidths: Thresholds, parts: Iterable[Data]
+) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
+    """`loss_and_gradient_with_error` of events that come in parts, for more of them than memory holds.
+
+    Yields and flux are sums over events, so those of the parts add up; templates, fit and gradient follow once. Memory
+    holds the part in work and the next one. All parts have one recipe; parts of one shape are compiled once
+    (`pipeline.parts`). For the errors, no collision should be in two parts.
+    """
+
+    def of_part(data: Data) -> tuple[Array, dict[str, Array]]:
+        events = (data.edges, data.groups, data.candidates)
+        return _yields_and_subsampled_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+
+    (yields, flux), recipe = _sum_over_parts(of_part, parts)
+    result, slope = loss_of_yields_and_slope(yields, analysis, recipe)
     return result, _gradient(slope, flux)
 
 

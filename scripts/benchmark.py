@@ -1,8 +1,9 @@
 """How fast is one optimisation step? Value, and value with gradient, by number of events and of thresholds.
 
-The whole analysis is measured: all data sets, variations and the fit. Events are made by resampling the simulated
-samples with smeared jets; one "event" is one preselected event, analysed under every kinematic variation. Each number
-of events has a process of its own. More events than --part-size are kept on disk in parts and streamed.
+The whole analysis is measured: all data sets, variations and the fit, and the statistical error of each derivative.
+Events are made by resampling the simulated samples with smeared jets; one "event" is one preselected event, analysed
+under every kinematic variation. Each number of events has a process of its own. More events than --part-size are kept
+on disk in parts and streamed.
 
 Times are medians after a first call, which compiles and is told apart. The floor is the time to read the columns of the
 events once at the memory bandwidth measured in the same process. Memory is that of the process: when the events are

@@ -32,7 +32,11 @@ def sums(parts):
 
 @jax.jit
 def compiled(at, widths, data):
-    return yields_and_flux(ANALYSIS.selection, ANALYSIS.layout, at, widths, data.edges, data.groups, data.candidates)
+    return yields_and_flux(ANALYSIS.selection, ANALYSIS.layout, at, widths, *events_of(data))
+
+
+def events_of(data):
+    return data.edges, data.groups, data.candidates
 
 
 def test_room_changes_nothing(sums, stored):
@@ -53,8 +57,22 @@ def test_gradient_of_parts_is_that_of_the_sum(parts, sums, stored):
     (expected, _), slope = exact.loss_of_yields_and_slope(total[0], ANALYSIS, parts[0].recipe)
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
     for name, flux in total[1].items():
-        np.testing.assert_allclose(gradient[name], np.vdot(slope, flux), rtol=1e-9)
+        # Subsamples of a chunk are added up in another order, in float32.
+        rounding = 1e-6 * np.vdot(np.abs(slope), np.abs(flux))
+        np.testing.assert_allclose(gradient.value[name], np.vdot(slope, flux), rtol=0, atol=rounding)
     np.testing.assert_allclose(exact.merit_of_parts(AT, ANALYSIS, stored).value, merit.value, rtol=1e-12)
+
+
+def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, stored):
+    flux = [exact._yields_and_subsampled_flux(*ANALYSIS[:2], AT, WIDTHS, *events_of(data))[1] for data in parts]
+    (yields, _), _ = exact._sum_over_parts(lambda data: compiled(AT, WIDTHS, data), parts)
+    _, slope = exact.loss_of_yields_and_slope(yields, ANALYSIS, parts[0].recipe)
+    _, gradient = exact.loss_and_gradient_of_parts(AT, ANALYSIS, WIDTHS, stored)
+    for name, error in gradient.error.items():
+        of_subsamples = np.einsum("kdbc,kdsbc->ds", slope, sum(np.asarray(one[name]) for one in flux))
+        variance = of_subsamples.shape[1] * np.var(of_subsamples, axis=1, ddof=1).sum()
+        np.testing.assert_allclose(error, np.sqrt(variance), rtol=1e-9)
+    assert any(error > 0 for error in gradient.error.values())
 
 
 def test_one_compilation_serves_all_parts(stored, caplog):
