@@ -1,0 +1,29 @@
+"""The YAML a user writes: every number of a run, checked before anything heavy is imported.
+
+Models are frozen, unknown keys are errors, and defaults live here alone: `selection` says what is looked at,
+`statistics` what is measured with it, `run` puts these together, and `reading` makes all of it from a file.
+"""
+
+from pipeline.config.model import ConfigError
+from pipeline.config.reading import load_config, parse_settings
+from pipeline.config.run import Config, Data, Optimiser, Validation
+from pipeline.config.selection import Bins, Collection, Cut, Region, Requirement, Threshold
+from pipeline.config.statistics import Objective, Systematic
+
+__all__ = [
+    "Bins",
+    "Collection",
+    "Config",
+    "ConfigError",
+    "Cut",
+    "Data",
+    "Objective",
+    "Optimiser",
+    "Region",
+    "Requirement",
+    "Systematic",
+    "Threshold",
+    "Validation",
+    "load_config",
+    "parse_settings",
+]

@@ -1,0 +1,15 @@
+"""What all parts of a configuration have in common."""
+
+from pydantic import BaseModel, ConfigDict
+
+__all__ = ["ConfigError", "Model"]
+
+
+class ConfigError(ValueError):
+    """One sentence a user can act on: file, key, what is wrong, what to do."""
+
+
+class Model(BaseModel):
+    """Frozen; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)

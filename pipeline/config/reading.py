@@ -1,0 +1,126 @@
+"""From a file, and `--set`, to a checked configuration.
+
+A file may start from another one (`extends: agc.yaml`); mappings are merged key by key, everything else is replaced,
+and `null` takes out what the other file says (`processes: {single_top_tW: null}`).
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from pipeline.config.model import ConfigError
+from pipeline.config.run import Config
+
+__all__ = ["load_config", "parse_settings"]
+
+PATHS = (("data", "manifest"), ("data", "cache"), ("variations", "corrections", "file"))
+"""Keys whose values are files."""
+
+
+def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Read and check a configuration; paths in it count from the folder of the file that states them.
+
+    Raises:
+        ConfigError: with the file, the dotted key, what was found and what is allowed.
+    """
+    raw = _merge(_read(path), overrides or {})
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_sentence(error)}") from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, object]:
+    """`a.b=1` to {"a": {"b": 1}}, as `load_config` takes it; the value is read as YAML.
+
+    Raises:
+        ConfigError: a setting is no KEY=VALUE, is set twice, or is not YAML.
+    """
+    overrides: dict[str, object] = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"--set {setting}: expected KEY=VALUE, for example --set optimiser.steps=100")
+        *parents, last = key.split(".")
+        place: dict[str, object] = overrides
+        for parent in parents:
+            inner = place.setdefault(parent, {})
+            if not isinstance(inner, dict):
+                raise ConfigError(f"--set {setting}: {parent} is set twice")
+            place = inner
+        try:
+            place[last] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problem = getattr(error, "problem", error)
+            raise ConfigError(f"--set {setting}: not valid YAML ({problem}); quote or mend the value") from None
+    return overrides
+
+
+def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: 'extends' leads back to this file; remove the circle")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.glob("*.yaml")], n=1)
+        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path given to --config"
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+    for keys in PATHS:
+        _make_absolute(raw, keys, path.parent)
+    base = raw.pop("extends", None)
+    return raw if base is None else _merge(_read(path.parent / base, (*seen, path.resolve())), raw)
+
+
+def _make_absolute(raw: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
+    """Let a path, if there is one behind these keys, count from a folder."""
+    first, *rest = keys
+    value = raw.get(first)
+    if rest and isinstance(value, dict):
+        _make_absolute(value, rest, folder)
+    elif not rest and isinstance(value, str):
+        raw[first] = str((folder / value).resolve())
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        if value is None and old is not None:
+            del merged[key]
+            continue
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first problem as `dotted.key: what is wrong`, with the nearest known key for a misspelt one."""
+    problems = error.errors()
+    # A misspelt key often leaves the right one missing: name the misspelt one.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    nearest = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"]), n=1, cutoff=0.5)
+    return f"{where}: unknown key; " + (f"did you mean '{nearest[0]}'?" if nearest else "remove it")
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    """The keys allowed where the unknown one stands, found by walking down the models."""
+    model: Any = Config
+    for part in location[:-1]:
+        fields = getattr(model, "model_fields", {})
+        annotation = fields[part].annotation if part in fields else model
+        arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+        model = arguments[0] if arguments and part in fields else annotation
+    return list(getattr(model, "model_fields", {}))
