@@ -81,18 +81,18 @@ def claimed_and_true(
     figure = Figure(figsize=(10, 4.4))
     left, right = figure.subplots(1, 2)
     for number, (name, seeds) in enumerate(points.items()):
-        color = COLORS[number % len(COLORS)]
+        color, turns = COLORS[number % len(COLORS)], np.arange(1, len(seeds) + 1)
         (x, x_error), (y, y_error) = (np.array([seed[which] for seed in seeds]).T for which in (1, 0))
         left.errorbar(x, y, xerr=x_error, yerr=y_error, fmt="o", markersize=4, linewidth=1, color=color, label=name)
-        right.plot([seed[2] for seed in seeds], [seed[3] for seed in seeds], "o", markersize=4, color=color)
-    for axes, labels in (
-        (left, (f"{symbol}, independent samples of the same size", f"{symbol} claimed on training events")),
-        (right, (f"{symbol}, default cuts, all independent events", f"{symbol}, tuned cuts, the same events")),
-    ):
-        limits = [min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_xlim()[1], axes.get_ylim()[1])]
-        axes.plot(limits, limits, color="black", linewidth=0.8)
-        axes.set_xlabel(labels[0])
-        axes.set_ylabel(labels[1])
+        right.plot(turns, [seed[2] for seed in seeds], "_", markersize=25, color="black")
+        right.plot(turns, [seed[3] for seed in seeds], "o", markersize=4, color=color)
+    ends = np.array([(seed[which][0]) for seeds in points.values() for seed in seeds for which in (0, 1)])
+    limits = np.array([0.7 * ends.min(), 1.5 * ends.max()])
+    left.plot(limits, limits, color="black", linewidth=0.8)
+    left.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+    left.set(xlabel=f"{symbol}, independent samples of the same size", ylabel=f"{symbol} claimed on training events")
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.set(xlabel="seed (bars: default cuts)", ylabel=f"{symbol}, tuned cuts, all independent events")
     right.text(1, 1.01, source, transform=right.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
