@@ -119,8 +119,10 @@ def test_the_cosine_figure_names_its_medians():
     assert gradient_quality.table(CONFIG, steps).row_count == 2
 
 
-def test_claims_beside_the_truth_share_a_diagonal():
+def test_claims_stand_beside_a_diagonal_and_tuned_cuts_beside_the_default_ones():
     drawn = figures.claimed_and_true({"one": [((5.0, 0.1), (4.0, 0.2), 3.0, 3.5)]}, "Z", "Simulated")
-    for axes in drawn.axes:
-        x, y = axes.get_lines()[-1].get_data()
-        assert list(x) == list(y)
+    left, right = drawn.axes
+    x, y = left.get_lines()[-1].get_data()
+    assert list(x) == list(y)
+    assert x[0] < 4.0 < 5.0 < x[1]
+    assert [list(line.get_ydata()) for line in right.get_lines()] == [[3.0], [3.5]]
