@@ -56,13 +56,13 @@ Update = Callable[[Thresholds, PyTree, Thresholds], tuple[Thresholds, PyTree]]
 Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Thresholds], tuple[Thresholds, PyTree]]
 """The same for an optimiser that evaluates the loss by itself: it wants to know the loss and the bandwidths, too."""
 
-RATES: Mapping[str, Callable[[float, int, float], optax.Schedule]] = {
-    "constant": lambda rate, _steps, _to: optax.constant_schedule(rate),
+RATES: Mapping[str, Callable[[float, int, float], float | optax.Schedule]] = {
+    "constant": lambda rate, _steps, _to: rate,
     "linear": lambda rate, steps, to: optax.linear_schedule(rate, to * rate, steps),
     "exponential": lambda rate, steps, to: optax.exponential_decay(rate, steps, to),
     "cosine": lambda rate, steps, to: optax.cosine_decay_schedule(rate, steps, to),
 }
-"""How the learning rate falls in a number of steps to a fraction of what it was."""
+"""How the learning rate falls in a number of steps to a fraction of what it was; some optimisers take numbers only."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
     except (TypeError, AttributeError):
         raise ValueError(
             f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
-            "use adam, sgd, rmsprop, …"
+            "use adam, sgd, rmsprop, … (polyak_sgd takes no rate that falls: 'optimiser.decay: constant')"
         ) from None
     if needs_loss and not schedule.smooth:
         raise ValueError(

@@ -101,3 +101,17 @@ def test_ordered_thresholds_keep_their_distance_on_the_way_and_at_the_end():
 def test_resumed_searches_are_bit_identical(down_the_valley):
     rest = run(valley, resume=down_the_valley[-3])
     assert [step.thresholds for step in rest] == [step.thresholds for step in down_the_valley[-2:]]
+
+
+def test_polyaks_step_needs_the_loss_and_a_rate_that_stays():
+    """Where the lowest loss is known, each step goes to where a straight slope would reach it."""
+
+    def bowl(thresholds):
+        return (thresholds["jet_pt"] - 41.3) ** 2 + ((thresholds["btag"] - 0.71) / 0.02) ** 2
+
+    polyak = replace(LBFGS, name="polyak_sgd", arguments={"f_min": 0.0}, steps=12)
+    steps = run(bowl, schedule=polyak)
+    # In a round bowl that is half of the way, so each step divides the loss by four.
+    np.testing.assert_allclose([step.loss for step in steps[1:]], [step.loss / 4 for step in steps[:-1]])
+    with pytest.raises(ValueError, match=r"optimiser\.decay: constant"):
+        make_optimiser(replace(polyak, decay="cosine", decay_to=0.1))
