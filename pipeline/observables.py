@@ -72,7 +72,6 @@ def first_trijet(
     selected: UInt32[Array, " rows"],
     btag: UInt32[Array, " rows"],
     event: Int32[Array, " rows"] | None = None,
-    wanted: Bool[Array, ""] | bool = True,
 ) -> tuple[Float32[Array, " rows"], Float32[Array, " rows"]]:
     """(mass, pt) in GeV of the highest-pt trijet of selected jets with a b-tag; NaN where there is none.
 
@@ -86,10 +85,9 @@ def first_trijet(
         selected: selected jets.
         btag: jets that pass the b-tag cuts, selected or not.
         event: of each row, where the rows are not the events themselves: with different sets, one may have many.
-        wanted: whether to search at all; if not, no row has a trijet.
     """
     tagged = selected & btag
-    blocks = jnp.where(wanted, (chunk.trijets + (TRIJETS_AT_A_TIME - 1)) // TRIJETS_AT_A_TIME, 0)
+    blocks = (chunk.trijets + (TRIJETS_AT_A_TIME - 1)) // TRIJETS_AT_A_TIME
 
     def ranks(done: Int[Array, ""]) -> list[Int32[Array, ""]]:
         block = blocks - 1 - done.astype(jnp.int32)

@@ -146,7 +146,7 @@ def present(columns: dict[str, Float32[Array, "*objects events"]]) -> Bool[Array
     return ~jnp.isnan(column)
 
 
-def in_region(region: Region, jets: Int32[Array, "*shape"], btags: Int32[Array, "*shape"]) -> Bool[Array, "*shape"]:
+def in_region(region: Region, jets: Int32[Array, " events"], btags: Int32[Array, " events"]) -> Bool[Array, " events"]:
     """Whether the counts of selected and of b-tagged jets put an event into the region."""
     return within(region.jets, jets) & within(region.btags, btags)
 

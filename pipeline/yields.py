@@ -25,7 +25,6 @@ from pipeline.events import CandidateGroup, Chunk, EventGroup, take_chunk
 from pipeline.observables import TRIJET_OBSERVABLES, first_trijet, jet_observables, ranked_pt
 from pipeline.selection import (
     Cut,
-    Region,
     Selection,
     Thresholds,
     count_bits,
@@ -410,24 +409,19 @@ def _terms_of_flips(
     near = pack(may_matter[None] & _any_flux(flux))
     if kind == "bjet":
         near &= objects.selected
-    # Flips that need a trijet come first: all blocks behind them do without the search, which is what takes longest.
-    searched, events = _trijet_matters(analysis.selection, kind, objects, chunk), near.shape[0]
-    in_turn = jnp.concatenate([near & searched, near & ~searched])
     stays = _all(outcome.accepted, objects.leptons) & (outcome.position < bins)
 
     def visit(
-        turn: Int32[Array, " flips"],
+        event: Int32[Array, " flips"],
         jet: Int32[Array, " flips"],
         real: Bool[Array, " flips"],
         total: Float32[Array, "places terms"],
     ) -> Float32[Array, "places terms"]:
-        event, wanted = turn % jnp.int32(events), jnp.any(real & (turn < events))
         flip = jnp.uint32(1) << jet.astype(jnp.uint32)
         selected, btag = objects.selected[event], objects.btag[event]
         selected, btag = (selected ^ flip, btag) if kind == "jet" else (selected, btag ^ flip)
         of_events = jax.tree.map(lambda column: column[..., event], columns)
-        trijet = first_trijet(chunk, selected, btag, event, wanted)
-        flipped = outcome_of_jets(analysis, of_events, selected, btag, trijet)
+        flipped = outcome_of_jets(analysis, of_events, selected, btag, first_trijet(chunk, selected, btag, event))
         terms = jnp.stack([one[jet, event] for one in flux.values()])
         entering = real & _all(flipped.accepted, jet) & (flipped.position < bins)
         enters = jnp.where(entering, first[event] + flipped.position, end)
@@ -435,30 +429,7 @@ def _terms_of_flips(
         total = add_to_histogram(total, enters, _rows(terms, flipped.columns))
         return add_to_histogram(total, leaves, _rows(-terms, outcome.columns[:, event]))
 
-    return _collected(analysis, in_turn, visit, tuple(flux), outcome.columns.shape[0])
-
-
-def _trijet_matters(selection: Selection, kind: str, objects: _Objects, chunk: Chunk) -> UInt32[Array, " events"]:
-    """The jets whose flip leaves the event in a region that looks at its trijet."""
-    bits = jnp.uint32(1) << jnp.arange(chunk.jets["pt"].shape[0], dtype=jnp.uint32)[:, None]
-    jets, btags = count_bits(objects.selected)[None], count_bits(objects.selected & objects.btag)[None]
-    tagged = objects.btag[None] & bits != 0
-    flipped = objects.selected[None] & bits != 0 if kind == "jet" else tagged
-    change = jnp.where(flipped, jnp.int32(-1), jnp.int32(1))
-    if kind == "jet":
-        jets, btags = jets + change, btags + jnp.where(tagged, change, 0)
-    else:
-        jets, btags = jnp.broadcast_to(jets, change.shape), btags + change
-    matters = jnp.zeros(change.shape, bool)
-    for region in selection.regions:
-        if _looks_at_trijet(region, selection):
-            matters |= in_region(region, jets, btags)
-    return pack(matters)
-
-
-def _looks_at_trijet(region: Region, selection: Selection) -> bool:
-    cuts = (cut for cut in selection.on("event") if cut.regions is None or region.name in cut.regions)
-    return not {region.observable, *(cut.variable for cut in cuts)}.isdisjoint(TRIJET_OBSERVABLES)
+    return _collected(analysis, near, visit, tuple(flux), outcome.columns.shape[0])
 
 
 def _histogram_of_terms(

@@ -99,7 +99,7 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
     all_ = everything()
     as_it_is = {}
 
-    def unmoved(chunk, selected, btag, event=None, wanted=True):
+    def unmoved(chunk, selected, btag, event=None):
         if event is None:
             as_it_is["trijet"] = first_trijet(chunk, selected, btag)
             return as_it_is["trijet"]

@@ -115,15 +115,6 @@ def test_both_outcomes_occur():
     assert not np.isnan(mass).all()
 
 
-def test_no_search_finds_nothing():
-    jets, everything = np.full(EVENTS, 5), jnp.full(EVENTS, 0b11111, jnp.uint32)
-    chunk = chunk_of(jets, *random_trijets(np.random.default_rng(0), jets))
-    event = jnp.arange(EVENTS, dtype=jnp.int32)
-    mass, _ = first_trijet(chunk, everything, everything, event, wanted=jnp.asarray(False))
-    assert np.isnan(mass).all()
-    assert not np.isnan(first_trijet(chunk, everything, everything, event)[0]).any()
-
-
 @pytest.fixture(params=range(3))
 def jets_and_sets(request):
     """Transverse momenta, unsorted, absent ones NaN, and sets of present jets."""

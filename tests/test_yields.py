@@ -1,8 +1,6 @@
 """The forward pass is the hard analysis itself: every histogram against a plain awkward implementation, count by
 count."""
 
-from dataclasses import replace
-
 import awkward as ak
 import jax
 import jax.numpy as jnp
@@ -11,15 +9,12 @@ import pytest
 import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline import yields
 from pipeline.analysis import expected_yields
 from pipeline.gradient_check import with_unit_weights
-from pipeline.selection import Cut
 from pipeline.systematics import resolution_factors
 
 from analysis_data import default_thresholds, everything, file_of, random_thresholds
 from reference import agc_selection as twin
-from small_analysis import BANDWIDTHS, LAYOUT, SELECTION, THRESHOLDS, arrays, small_data
 
 EDGES = np.linspace(110.0, 550.0, 12)
 POINTS = [None, *range(20)]
@@ -117,23 +112,3 @@ def test_splitting_the_weights_splits_the_yields(seed) -> None:
     at = {name: jnp.asarray(value, jnp.float64) for name, value in default_thresholds(all_.config).items()}
     first, second, total = (np.asarray(_yields(at, all_.analysis, d)) for d in (part(True), part(False), whole))
     np.testing.assert_array_equal(first[..., :2] + second[..., :2], total[..., :2])
-
-
-@pytest.mark.parametrize("regions", [None, ("CR",), ("SR",), ()])
-def test_flips_are_searched_wherever_a_trijet_matters(monkeypatch, regions) -> None:
-    """The flux is that of a search for every flip, also with a cut on the trijet in a region that shows HT."""
-    cut = Cut("trijet_pt", ("event",), "trijet_pt", "above", regions=regions)
-    selection = SELECTION if regions == () else replace(SELECTION, cuts=(*SELECTION.cuts, cut))
-    data, at, widths = small_data(), arrays(THRESHOLDS | {"trijet_pt": 60.0}), arrays(BANDWIDTHS)
-
-    def flux():
-        compiled = jax.jit(lambda *of: yields.yields_and_flux(selection, LAYOUT, *of)[1])
-        return compiled(at, widths, data.edges, data.groups, data.candidates)
-
-    where_it_matters = flux()
-    everything_matters = lambda *of: jnp.full(of[2].selected.shape, 0xFFFFFFFF, jnp.uint32)  # noqa: E731
-    monkeypatch.setattr(yields, "_trijet_matters", everything_matters)
-    for name, everywhere in flux().items():
-        assert np.abs(everywhere).max() > 0
-        rounding = 1e-5 * np.abs(everywhere).max()
-        np.testing.assert_allclose(where_it_matters[name], everywhere, rtol=0, atol=rounding)
