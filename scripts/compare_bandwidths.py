@@ -1,4 +1,4 @@
-"""What does the bandwidth do? The same run with kernels far too narrow, far too wide, and as the config says.
+"""What does the bandwidth do? The same run with kernels far too narrow, far too wide, and as the events choose them.
 
 Too narrow, the gradient is made by a handful of objects: noise, which the optimiser follows. Too wide, it answers for
 cuts far away: bias. Neither touches the value, which is exact at every step and shown on training and on validation
@@ -44,9 +44,9 @@ class Trajectory:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = with_bandwidths(build(config, print), Terminal(config, quiet=True))
+    problem = with_bandwidths(build(without_bandwidths(config), print), Terminal(config, quiet=True))
     config = problem.config
-    scales = {"too narrow": options.narrow, "config": 1.0, "too wide": options.wide}
+    scales = {"too narrow": options.narrow, "automatic": 1.0, "too wide": options.wide}
     runs = {name: trajectory(problem, scale) for name, scale in scales.items()}
     Console(width=110, highlight=False).print(table(config, runs))
     about = {"config": config.name, "objective": config.objective.name, "environment": environment()}
@@ -62,6 +62,17 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--wide", type=float, default=20.0, metavar="FACTOR", help="of all bandwidths (default: 20)")
     return parser.parse_args()
+
+
+def without_bandwidths(config: Config) -> Config:
+    """The same analysis, whatever its bandwidths are: the events choose them (`pipeline.bandwidths`)."""
+    none = {"bandwidth": None, "bandwidth_end": None}
+    cuts = {name: cut.model_copy(update=none) for name, cut in config.cuts.items()}
+    regions = {
+        name: region.model_copy(update={"bins": region.bins.model_copy(update=none)})
+        for name, region in config.regions.items()
+    }
+    return config.model_copy(update={"cuts": cuts, "regions": regions})
 
 
 def trajectory(problem: Problem, scale: float) -> Trajectory:

@@ -88,6 +88,14 @@ def test_claims_are_json_and_a_figure(tmp_path):
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["powell, no rule", "powell, 10 events a bin"]
 
 
+def test_no_bandwidth_is_left_for_the_events_to_choose_all():
+    config = load_config(REPOSITORY / "configs" / "every_threshold.yaml")
+    assert all(one.bandwidth for one in config.thresholds.values() if one.trainable)
+    bare = compare_bandwidths.without_bandwidths(config)
+    assert not any(one.bandwidth or one.bandwidth_end for one in bare.thresholds.values())
+    assert bare.with_bandwidths(dict.fromkeys(bare.thresholds, 1.0)).thresholds.keys() == config.thresholds.keys()
+
+
 def test_scaled_bandwidths_change_nothing_else():
     allowed = {"jet_pt": Range(25.0, 60.0, 1.0, 3.0, 1.5)}
     scaled = compare_bandwidths.scaled(allowed, 10.0)
@@ -100,11 +108,11 @@ def test_scaled_bandwidths_change_nothing_else():
 
 def test_trajectories_show_both_parts_of_the_events_and_every_threshold():
     run = compare_bandwidths.Trajectory(1.0, [3.0, 4.0], [3.5, 3.6], {"jet_pt": [30.0, 31.0]}, kept=1)
-    drawn = compare_bandwidths.figure(CONFIG, {"config": run, "too wide": run})
+    drawn = compare_bandwidths.figure(CONFIG, {"automatic": run, "too wide": run})
     top, below = drawn.axes
     assert len(top.get_lines()) == 4
     assert len(below.get_lines()) == 2
-    assert compare_bandwidths.table(CONFIG, {"config": run}).row_count == 1
+    assert compare_bandwidths.table(CONFIG, {"automatic": run}).row_count == 1
 
 
 def test_the_cosine_figure_names_its_medians():
