@@ -183,14 +183,15 @@ def test_a_price_is_measured_without_the_first_call(monkeypatch):
     assert contest.least_seconds(lasting(9, 4, 2), lasting(0, 1, 7), repeat=2) == [2, 1]
 
 
-def found(training, validation=1.0):
-    return Found(training, {"btag": 0.5}, (validation, 0.1), (validation - 0.8, 0.05), (0.0, 0.0))
+def found(training, lead=(0.0, 0.0)):
+    return Found(training, {"btag": 0.5}, (1.0, 0.1), (0.2, 0.05), lead)
 
 
-def small_contest(seed=1, larger=True, rival=1.9):
+def small_contest(seed=1, larger=True, rival=1.9, lead=(-0.1, 0.1)):
     visits = [Visit(1.0, 0.1, -1.5, MINIMUM), Visit(2.0, 0.2, -1.4, MINIMUM), Visit(3.0, 0.3, -rival, MINIMUM)]
     values = {DEFAULT: 1.0, OURS: 2.0, "Powell": rival}
-    rows = {name: dict.fromkeys(contest.STAGES, found(value)) for name, value in values.items()}
+    leads = {DEFAULT: (-1.0, 0.1), OURS: (0.0, 0.0), "Powell": lead}
+    rows = {name: dict.fromkeys(contest.STAGES, found(value, leads[name])) for name, value in values.items()}
     return Contest(seed, MINIMUM, 2.5, 0.01, larger, {OURS: visits, "Powell": visits}, rows)
 
 
@@ -206,6 +207,17 @@ def test_the_verdict_counts_seeds_and_names_the_one_ahead():
     lines = compare_optimisers.verdicts([small_contest(), small_contest(2, rival=2.1)], 10.0)
     assert "1 of 2 seeds; the largest lead is 5.00 %, of Powell." in lines[1]
     assert "10 times as many" in lines[1]
+
+
+def test_a_lead_on_validation_events_has_an_error():
+    """A lead of less than twice its error is counted, but not called clear; smaller may be better."""
+    doubtful = small_contest(lead=(0.3, 0.2))
+    (line,) = compare_optimisers.verdicts_elsewhere([small_contest(), doubtful], 10.0)
+    assert line.endswith("nothing beats it in 1 of 2 seeds; 0 of 1 leads are larger than twice their errors.")
+    (line,) = compare_optimisers.verdicts_elsewhere([doubtful, small_contest(lead=(0.5, 0.2))], 10.0)
+    assert "in 0 of 2 seeds; 1 of 2 leads are" in line
+    assert line.endswith("the clearest is 0.50 ± 0.20, of Powell.")
+    assert contest.ahead_elsewhere(small_contest(larger=False), "factor") == {"Powell": (0.1, 0.1), DEFAULT: (1.0, 0.1)}
 
 
 def test_traces_keep_what_improved_and_the_end():

@@ -21,7 +21,19 @@ from baselines.counting import Counted, Visit, best_of
 from baselines.gradients import along_differences, along_flux, flux_of
 from baselines.methods import METHODS, missing, search
 
-__all__ = ["DEFAULT", "DIFFERENCES", "OURS", "STAGES", "Contest", "Found", "ahead", "arrays", "compete", "start_near"]
+__all__ = [
+    "DEFAULT",
+    "DIFFERENCES",
+    "OURS",
+    "STAGES",
+    "Contest",
+    "Found",
+    "ahead",
+    "ahead_elsewhere",
+    "arrays",
+    "compete",
+    "start_near",
+]
 
 OURS, DIFFERENCES, DEFAULT = "boundary flux", "finite differences", "default cuts"
 """Names beside those of `baselines.methods`."""
@@ -154,6 +166,13 @@ def ahead(contest: Contest, stage: str) -> dict[str, float]:
     ours = contest.found[OURS][stage].training
     leads = {name: sign * (stages[stage].training - ours) / abs(ours) for name, stages in contest.found.items()}
     return {name: lead for name, lead in leads.items() if lead > 0}
+
+
+def ahead_elsewhere(contest: Contest, stage: str) -> dict[str, Pair]:
+    """The methods that have a better value than the boundary flux on validation events: by how much, and its error."""
+    sign = 1.0 if contest.larger_is_better else -1.0
+    leads = {name: (sign * stages[stage].lead[0], stages[stage].lead[1]) for name, stages in contest.found.items()}
+    return {name: lead for name, lead in leads.items() if lead[0] > 0}
 
 
 def start_near(
