@@ -108,4 +108,4 @@ def _densities(
         near |= jnp.abs(values - edge) < bandwidth
     start = jnp.zeros((subsamples, len(edges) * columns.shape[0]), columns.dtype)
     near &= jnp.any(columns != 0, axis=0)
-    return for_each_flip(near.astype(jnp.uint32), visit, start).reshape(subsamples, len(edges), -1)
+    return for_each_flip(near.astype(jnp.uint32), 1, visit, start).reshape(subsamples, len(edges), -1)

@@ -429,7 +429,7 @@ def _terms_of_flips(
         total = add_to_histogram(total, enters, _rows(terms, flipped.columns))
         return add_to_histogram(total, leaves, _rows(-terms, outcome.columns[:, event]))
 
-    return _collected(analysis, near, visit, tuple(flux), outcome.columns.shape[0])
+    return _collected(analysis, near, len(chunk.jets["pt"]), visit, tuple(flux), outcome.columns.shape[0])
 
 
 def _histogram_of_terms(
@@ -452,7 +452,7 @@ def _histogram_of_terms(
         return add_to_histogram(total, position, _rows(stacked[:, event], outcome.columns[:, event]))
 
     near = jnp.any(stacked != 0, axis=0).astype(jnp.uint32)
-    return _collected(analysis, near, visit, tuple(terms), outcome.columns.shape[0])
+    return _collected(analysis, near, 1, visit, tuple(terms), outcome.columns.shape[0])
 
 
 def _first_bin(analysis: HardAnalysis, chunk: Chunk) -> Int32[Array, " events"]:
@@ -461,12 +461,17 @@ def _first_bin(analysis: HardAnalysis, chunk: Chunk) -> Int32[Array, " events"]:
 
 
 def _collected(
-    analysis: HardAnalysis, near: UInt32[Array, " events"], visit: _Visit, names: tuple[str, ...], columns: int
+    analysis: HardAnalysis,
+    near: UInt32[Array, " events"],
+    objects: int,
+    visit: _Visit,
+    names: tuple[str, ...],
+    columns: int,
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """The sum of what `visit` adds, a histogram for each name; its columns are the products that `_rows` makes."""
     subsamples, bins = analysis.subsamples, analysis.selection.bins
     start = jnp.zeros((subsamples * bins, len(names) * columns), jnp.float32)
-    total = for_each_flip(near, visit, start).reshape(subsamples, bins, len(names), columns)
+    total = for_each_flip(near, objects, visit, start).reshape(subsamples, bins, len(names), columns)
     return {name: total[:, :, number] for number, name in enumerate(names)}
 
 

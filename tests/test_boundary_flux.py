@@ -45,7 +45,7 @@ def visits(near):
     def visit(event, object_, real, seen):
         return seen.at[object_, event].add(real.astype(jnp.int32))
 
-    return for_each_flip(near, visit, jnp.zeros((32, *near.shape), jnp.int32))
+    return for_each_flip(near, 32, visit, jnp.zeros((32, *near.shape), jnp.int32))
 
 
 def bits(word):
@@ -99,7 +99,7 @@ def count_and_flux(keep, thresholds, values, bandwidth):
         change = flux[object_, event] * (in_the_region(flipped) - now[event])
         return total + jnp.where(real, change, 0).sum()
 
-    total = for_each_flip(pack(flux != 0), visit, f32(0))
+    total = for_each_flip(pack(flux != 0), len(flux), visit, f32(0))
     return now.sum().astype(jnp.float64), {"t": total.astype(jnp.float64)}
 
 
