@@ -27,8 +27,9 @@ __all__ = [
 JetColumns = dict[str, Float32[Array, "jets events"]]
 """The variables of the jets, under the names of the config; NaN where there is no jet."""
 
-TRIJETS_AT_A_TIME = 8
-"""Trijets in a block: each block has a price of its own, and the last one may look at too many."""
+TRIJETS_AT_A_TIME = 5
+"""Trijets in a block: each block has a price of its own, and the last one may look at too many. With five, an event of
+five or seven jets has none too many, and most have no more jets."""
 
 
 def ht(jets: JetColumns, selected: UInt32[Array, " events"]) -> Float32[Array, " events"]:
