@@ -4,6 +4,9 @@ A wide kernel has little noise and much bias, a narrow one the opposite. The rul
 (1991) 454): take the widest kernel whose estimate agrees, within its statistical error, with that of a kernel half as
 wide. What is asked to agree is the derivative of the objective itself, so the density of objects near the cut enters
 through the statistical error, and each object counts for as much as it matters.
+
+Where all derivatives are noise, every width agrees with every other, and the rule takes the widest. That is what such a
+start needs: narrow kernels leave a run where it stands, on a plain whose edge they do not see.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from baselines.contest import arrays
 from baselines.gradients import flux_of
-from baselines.settings import configured, experiment_parser, guarded, save_figure, write_json
+from baselines.settings import configured, experiment_parser, guarded, save_figure, without_bandwidths, write_json
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--wide", type=float, default=20.0, metavar="FACTOR", help="of all bandwidths (default: 20)")
     return parser.parse_args()
-
-
-def without_bandwidths(config: Config) -> Config:
-    """The same analysis, whatever its bandwidths are: the events choose them (`pipeline.bandwidths`)."""
-    none = {"bandwidth": None, "bandwidth_end": None}
-    cuts = {name: cut.model_copy(update=none) for name, cut in config.cuts.items()}
-    regions = {
-        name: region.model_copy(update={"bins": region.bins.model_copy(update=none)})
-        for name, region in config.regions.items()
-    }
-    return config.model_copy(update={"cuts": cuts, "regions": regions})
 
 
 def trajectory(problem: Problem, scale: float) -> Trajectory:

@@ -31,12 +31,12 @@ from rich.table import Table
 from baselines.contest import DEFAULT, DIFFERENCES, OURS, STAGES, Contest, ahead, ahead_elsewhere, compete
 from baselines.counting import Visit
 from baselines.methods import METHODS, missing
-from baselines.settings import configured, experiment_parser, guarded, save_figure, write_json
+from baselines.settings import configured, experiment_parser, guarded, save_figure, without_bandwidths, write_json
 
 
 def main() -> int:
     options = parse()
-    config = configured(options)
+    config = without_bandwidths(configured(options)) if options.automatic else configured(options)
     samples = read_samples(config, print)
     contests: list[Contest] = []
     for number in range(options.seeds):
@@ -56,6 +56,7 @@ def parse() -> argparse.Namespace:
     parser = experiment_parser(__doc__, "configs/agc_precision.yaml")
     add = parser.add_argument
     add("--seeds", type=int, default=5, metavar="N", help="divisions of the events and starts (default: 5)")
+    add("--automatic", action="store_true", help="bandwidths that the events choose, instead of those of the config")
     add("--factor", type=float, default=10.0, help="evaluations of the other methods over ours (default: 10)")
     add("--spread", type=float, default=0.2, help="of the start, as a part of the bounds (default: 0.2)")
     add("--replicas", type=int, default=30, metavar="N", help="of the bootstrap (default: 30)")

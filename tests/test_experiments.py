@@ -91,7 +91,7 @@ def test_claims_are_json_and_a_figure(tmp_path):
 def test_no_bandwidth_is_left_for_the_events_to_choose_all():
     config = load_config(REPOSITORY / "configs" / "every_threshold.yaml")
     assert all(one.bandwidth for one in config.thresholds.values() if one.trainable)
-    bare = compare_bandwidths.without_bandwidths(config)
+    bare = settings.without_bandwidths(config)
     assert not any(one.bandwidth or one.bandwidth_end for one in bare.thresholds.values())
     assert bare.with_bandwidths(dict.fromkeys(bare.thresholds, 1.0)).thresholds.keys() == config.thresholds.keys()
 

@@ -61,8 +61,8 @@ def test_given_bandwidths_are_kept():
     assert with_bandwidths(given, Terminal(given.config, quiet=True)) is given
 
 
-def test_missing_bandwidths_are_chosen_and_then_halved(monkeypatch, capsys):
-    """Without bias the widest kernel is taken: an eighth of the range. Others stay as they are given."""
+def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch, capsys):
+    """Without bias the widest kernel is taken: a quarter of the range. Others stay as they are given."""
     missing = {"bandwidth": None, "bandwidth_end": None}
     loaded = config(cuts={"jet_pt": missing}, regions={"4j2b": {"bins": missing}})
 
@@ -75,10 +75,10 @@ def test_missing_bandwidths_are_chosen_and_then_halved(monkeypatch, capsys):
 
     monkeypatch.setattr(tuning, "_exact_evaluation", unbiased)
     found = with_bandwidths(problem(loaded), Terminal(loaded, quiet=False)).config
-    assert found.cuts["jet_pt"].bandwidth == pytest.approx(35 / 8)
+    assert found.cuts["jet_pt"].bandwidth == pytest.approx(35 / 4)
     assert found.cuts["jet_pt"].bandwidth_end == pytest.approx(35 / 16)
     assert found.cuts["electron_pt"] == loaded.cuts["electron_pt"]
-    assert found.regions["4j2b"].bins.bandwidth == pytest.approx(650 / 8)
+    assert found.regions["4j2b"].bins.bandwidth == pytest.approx(650 / 4)
     assert found.regions["4j1b"] == loaded.regions["4j1b"]
     assert set(ranges(found)) == {name for name, one in loaded.thresholds.items() if one.trainable}
     assert "choosing the bandwidth of jet_pt, 4j2b.edge_0" in capsys.readouterr().out

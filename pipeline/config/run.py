@@ -112,14 +112,14 @@ class Config(Model):
         return {name: region.bins.thresholds(name, region.title) for name, region in self.regions.items()}
 
     def with_bandwidths(self, chosen: Mapping[str, float]) -> "Config":
-        """The same run with kernels where it had none: each as wide as chosen at the start, half as wide at the end.
+        """The same run with kernels where it had none: each as wide as chosen at the start, a quarter of it at the end.
 
         Args:
             chosen: by threshold; the moving edges of a region share one.
         """
 
         def widths(name: str) -> dict[str, float]:
-            return {"bandwidth": chosen[name], "bandwidth_end": chosen[name] / 2}
+            return {"bandwidth": chosen[name], "bandwidth_end": chosen[name] / 4}
 
         cuts = {name: cut.model_copy(update=widths(name)) if name in chosen else cut for name, cut in self.cuts.items()}
         regions = {}

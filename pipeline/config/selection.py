@@ -78,9 +78,9 @@ class Threshold(Model):
 
     @property
     def widest_bandwidth(self) -> float:
-        """That any kernel of it will have: the given one, or an eighth of the range."""
+        """That any kernel of it will have: the given one, or a quarter of the range."""
         low, high = self.bounds or (0.0, 0.0)
-        return (high - low) / 8 if self.bandwidth is None else self.bandwidth
+        return (high - low) / 4 if self.bandwidth is None else self.bandwidth
 
 
 class Cut(Threshold):

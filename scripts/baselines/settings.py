@@ -9,7 +9,15 @@ from typing import Any
 
 from pipeline.config import Config, ConfigError, load_config, parse_settings
 
-__all__ = ["chosen", "configured", "experiment_parser", "guarded", "save_figure", "write_json"]
+__all__ = [
+    "chosen",
+    "configured",
+    "experiment_parser",
+    "guarded",
+    "save_figure",
+    "without_bandwidths",
+    "write_json",
+]
 
 
 def experiment_parser(description: str | None, config: str) -> argparse.ArgumentParser:
@@ -59,6 +67,17 @@ def chosen(config: Config, overrides: Mapping[str, Any], names: Sequence[str]) -
         raise ConfigError(f"--thresholds {unknown[0]}: there is no such cut; there are: {', '.join(config.cuts)}")
     cuts = {name: {**overrides.get("cuts", {}).get(name, {}), "trainable": name in names} for name in config.cuts}
     return {**overrides, "cuts": cuts}
+
+
+def without_bandwidths(config: Config) -> Config:
+    """The same analysis, whatever its bandwidths are: the events choose them (`pipeline.bandwidths`)."""
+    none = {"bandwidth": None, "bandwidth_end": None}
+    cuts = {name: cut.model_copy(update=none) for name, cut in config.cuts.items()}
+    regions = {
+        name: region.model_copy(update={"bins": region.bins.model_copy(update=none)})
+        for name, region in config.regions.items()
+    }
+    return config.model_copy(update={"cuts": cuts, "regions": regions})
 
 
 def guarded(main: Callable[[], int]) -> int:
