@@ -61,12 +61,6 @@ CHANGES = (
         "the jet of a flip is found by counting, not by halving its bit mask",
         "−17 % of a step: what leaving it out had saved",
     ),
-    Change(
-        "5ea8de4",
-        "5ea8de4^",
-        "trijets in blocks of five, not of eight",
-        "a fifth fewer of them looked at",
-    ),
 )
 
 
