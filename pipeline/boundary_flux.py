@@ -123,7 +123,10 @@ def for_each_flip(
     visit: Callable[[Int32[Array, " flips"], Int32[Array, " flips"], Bool[Array, " flips"], State], State],
     start: State,
 ) -> State:
-    """Visit each object near a boundary once: `visit(events, objects, real, state)`; an event has so many at most."""
+    """Visit each object near a boundary once: `visit(events, numbers of the objects, real, state)`.
+
+    `objects`: how many an event has at most.
+    """
 
     def visit_bit(
         event: Int32[Array, " flips"], number: Int32[Array, " flips"], real: Bool[Array, " flips"], state: State

@@ -28,7 +28,7 @@ from pipeline.tuning import with_bandwidths
 from rich.console import Console
 from rich.table import Table
 
-from baselines.contest import DEFAULT, DIFFERENCES, OURS, STAGES, Contest, ahead, ahead_elsewhere, compete
+from baselines.contest import DEFAULT, DIFFERENCES, OURS, STAGES, Contest, ahead, ahead_on_validation, compete
 from baselines.counting import Visit
 from baselines.methods import METHODS, missing
 from baselines.settings import configured, experiment_parser, guarded, save_figure, without_bandwidths, write_json
@@ -99,7 +99,7 @@ def mean_with_error(pairs: Sequence[tuple[float, float]]) -> str:
 
 
 def verdicts(contests: Sequence[Contest], factor: float) -> list[str]:
-    """On how many seeds nothing was better than the boundary flux, and by how much something was."""
+    """On how many seeds nothing was better than the boundary flux, and by how much something was at most."""
     lines = []
     for stage, budget in (("evaluations", "as many"), ("factor", f"{factor:g} times as many")):
         leads = [ahead(contest, stage) for contest in contests]
@@ -110,21 +110,21 @@ def verdicts(contests: Sequence[Contest], factor: float) -> list[str]:
             name, lead = max(((n, d) for one in leads for n, d in one.items()), key=lambda pair: pair[1])
             line += f"; the largest lead is {100 * lead:.2f} %, of {name}"
         lines.append(f"{line}.")
-    return [*lines, *verdicts_elsewhere(contests, factor)]
+    return [*lines, verdict_on_validation(contests, factor)]
 
 
-def verdicts_elsewhere(contests: Sequence[Contest], factor: float) -> list[str]:
+def verdict_on_validation(contests: Sequence[Contest], factor: float) -> str:
     """The same on validation events, where a lead has an error, and where nobody gains by climbing chance."""
-    leads = [(name, *lead) for one in contests for name, lead in ahead_elsewhere(one, "factor").items()]
+    leads = [(name, *lead) for one in contests for name, lead in ahead_on_validation(one, "factor").items()]
     clear = [(name, lead, error) for name, lead, error in leads if lead > 2 * error]
-    won = sum(not ahead_elsewhere(contest, "factor") for contest in contests)
+    won = sum(not ahead_on_validation(contest, "factor") for contest in contests)
     line = f"On validation events, with {factor:g} times as many, nothing beats it in {won} of {len(contests)} seeds"
     if leads:
         line += f"; {len(clear)} of {len(leads)} leads are larger than twice their errors"
     if clear:
         name, lead, error = max(clear, key=lambda one: one[1] / one[2])
         line += f", the clearest is {with_error(lead, error)}, of {name}"
-    return [f"{line}."]
+    return f"{line}."
 
 
 def as_json(config: Config, contests: Sequence[Contest], factor: float) -> dict[str, Any]:

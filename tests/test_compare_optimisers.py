@@ -212,12 +212,15 @@ def test_the_verdict_counts_seeds_and_names_the_one_ahead():
 def test_a_lead_on_validation_events_has_an_error():
     """A lead of less than twice its error is counted, but not called clear; smaller may be better."""
     doubtful = small_contest(lead=(0.3, 0.2))
-    (line,) = compare_optimisers.verdicts_elsewhere([small_contest(), doubtful], 10.0)
+    line = compare_optimisers.verdict_on_validation([small_contest(), doubtful], 10.0)
     assert line.endswith("nothing beats it in 1 of 2 seeds; 0 of 1 leads are larger than twice their errors.")
-    (line,) = compare_optimisers.verdicts_elsewhere([doubtful, small_contest(lead=(0.5, 0.2))], 10.0)
+    line = compare_optimisers.verdict_on_validation([doubtful, small_contest(lead=(0.5, 0.2))], 10.0)
     assert "in 0 of 2 seeds; 1 of 2 leads are" in line
     assert line.endswith("the clearest is 0.50 ± 0.20, of Powell.")
-    assert contest.ahead_elsewhere(small_contest(larger=False), "factor") == {"Powell": (0.1, 0.1), DEFAULT: (1.0, 0.1)}
+    assert contest.ahead_on_validation(small_contest(larger=False), "factor") == {
+        "Powell": (0.1, 0.1),
+        DEFAULT: (1.0, 0.1),
+    }
 
 
 def test_traces_keep_what_improved_and_the_end():

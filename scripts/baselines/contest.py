@@ -29,7 +29,7 @@ __all__ = [
     "Contest",
     "Found",
     "ahead",
-    "ahead_elsewhere",
+    "ahead_on_validation",
     "arrays",
     "compete",
     "start_near",
@@ -168,7 +168,7 @@ def ahead(contest: Contest, stage: str) -> dict[str, float]:
     return {name: lead for name, lead in leads.items() if lead > 0}
 
 
-def ahead_elsewhere(contest: Contest, stage: str) -> dict[str, Pair]:
+def ahead_on_validation(contest: Contest, stage: str) -> dict[str, Pair]:
     """The methods that have a better value than the boundary flux on validation events: by how much, and its error."""
     sign = 1.0 if contest.larger_is_better else -1.0
     leads = {name: (sign * stages[stage].lead[0], stages[stage].lead[1]) for name, stages in contest.found.items()}
