@@ -49,7 +49,7 @@ thresholds = problem.default_thresholds(config)
 # stand in the file.
 
 # %%
-from pipeline.event_list import list_events
+from pipeline.events.table import list_events
 
 events = list_events(setup.analysis, thresholds, setup.training)
 nominal_ttbar = (events.kinematic == 0) & (events.dataset == 0)
@@ -114,8 +114,8 @@ right.set(title="ttbar with systematic variations, simulated")
 # without it, and the difference, weighted with the kernel, is its part of the derivative.
 
 # %%
-from pipeline.boundary_flux import kernel
-from pipeline.gradient_check import check_gradients, with_unit_weights
+from pipeline.events.flux import kernel
+from pipeline.validation.gradient_check import check_gradients, with_unit_weights
 from pipeline.report.cutflow import histogram_of_objects
 
 bandwidths = problem.default_bandwidths(config)
@@ -169,10 +169,10 @@ print(f"{pulls.size} bins, rms of (flux - difference) / error: {np.sqrt(np.mean(
 # The templates become a HistFactory model, with all its nuisance parameters. pyhf rebuilds it from JSON, and agrees.
 
 # %%
-from pipeline.histfactory import asimov_data, logpdf, nominal_parameters
-from pipeline.histfactory.to_pyhf import to_pyhf
-from pipeline.report.crosscheck import pyhf_discovery_significance
-from pipeline.significance import discovery_significance, signal_strength_uncertainty
+from pipeline.inference.histfactory import asimov_data, logpdf, nominal_parameters
+from pipeline.inference.histfactory.to_pyhf import to_pyhf
+from pipeline.validation.crosscheck import pyhf_discovery_significance
+from pipeline.inference.significance import discovery_significance, signal_strength_uncertainty
 
 numbers, structure = analysis.numbers_of(thresholds, setup.analysis, setup.training), setup.analysis.structure
 workspace = to_pyhf(structure, numbers, measurement="walkthrough")
@@ -208,8 +208,8 @@ figure
 # the best exact value on the training events, not the last one.
 
 # %%
-from pipeline.descent import descend
-from pipeline.tuning import ranges, schedule
+from pipeline.tuning.descent import descend
+from pipeline.tuning.tune import ranges, schedule
 
 start = {name: cut.threshold for name, cut in config.cuts.items() if cut.trainable}
 steps = list(
@@ -235,7 +235,7 @@ figure
 # error comes from bootstrap replicas of the simulated events, in which both points are evaluated.
 
 # %%
-from pipeline.comparison import compare
+from pipeline.validation.comparison import compare
 from pipeline.report.terminal import verdict
 
 tuned = thresholds | {name: jnp.asarray(value, jnp.float64) for name, value in best.items()}

@@ -5,9 +5,9 @@ On the command line: `python -m pipeline.optimize --help`. As a library, in the 
 - `pipeline.config`: what a YAML file may say; `load_config` reads one.
 - `pipeline.problem`: events in memory and everything else the analysis takes; `build` makes it from a config.
 - `pipeline.analysis`: the function of (thresholds, events), and its gradient.
-- `pipeline.descent`: the loop around optax.
-- `pipeline.comparison`: what was gained, on events that the optimiser has not seen.
-- `pipeline.histfactory`, `pipeline.fit`, `pipeline.significance`: the likelihood, for any pyhf workspace.
+- `pipeline.tuning.descent`: the loop around optax.
+- `pipeline.validation.comparison`: what was gained, on events that the optimiser has not seen.
+- `pipeline.inference.histfactory`, `pipeline.inference.fit`, `pipeline.inference.significance`: the likelihood, for any pyhf workspace.
 - `pipeline.run`: all of this, into a run folder.
 
 For example, the expected significance at the cuts of a config, and its gradient, on the events held for training:

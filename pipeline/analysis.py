@@ -6,7 +6,7 @@ Forward, each step is exact. Backward, the yields carry the boundary flux of the
 smooth formulas, and the figure of merit needs no differentiation through its fit. `Analysis` is static (hashable);
 `Data` is traced: events are arguments of a compiled function, never constants in it.
 
-A sibling, `smeared_loss`, is smooth from end to end: the same chain behind the yields of `pipeline.smeared_yields`.
+A sibling, `smeared_loss`, is smooth from end to end: the same chain behind the yields of `pipeline.events.smeared`.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,15 +19,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float64
 
-from pipeline import measurement
-from pipeline.bin_edges import Edges
-from pipeline.events import CandidateGroup, EventGroup
-from pipeline.histfactory import Numbers, Structure
-from pipeline.objective import Merit, Objective, figure_of_merit, loss_of
-from pipeline.selection import Selection, Thresholds
-from pipeline.smeared_yields import outcomes_per_event, smeared_yields, smeared_yields_and_slopes
-from pipeline.templates import Recipe, Templates, make_templates, merge_bins
-from pipeline.yields import Layout, hard_yields, yields_and_flux, yields_and_subsampled_flux
+from pipeline.events.batch import CandidateGroup, EventGroup
+from pipeline.events.bin_edges import Edges
+from pipeline.events.cuts import Selection, Thresholds
+from pipeline.events.smeared import outcomes_per_event, smeared_yields, smeared_yields_and_slopes
+from pipeline.events.yields import Layout, hard_yields, yields_and_flux, yields_and_subsampled_flux
+from pipeline.inference import measurement
+from pipeline.inference.histfactory import Numbers, Structure
+from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
+from pipeline.inference.templates import Recipe, Templates, make_templates, merge_bins
 
 __all__ = [
     "Analysis",
@@ -92,7 +92,7 @@ class Gradient(eqx.Module):
 def expected_yields(
     analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Data
 ) -> Float64[Array, "kinematics datasets bins columns"]:
-    """Sums of event weights, exact; see `pipeline.yields`."""
+    """Sums of event weights, exact; see `pipeline.events.yields`."""
     yields = hard_yields(analysis.selection, analysis.layout)
     return yields(thresholds, bandwidths, data.edges, data.groups, data.candidates)
 
@@ -160,7 +160,7 @@ def loss_and_gradient_of_parts(
 
     Yields and flux are sums over events, so those of the parts add up; templates, fit and gradient follow once. Memory
     holds the part in work and the next one. All parts have one recipe; parts of one shape are compiled once
-    (`pipeline.parts`). For the errors, no collision should be in two parts.
+    (`pipeline.events.stream`). For the errors, no collision should be in two parts.
     """
 
     def of_part(data: Data) -> tuple[Array, dict[str, Array]]:

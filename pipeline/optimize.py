@@ -1,7 +1,7 @@
 """`python -m pipeline.optimize --config configs/quickstart.yaml`: tune the cuts of an analysis by gradient.
 
 Reads the events, evaluates the exact analysis and its gradient step by step, and writes what came out into a run
-folder. All logic is elsewhere: the loop in `pipeline.descent`, the comparison in `pipeline.comparison`, the files in
+folder. All logic is elsewhere: the loop in `pipeline.tuning.descent`, the comparison in `pipeline.validation.comparison`, the files in
 `pipeline.report`.
 """
 

@@ -12,23 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
+from pipeline.analyses.observables import JET_OBSERVABLES, TRIJET_OBSERVABLES
 from pipeline.analysis import Analysis, Data
-from pipeline.bin_edges import Edges
 from pipeline.config import Collection, Config, Cut
 from pipeline.config import Requirement as ConfigRequirement
-from pipeline.design_effect import with_design_effects
-from pipeline.histfactory import from_pyhf
+from pipeline.events.bin_edges import Edges
+from pipeline.events.cuts import Count, Region, Selection, Thresholds
+from pipeline.events.cuts import Cut as SelectionCut
+from pipeline.events.dense import RaggedSample, dense_groups
+from pipeline.events.design_effect import with_design_effects
+from pipeline.events.variations import resolution_factors, splitmix64, varied_pt
+from pipeline.events.yields import Layout
+from pipeline.inference.histfactory import from_pyhf
+from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
+from pipeline.inference.objectives import Objective
+from pipeline.inference.templates import DatasetRole, Recipe, make_recipe
 from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, read
-from pipeline.ingest.dense import RaggedSample, dense_groups
-from pipeline.manifest import Dataset, load_manifest
-from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
-from pipeline.objective import Objective
-from pipeline.observables import JET_OBSERVABLES, TRIJET_OBSERVABLES
-from pipeline.selection import Count, Region, Selection, Thresholds
-from pipeline.selection import Cut as SelectionCut
-from pipeline.systematics import resolution_factors, splitmix64, varied_pt
-from pipeline.templates import DatasetRole, Recipe, make_recipe
-from pipeline.yields import Layout
+from pipeline.ingest.manifest import Dataset, load_manifest
 
 __all__ = [
     "Problem",

@@ -16,24 +16,24 @@ import numpy as np
 
 from pipeline import analysis as exact
 from pipeline.analysis import Data
-from pipeline.checkpoint import require_checkpoint
-from pipeline.comparison import Comparison, Estimate, compare, cross_validate
 from pipeline.config import Config
-from pipeline.descent import Step, make_optimiser
-from pipeline.histfactory.constraints import auxdata
-from pipeline.histfactory.to_pyhf import to_pyhf
-from pipeline.manifest import InputError, load_manifest
-from pipeline.measurement import merged_bins
-from pipeline.objective import Merit
+from pipeline.events.cuts import Thresholds
+from pipeline.inference.histfactory.constraints import auxdata
+from pipeline.inference.histfactory.to_pyhf import to_pyhf
+from pipeline.inference.measurement import merged_bins
+from pipeline.inference.objectives import Merit
+from pipeline.inference.significance import signal_strength_uncertainty
+from pipeline.ingest.manifest import InputError, load_manifest
 from pipeline.problem import Problem, divide_into_folds, read_samples, wanted_datasets
-from pipeline.provenance import environment, provenance, sha256
 from pipeline.report.attempt import attempt
-from pipeline.report.crosscheck import PyhfResult, pyhf_discovery_significance
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
+from pipeline.report.provenance import environment, provenance, sha256
 from pipeline.report.terminal import Terminal, verdict
-from pipeline.selection import Thresholds
-from pipeline.significance import signal_strength_uncertainty
-from pipeline.tuning import Optimised, optimise, schedule, with_bandwidths
+from pipeline.tuning.checkpoint import require_checkpoint
+from pipeline.tuning.descent import Step, make_optimiser
+from pipeline.tuning.tune import Optimised, optimise, schedule, with_bandwidths
+from pipeline.validation.comparison import Comparison, Estimate, compare, cross_validate
+from pipeline.validation.crosscheck import PyhfResult, pyhf_discovery_significance
 
 __all__ = ["Outcome", "checkpoint_of", "describe_inputs", "judge", "run"]
 

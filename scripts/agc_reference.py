@@ -29,10 +29,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from pipeline.analysis import templates
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.inference.templates import Templates
 from pipeline.ingest import InputError
 from pipeline.problem import make_analysis, make_data, read_samples, variations
 from pipeline.report.plots import COLORS, style
-from pipeline.templates import Templates
 from rich.console import Console
 from rich.table import Table
 

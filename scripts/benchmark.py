@@ -36,7 +36,7 @@ import numpy as np
 from pipeline import problem
 from pipeline.analysis import Data, loss_and_gradient_of_parts, merit_of_parts
 from pipeline.config import Config, load_config
-from pipeline.parts import store_parts
+from pipeline.events.stream import store_parts
 from rich.console import Console
 from rich.table import Table
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from pipeline.config import load_config
-from pipeline.gradient_check import check_gradients, with_unit_weights
 from pipeline.problem import make_analysis, make_data, read_samples
+from pipeline.validation.gradient_check import check_gradients, with_unit_weights
 from rich.console import Console
 from rich.table import Table
 

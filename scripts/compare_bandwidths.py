@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from pipeline.analysis import merit_of
 from pipeline.config import Config
-from pipeline.descent import Range, descend
 from pipeline.problem import Problem, build
-from pipeline.provenance import environment
+from pipeline.report.provenance import environment
 from pipeline.report.terminal import SYMBOL, Terminal
-from pipeline.tuning import ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.descent import Range, descend
+from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
 from rich.console import Console
 from rich.table import Table
 

@@ -24,9 +24,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyhf
-from pipeline.fit import fit
-from pipeline.histfactory import asimov_data, from_pyhf, logpdf
-from pipeline.significance import discovery_significance
+from pipeline.inference.fit import fit
+from pipeline.inference.histfactory import asimov_data, from_pyhf, logpdf
+from pipeline.inference.significance import discovery_significance
 
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 

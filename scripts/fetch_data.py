@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.ingest.download import UnreachableError, download
-from pipeline.manifest import Dataset, File, InputError, Manifest, load_manifest
+from pipeline.ingest.manifest import Dataset, File, InputError, Manifest, load_manifest
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 LOCAL = "local"

@@ -26,8 +26,8 @@ import cabinetry
 import jax
 import numpy as np
 import pyhf
-from pipeline.fit import Fit, covariance, fit
-from pipeline.histfactory import (
+from pipeline.inference.fit import Fit, covariance, fit
+from pipeline.inference.histfactory import (
     Numbers,
     Structure,
     asimov_data,
@@ -36,7 +36,7 @@ from pipeline.histfactory import (
     nominal_parameters,
     parameter_names,
 )
-from pipeline.significance import Significance, discovery_significance, poi_position
+from pipeline.inference.significance import Significance, discovery_significance, poi_position
 
 LONGEST = 240  # characters of an error that are printed
 

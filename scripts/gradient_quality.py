@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 from pipeline.analysis import merit_of
 from pipeline.config import Config
-from pipeline.gradient_check import EQUAL_SECOND_MOMENT
-from pipeline.objective import loss_of
+from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, build
-from pipeline.provenance import environment
+from pipeline.report.provenance import environment
 from pipeline.report.terminal import Terminal
-from pipeline.tuning import ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
+from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 from rich.console import Console
 from rich.table import Table
 

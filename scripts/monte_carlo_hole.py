@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 from pipeline.analysis import Analysis, Data, merit_of
-from pipeline.bootstrap import bootstrap
 from pipeline.config import Config
-from pipeline.objective import loss_of
+from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, read_samples
-from pipeline.provenance import environment
+from pipeline.report.provenance import environment
 from pipeline.report.rounding import with_error
 from pipeline.report.terminal import SYMBOL, Terminal
-from pipeline.tuning import ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
+from pipeline.validation.bootstrap import bootstrap
 from rich.console import Console
 from rich.table import Table
 

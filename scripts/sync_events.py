@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import uproot
 from pipeline.config import Config, ConfigError, load_config
-from pipeline.event_list import EventList, list_events
+from pipeline.events.table import EventList, list_events
 from pipeline.ingest import InputError, read
 from pipeline.ingest.rootfile import explained
 from pipeline.problem import bare_data, kinematics, make_analysis, skim

@@ -18,3 +18,6 @@ def external_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("PIPELINE_EXTERNAL_DATA does not name a folder with the AGC reference files")
     return Path(folder)
+
+
+pytest_plugins = ["small_run_fixtures"]

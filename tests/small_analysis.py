@@ -7,13 +7,13 @@ import awkward as ak
 import jax.numpy as jnp
 import numpy as np
 from pipeline.analysis import Analysis, Data
-from pipeline.histfactory import from_pyhf
-from pipeline.ingest.dense import RaggedSample, dense_groups
-from pipeline.measurement import Channel, Measurement, Nuisance, skeleton
-from pipeline.objective import Objective
-from pipeline.selection import Count, Cut, Region, Selection
-from pipeline.templates import DatasetRole, make_recipe
-from pipeline.yields import Layout
+from pipeline.events.cuts import Count, Cut, Region, Selection
+from pipeline.events.dense import RaggedSample, dense_groups
+from pipeline.events.yields import Layout
+from pipeline.inference.histfactory import from_pyhf
+from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
+from pipeline.inference.objectives import Objective
+from pipeline.inference.templates import DatasetRole, make_recipe
 
 SELECTION = Selection(
     cuts=(

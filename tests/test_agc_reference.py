@@ -18,12 +18,12 @@ import pyhf
 import pytest
 import uproot
 from pipeline.config import load_config
-from pipeline.fit import covariance, fit
-from pipeline.histfactory import expected_data, from_pyhf, logpdf, parameter_names, to_pyhf
-from pipeline.manifest import load_manifest
-from pipeline.measurement import numbers, skeleton
+from pipeline.inference.fit import covariance, fit
+from pipeline.inference.histfactory import expected_data, from_pyhf, logpdf, parameter_names, to_pyhf
+from pipeline.inference.measurement import numbers, skeleton
+from pipeline.inference.templates import Templates
+from pipeline.ingest.manifest import load_manifest
 from pipeline.problem import make_measurement, make_selection, variations
-from pipeline.templates import Templates
 
 from reference import agc_workspace
 

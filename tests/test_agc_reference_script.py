@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline.config import load_config
+from pipeline.inference.templates import Templates
 from pipeline.problem import variations
-from pipeline.templates import Templates
 
 ROOT = Path(__file__).parents[1]
 FINE = np.linspace(50, 550, 26)  # GeV, the published bins

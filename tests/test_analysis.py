@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline import analysis as exact
-from pipeline.bootstrap import resampled
-from pipeline.comparison import cross_validate
-from pipeline.selection import Cut
-from pipeline.yields import SUBSAMPLES, yields_and_flux, yields_and_subsampled_flux
+from pipeline.events.cuts import Cut
+from pipeline.events.yields import SUBSAMPLES, yields_and_flux, yields_and_subsampled_flux
+from pipeline.validation.bootstrap import resampled
+from pipeline.validation.comparison import cross_validate
 
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
 

@@ -15,8 +15,8 @@ sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from pipeline.analysis import Gradient  # noqa: E402
 from pipeline.config import ConfigError, load_config  # noqa: E402
-from pipeline.descent import Ordered, Range, Schedule  # noqa: E402
-from pipeline.objective import Merit  # noqa: E402
+from pipeline.inference.objectives import Merit  # noqa: E402
+from pipeline.tuning.descent import Ordered, Range, Schedule  # noqa: E402
 
 import compare_optimisers  # noqa: E402
 from baselines import contest, figures, gradients, methods, settings  # noqa: E402

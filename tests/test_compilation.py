@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline import analysis as exact
-from pipeline.yields import yields_and_flux
+from pipeline.events.yields import yields_and_flux
 
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
 

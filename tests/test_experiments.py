@@ -12,9 +12,9 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
 from pipeline.config import load_config  # noqa: E402
-from pipeline.descent import Range, bandwidths_at  # noqa: E402
-from pipeline.manifest import load_manifest  # noqa: E402
+from pipeline.ingest.manifest import load_manifest  # noqa: E402
 from pipeline.problem import Sample, lots  # noqa: E402
+from pipeline.tuning.descent import Range, bandwidths_at  # noqa: E402
 
 import compare_bandwidths  # noqa: E402
 import gradient_quality  # noqa: E402

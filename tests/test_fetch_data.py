@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.manifest import load_manifest
+from pipeline.ingest.manifest import load_manifest
 
 from range_server import Site, serving
 

@@ -3,7 +3,7 @@
 Every jet's pt is shifted by 25·α GeV; the result is the mean mass of the first two jets over events with at least two.
 The upstream notebook (alexander-held/agc-autodiff, two commits of July 2023) stops in its first evaluation with a
 TypeError between awkward's JAX backend and vector. Here `pipeline.ingest` reads and selects, awkward ends there, and
-the masses are those of `pipeline.kinematics`. (The file is called ttbar upstream; it holds W+jets.)
+the masses are those of `pipeline.analyses.kinematics`. (The file is called ttbar upstream; it holds W+jets.)
 """
 
 import json
@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import vector
+from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
 from pipeline.ingest import ObjectSkim, Skim, read
-from pipeline.kinematics import invariant_mass, px_py_pz_energy
 
 STEP = 25.0  # GeV per unit of α
 COLUMNS = ("pt", "eta", "phi", "mass")

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY / "scripts"))
 
-from pipeline.manifest import load_manifest  # noqa: E402
+from pipeline.ingest.manifest import load_manifest  # noqa: E402
 
 import compare_samples  # noqa: E402
 import make_samples  # noqa: E402

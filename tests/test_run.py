@@ -8,7 +8,7 @@ import numpy as np
 import pyhf
 import pytest
 from pipeline.config import load_config
-from pipeline.histfactory import from_pyhf, logpdf
+from pipeline.inference.histfactory import from_pyhf, logpdf
 from pipeline.run import run
 
 from analysis_data import ROOT

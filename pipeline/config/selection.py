@@ -49,7 +49,7 @@ class Threshold(Model):
     """A number of the analysis that may be tuned: a cut, or an edge of a bin.
 
     `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
-    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.bandwidths`). `step` is the
+    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.tuning.bandwidths`). `step` is the
     size of a typical optimisation step.
     """
 
@@ -209,7 +209,7 @@ class Region(Model):
     """A set of events and the observable that is histogrammed in it. Regions must not overlap.
 
     `observable` is an event-level variable, as in a cut on events: one that the selected jets make
-    (`pipeline.observables`: ht, trijet_mass, …), or a branch of the file with one value per event.
+    (`pipeline.analyses.observables`: ht, trijet_mass, …), or a branch of the file with one value per event.
     """
 
     jets: Count

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.analyses.corrections import CorrectionError, affine_weight
 from pipeline.config.model import Model
-from pipeline.corrections import CorrectionError, affine_weight
 
 __all__ = ["Measurement", "Objective", "Process", "Systematic", "Variations", "with_corrections"]
 

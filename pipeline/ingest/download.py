@@ -18,8 +18,8 @@ from pathlib import Path
 import fsspec
 import urllib3
 
+from pipeline.ingest.manifest import InputError
 from pipeline.ingest.rootfile import explained
-from pipeline.manifest import InputError
 
 __all__ = ["UnreachableError", "download", "is_complete"]
 

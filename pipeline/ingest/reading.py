@@ -17,10 +17,10 @@ from rich.progress import Progress
 
 from pipeline.ingest.cache import entry_key, load, store
 from pipeline.ingest.execution import outcomes
+from pipeline.ingest.manifest import InputError
 from pipeline.ingest.progress import file_counter
 from pipeline.ingest.rootfile import FileSkim, joined_parts, skimmed_part
 from pipeline.ingest.skim import Skim, summed
-from pipeline.manifest import InputError
 
 __all__ = ["Ingested", "read"]
 

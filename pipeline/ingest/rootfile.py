@@ -26,8 +26,8 @@ import uproot
 from numpy.typing import NDArray
 
 from pipeline.ingest.branches import classes_for, is_complete
+from pipeline.ingest.manifest import InputError
 from pipeline.ingest.skim import Collection, Columns, Skim, skimmed, summed
-from pipeline.manifest import InputError
 
 __all__ = ["CHUNK", "FileSkim", "explained", "joined_parts", "skimmed_part"]
 

@@ -6,7 +6,7 @@ chunk, no loop over events. The order of the objects is the file's.
 
 NaN and infinity are treated as the AGC's processor does, where they have a meaning. A comparison with NaN is false, so
 the object fails that cut, and only that one: a jet whose b-tag is NaN counts as a jet without a tag (and makes no
-trijet, see `pipeline.ingest.dense`). What is not cut on is kept as it is: a jet whose mass is NaN counts, and a trijet
+trijet, see `pipeline.events.dense`). What is not cut on is kept as it is: a jet whose mass is NaN counts, and a trijet
 with it has a mass in no bin, as in the AGC, where it lands in the overflow. An event variable, such as a MET, is
 treated likewise. Where the AGC's answer hangs on the order of the jets (the direction of a jet that passes the cuts is
 NaN: its `argmax` takes a NaN that comes first), where a sum becomes infinite (pt), and where there is no answer (a
@@ -23,7 +23,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.manifest import InputError
+from pipeline.ingest.manifest import InputError
 
 __all__ = ["Collection", "Columns", "ObjectSkim", "Requirement", "Skim", "Skimmed", "skimmed", "summed"]
 

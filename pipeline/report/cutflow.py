@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config
-from pipeline.event_list import list_events
-from pipeline.report.diagnostics import Region, Values
-from pipeline.selection import Count, Cut
+from pipeline.events.cuts import Count, Cut
+from pipeline.events.table import list_events
+from pipeline.validation.diagnostics import Region, Values
 
 __all__ = ["CutFlow", "Distribution", "cut_flow", "distributions", "histogram_of_events", "histogram_of_objects"]
 

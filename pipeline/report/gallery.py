@@ -13,10 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pipeline.config import Config
-from pipeline.descent import Step
-from pipeline.report import cutflow, diagnostics, plots
+from pipeline.report import cutflow, plots
 from pipeline.report.attempt import attempt
-from pipeline.report.diagnostics import Region
+from pipeline.tuning.descent import Step
+from pipeline.validation import diagnostics
+from pipeline.validation.diagnostics import Region
 
 __all__ = ["Picture", "Scene", "pictures"]
 

@@ -16,7 +16,7 @@ import uproot
 import yaml
 
 from pipeline.config import Config, Systematic
-from pipeline.report.diagnostics import Region
+from pipeline.validation.diagnostics import Region
 
 __all__ = ["as_hist", "cabinetry_config", "merged", "write_cabinetry_config", "write_histograms"]
 

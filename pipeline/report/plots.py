@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from pipeline.report.cutflow import CutFlow, Distribution
-from pipeline.report.diagnostics import Contour, Contributions, Impact, Path, Profile, Region, Values
+from pipeline.validation.diagnostics import Contour, Contributions, Impact, Path, Profile, Region, Values
 
 __all__ = [
     "contour",

@@ -14,15 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pipeline.config import Config
-from pipeline.descent import Step
 from pipeline.ingest.progress import events_progress
 from pipeline.report.rounding import with_error
+from pipeline.tuning.descent import Step
 
 if TYPE_CHECKING:
-    from pipeline.comparison import Comparison, Estimate
     from pipeline.problem import Problem
-    from pipeline.report.crosscheck import PyhfResult
     from pipeline.run import Outcome
+    from pipeline.validation.comparison import Comparison, Estimate
+    from pipeline.validation.crosscheck import PyhfResult
 
 __all__ = ["Terminal", "verdict"]
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pipeline.analysis import Data, merit_of
-from pipeline.bootstrap import bootstrap
-from pipeline.descent import Range
-from pipeline.objective import loss_of
+from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem
-from pipeline.tuning import ordered, ranges, schedule
+from pipeline.tuning.descent import Range
+from pipeline.tuning.tune import ordered, ranges, schedule
+from pipeline.validation.bootstrap import bootstrap
 
 from baselines.counting import Counted, Visit, best_of
 from baselines.gradients import along_differences, along_flux, flux_of

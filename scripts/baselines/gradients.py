@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pipeline.analysis import Analysis, Data, Gradient, loss_and_gradient_with_error
-from pipeline.descent import Range, Schedule, Step, descend
-from pipeline.gradient_check import EQUAL_SECOND_MOMENT
-from pipeline.objective import Merit
-from pipeline.selection import Thresholds
+from pipeline.events.cuts import Thresholds
+from pipeline.inference.objectives import Merit
+from pipeline.tuning.descent import Range, Schedule, Step, descend
+from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 
 from baselines.counting import Counted
 

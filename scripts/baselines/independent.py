@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config
-from pipeline.design_effect import with_design_effects
+from pipeline.events.design_effect import with_design_effects
 from pipeline.problem import Sample, lots, make_analysis, make_data
 
 __all__ = ["Parts", "divide_by_lot", "with_rule"]

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import simple_case as case
 from jaxtyping import Array, Float32, Float64, Int32
-from pipeline.binning import hard_histogram
-from pipeline.boundary_flux import boundary_flux
-from pipeline.histfactory import Numbers, Structure, from_pyhf
-from pipeline.significance import discovery_significance
+from pipeline.events.binning import hard_histogram
+from pipeline.events.flux import boundary_flux
+from pipeline.inference.histfactory import Numbers, Structure, from_pyhf
+from pipeline.inference.significance import discovery_significance
 
 BINS = len(case.EDGES) - 1
 PLACES = len(case.SAMPLES) * BINS

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline.config import load_config
-from pipeline.event_list import list_events
+from pipeline.events.table import list_events
 from pipeline.ingest import InputError, read
 from pipeline.problem import bare_data, make_analysis, skim
 from small_files import write_file

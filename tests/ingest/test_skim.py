@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pipeline.ingest.manifest import InputError
 from pipeline.ingest.skim import Collection, Columns, ObjectSkim, Requirement, Skim, skimmed, summed
-from pipeline.manifest import InputError
 from small_files import random_branches
 
 

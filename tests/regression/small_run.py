@@ -10,7 +10,7 @@ from pipeline.config import load_config
 from pipeline.problem import Sample, divide, read_samples
 from pipeline.report.terminal import Terminal
 from pipeline.run import judge, result
-from pipeline.tuning import optimise, with_bandwidths
+from pipeline.tuning.tune import optimise, with_bandwidths
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path(__file__).parent / "reference.json"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import uproot
 from pipeline.config import Config
-from pipeline.report.diagnostics import Region
 from pipeline.report.histograms import as_hist, cabinetry_config, merged, write_histograms
+from pipeline.validation.diagnostics import Region
 
 
 @pytest.fixture

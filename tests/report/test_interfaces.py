@@ -11,7 +11,7 @@ import numpy as np
 import pyhf
 import pytest
 from click.testing import CliRunner
-from pipeline.report.crosscheck import pyhf_discovery_significance
+from pipeline.validation.crosscheck import pyhf_discovery_significance
 from pyhf.cli import cli
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")]

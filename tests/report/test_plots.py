@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import StepPatch
 from pipeline.report import plots
 from pipeline.report.cutflow import CutFlow, Distribution
-from pipeline.report.diagnostics import Contour, Contributions, Impact, Path, Profile, Region
+from pipeline.validation.diagnostics import Contour, Contributions, Impact, Path, Profile, Region
 
 LABELS = {"jet_pt": "jet $p_T$ [GeV]", "jet_btag": "b-tag discriminant"}
 

@@ -9,13 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import pytest
 from pipeline.analysis import Gradient
-from pipeline.comparison import Comparison, Estimate
 from pipeline.config import Config, load_config
-from pipeline.descent import Schedule, Step, descend
-from pipeline.objective import Merit
-from pipeline.report.crosscheck import PyhfResult
+from pipeline.inference.objectives import Merit
 from pipeline.report.terminal import Terminal, verdict
-from pipeline.tuning import ranges
+from pipeline.tuning.descent import Schedule, Step, descend
+from pipeline.tuning.tune import ranges
+from pipeline.validation.comparison import Comparison, Estimate
+from pipeline.validation.crosscheck import PyhfResult
 from rich.console import Console
 
 from analysis_data import ROOT

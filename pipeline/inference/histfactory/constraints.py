@@ -1,0 +1,156 @@
+"""The auxiliary measurements: how wide each constraint is, which parameters are free, what was observed.
+
+Two widths follow from the yields, and so they carry derivatives. A staterror's parameter multiplies the sum of its
+samples, and its Gaussian width is `sqrt(sum of sigma**2) / sum of nominal`. A shapesys counts
+`tau = (nominal / sigma)**2` auxiliary events, and its constraint is the Poisson probability of `tau` given
+`gamma * tau`. Where a bin has no yield or no uncertainty there is nothing to measure: the parameter is held at its
+start and its width is read as 1, as in pyhf.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float64, Int
+
+from pipeline.inference.histfactory.model import (
+    Modifier,
+    Numbers,
+    ParameterSet,
+    Structure,
+    first_parameter,
+    modifiers_of,
+)
+from pipeline.inference.histfactory.modifiers import bin_table, parameter_of_bins
+
+__all__ = [
+    "auxdata",
+    "bounds",
+    "constrained_positions",
+    "constraint_widths",
+    "free_parameters",
+    "initial_parameters",
+    "interpolated_positions",
+    "kinked_parameters",
+    "nominal_parameters",
+]
+
+
+def constraint_widths(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:
+    """The width of every Gaussian constraint and the factor of every Poisson one; 1 without constraint."""
+    staterror, _ = _staterror_widths(structure, numbers)
+    shapesys, _ = _shapesys_factors(structure, numbers)
+    return jnp.concatenate([numbers.constraint_width, staterror, shapesys])[_places(structure, _has_derived_width)]
+
+
+def free_parameters(structure: Structure, numbers: Numbers) -> Bool[Array, " parameters"]:
+    """Which parameters a fit may move."""
+    _, staterror = _staterror_widths(structure, numbers)
+    _, shapesys = _shapesys_factors(structure, numbers)
+    held = np.array([flag for one in structure.parameter_sets for flag in one.fixed or (False,) * one.size], dtype=bool)
+    return jnp.concatenate([jnp.asarray(~held), staterror, shapesys])[_places(structure, _is_held_by_numbers)]
+
+
+def constrained_positions(structure: Structure, *constraints: str) -> Int[np.ndarray, " constrained"]:
+    """The positions of the parameters with these kinds of constraint ('normal', 'poisson')."""
+    kinds = [s.constraint for s in structure.parameter_sets for _ in range(s.size)]
+    return np.flatnonzero([kind in constraints for kind in kinds])
+
+
+def auxdata(structure: Structure, numbers: Numbers) -> Float64[Array, " aux"]:
+    """The observed auxiliary data, in pyhf's order: that of the constrained parameters."""
+    sets = structure.parameter_sets
+    stated = np.array([a for s in sets for a in (s.auxdata or (np.nan,) * s.size)], dtype=np.float64)
+    observed = jnp.where(np.isnan(stated), constraint_widths(structure, numbers), stated)
+    return observed[constrained_positions(structure, "normal", "poisson")]
+
+
+def initial_parameters(structure: Structure) -> Float64[Array, " parameters"]:
+    """Where a fit starts: pyhf's `suggested_init`."""
+    return jnp.array([value for s in structure.parameter_sets for value in s.initial], dtype=jnp.float64)
+
+
+def bounds(structure: Structure) -> tuple[Float64[Array, " parameters"], Float64[Array, " parameters"]]:
+    """Lower and upper bound of every parameter: pyhf's `suggested_bounds`."""
+    table = np.array([pair for s in structure.parameter_sets for pair in s.bounds], dtype=np.float64).reshape(-1, 2)
+    return jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1])
+
+
+def kinked_parameters(structure: Structure) -> Bool[np.ndarray, " parameters"]:
+    """The parameters at whose zero the likelihood has a kink: those that interpolate by code 0 or code 1."""
+    kinds = [("normsys", structure.normsys_code == "code1"), ("histosys", structure.histosys_code == "code0")]
+    names = {one.name for kind, kinked in kinds if kinked for one in structure.modifiers if one.kind == kind}
+    return np.array([one.name in names for one in structure.parameter_sets for _ in range(one.size)], dtype=bool)
+
+
+def interpolated_positions(structure: Structure) -> Int[np.ndarray, " interpolated"]:
+    """The positions of the parameters that interpolate between variations: those of normsys and histosys."""
+    first = first_parameter(structure)
+    names = {one.name for one in structure.modifiers if one.kind in ("normsys", "histosys")}
+    return np.array(sorted(first[name] for name in names), dtype=np.int64)
+
+
+def nominal_parameters(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:
+    """What the auxiliary data say of every parameter that a fit may move; its start where they say nothing."""
+    positions = constrained_positions(structure, "normal", "poisson")
+    normal = np.isin(positions, constrained_positions(structure, "normal"))
+    scale = jnp.where(normal, 1.0, constraint_widths(structure, numbers)[positions])
+    initial = initial_parameters(structure)
+    measured = initial.at[positions].set(auxdata(structure, numbers) / scale)
+    return jnp.where(free_parameters(structure, numbers), measured, initial)
+
+
+def _staterror_widths(
+    structure: Structure, numbers: Numbers
+) -> tuple[Float64[Array, " staterror_bins"], Bool[Array, " staterror_bins"]]:
+    """Relative uncertainty of the sum of samples, and whether there is one, for each modifier and bin."""
+    modifiers = modifiers_of(structure, "staterror")
+    acts = _bin_tables(structure, modifiers)
+    sigma = jnp.where(acts, jnp.broadcast_to(numbers.staterror, acts.shape), 0.0)
+    variance = jnp.sum(sigma**2, axis=1).ravel()
+    total = jnp.sum(jnp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
+    measured = (variance > 0) & (total > 0)
+    width = jnp.sqrt(jnp.where(measured, variance, 1.0)) / jnp.where(measured, total, 1.0)
+    return width, measured
+
+
+def _shapesys_factors(
+    structure: Structure, numbers: Numbers
+) -> tuple[Float64[Array, " shapesys_bins"], Bool[Array, " shapesys_bins"]]:
+    """The number of auxiliary events `tau`, and whether there are any, for each modifier and bin."""
+    acts = _bin_tables(structure, modifiers_of(structure, "shapesys"))
+    nominal = jnp.sum(jnp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
+    sigma = numbers.shapesys.ravel()
+    measured = (nominal > 0) & (sigma > 0)
+    tau = jnp.where(measured, nominal, 1.0) ** 2 / jnp.where(measured, sigma, 1.0) ** 2
+    return tau, measured
+
+
+def _bin_tables(structure: Structure, modifiers: tuple[Modifier, ...]) -> Bool[np.ndarray, "modifiers samples bins"]:
+    tables = [bin_table(structure, modifier) for modifier in modifiers]
+    return np.array(tables, dtype=bool).reshape(-1, len(structure.samples), structure.bins)
+
+
+def _has_derived_width(parameter_set: ParameterSet) -> bool:
+    return parameter_set.width != "stated"
+
+
+def _is_held_by_numbers(parameter_set: ParameterSet) -> bool:
+    return parameter_set.fixed is None
+
+
+def _places(structure: Structure, follows: Callable[[ParameterSet], bool]) -> Int[np.ndarray, " parameters"]:
+    """Where to read a property of each parameter in [stated ones, staterror modifiers x bins, shapesys x bins].
+
+    It is read from the bins for those parameter sets in which it follows from the numbers.
+    """
+    sets = {parameter_set.name: parameter_set for parameter_set in structure.parameter_sets}
+    places = np.arange(structure.size)
+    start = structure.size
+    for modifier in (*modifiers_of(structure, "staterror"), *modifiers_of(structure, "shapesys")):
+        if follows(sets[modifier.name]):
+            parameters = parameter_of_bins(structure, modifier)
+            touched = np.flatnonzero(parameters >= 0)
+            places[parameters[touched]] = start + touched
+        start += structure.bins
+    return places

@@ -1,0 +1,425 @@
+"""What an analysis is expected to achieve: discovery significance, uncertainty of the signal strength, upper limit.
+
+All follow arXiv:1007.1727 (Cowan, Cranmer, Gross, Vitells), on Asimov data unless other data are given, and all are
+differentiable with respect to the numbers of the model, in forward and reverse mode.
+
+The significance is the root of a likelihood ratio and never passes through a p-value, which underflows at Z = 38.
+On Asimov data the best fit is known: it is where the data were generated, and its deviance is zero. What remains is one
+fit, with the signal strength held at its null value. At that minimum the derivative of the likelihood with respect to
+the fitted parameters vanishes, so the derivative of q0 is the explicit one (envelope theorem). The uncertainty of the
+signal strength needs the curvature at the known best fit and no fit at all. The upper limit is the root of a profile
+likelihood, and its derivative that of an implicit function.
+
+A bin whose expected yield is negative has no Asimov data, and one whose background is negative has no hypothesis of
+no signal. Such a bin says nothing: it is left out.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY
+from functools import partial
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr, ndtri
+from jaxtyping import Array, Bool, Float64, Int
+
+from pipeline.inference.fit import Fit, fit, fit_terms, stiffened
+from pipeline.inference.histfactory.constraints import (
+    bounds,
+    constrained_positions,
+    initial_parameters,
+    nominal_parameters,
+)
+from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, Terms, deviance, expectation, terms
+from pipeline.inference.histfactory.model import Numbers, Structure, parameter_names
+from pipeline.inference.histfactory.modifiers import rates
+
+__all__ = [
+    "SignalStrength",
+    "Significance",
+    "UpperLimit",
+    "asimov_counting_significance",
+    "counting_significance",
+    "discovery_significance",
+    "expected_upper_limit",
+    "poi_position",
+    "signal_strength_uncertainty",
+]
+
+
+LIMIT_PRECISION = 1e-9  # of the root of q at the limit
+LIMIT_ITERATIONS = 50
+TOLERANCE = 1e-6  # in -2 ln L: by how much a fit without signal may be better, for rounding
+
+
+class Significance(eqx.Module):
+    """A discovery significance and how it was found.
+
+    Attributes:
+        z: root of q0. Where q0 is zero the root has no derivative, and zero is given.
+        q0: -2 ln of the ratio of the likelihood without signal to the best one.
+        null_fit: the fit without signal. Its parameters are a record and carry no derivatives; those of `fit` do.
+        best_fit: the fit with a free signal strength; `None` on Asimov data, where it is known.
+        converged: whether every fit did.
+    """
+
+    _: KW_ONLY
+    z: Float64[Array, ""]
+    q0: Float64[Array, ""]
+    null_fit: Fit
+    best_fit: Fit | None
+    converged: Bool[Array, ""]
+
+
+class SignalStrength(eqx.Module):
+    """A measurement of the signal strength.
+
+    Attributes:
+        mu: the best fit; on Asimov data the strength they were generated with.
+        uncertainty: one standard deviation, from the exact Hessian; infinite where the data say nothing about it.
+        converged: whether the fit did (there is none on Asimov data).
+    """
+
+    _: KW_ONLY
+    mu: Float64[Array, ""]
+    uncertainty: Float64[Array, ""]
+    converged: Bool[Array, ""]
+
+
+class UpperLimit(eqx.Module):
+    """An expected upper limit on the signal strength.
+
+    Attributes:
+        mu: the limit; infinite where there is no signal to limit.
+        fit: the fit with the signal strength held at the limit.
+        converged: whether this fit did, and the limit was found.
+    """
+
+    _: KW_ONLY
+    mu: Float64[Array, ""]
+    fit: Fit
+    converged: Bool[Array, ""]
+
+
+def discovery_significance(
+    structure: Structure,
+    numbers: Numbers,
+    *,
+    data: Float64[Array, " data"] | None = None,
+    poi: str | None = None,
+    signal_strength: float | Float64[Array, ""] = 1.0,
+    max_iterations: int = 200,
+    thorough: bool = False,
+) -> Significance:
+    """The significance with which the absence of signal is excluded: `Z = sqrt(q0)`.
+
+    Args:
+        structure: static.
+        numbers: may be traced.
+        data: observed data; by default Asimov data with the signal strength `signal_strength` and every other
+            parameter where its auxiliary data put it.
+        poi: the parameter to test, in place of the structure's: any normfactor.
+        signal_strength: what the Asimov data contain.
+        max_iterations: of each fit.
+        thorough: as in `fit`.
+    """
+    position = poi_position(structure, poi)
+    is_poi = jnp.arange(structure.size) == position
+    if data is not None:
+        model = terms(structure, numbers)
+        run = partial(
+            fit_terms,
+            structure,
+            model,
+            data,
+            max_iterations=max_iterations,
+            thorough=thorough,
+            differentiable_parameters=False,
+        )
+        best_fit = run(initial=initial_parameters(structure))
+        null_fit = run(initial=best_fit.parameters.at[position].set(0.0), held=is_poi)
+        # A deficit is no discovery (arXiv:1007.1727, equation 12).
+        deficit = best_fit.parameters[position] <= 0
+        difference = null_fit.deviance - best_fit.deviance
+        q0 = jnp.where(deficit, 0.0, jnp.maximum(difference, 0.0))
+        # A best fit that could have had no signal and fits worse is a minimum, but not the smallest one.
+        lower, upper = bounds(structure)
+        could = (lower[position] <= 0) & (upper[position] >= 0) & model.free[position]
+        converged = best_fit.converged & null_fit.converged & ~(could & (difference < -TOLERANCE))
+        return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
+    expected = _expectation(structure, numbers, position, signal_strength, tested=0.0)
+    null_fit = fit_terms(
+        structure,
+        expected.model,
+        expected.data,
+        initial=expected.parameters.at[position].set(0.0),
+        held=is_poi,
+        max_iterations=max_iterations,
+        thorough=thorough,
+        differentiable_parameters=False,
+    )
+    q0 = jnp.maximum(null_fit.deviance, 0.0)
+    return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=None, converged=null_fit.converged)
+
+
+def signal_strength_uncertainty(
+    structure: Structure,
+    numbers: Numbers,
+    *,
+    data: Float64[Array, " data"] | None = None,
+    poi: str | None = None,
+    signal_strength: float | Float64[Array, ""] = 1.0,
+    max_iterations: int = 200,
+) -> SignalStrength:
+    """The uncertainty with which the signal strength is measured, all systematic uncertainties included.
+
+    Arguments as in `discovery_significance`. Parameters that press against a bound are held there.
+    """
+    position = poi_position(structure, poi)
+    if data is not None:
+        best = fit(structure, numbers, data, max_iterations=max_iterations)
+        model = terms(structure, numbers)
+        hessian = jax.hessian(deviance, argnums=2)(structure, model, best.parameters, data)
+        uncertainty = _uncertainty(0.5 * hessian, best.free, position)
+        return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
+    expected = _expectation(structure, numbers, position, signal_strength, tested=signal_strength)
+    return SignalStrength(
+        mu=expected.parameters[position],
+        uncertainty=_asimov_uncertainty(structure, expected, position),
+        converged=jnp.all(jnp.isfinite(expected.data)),
+    )
+
+
+def expected_upper_limit(
+    structure: Structure,
+    numbers: Numbers,
+    *,
+    method: Literal["CLs", "CLs+b"] = "CLs",
+    confidence_level: float | Float64[Array, ""] = 0.95,
+    band: float | Float64[Array, ""] = 0.0,
+    poi: str | None = None,
+    max_iterations: int = 200,
+) -> UpperLimit:
+    """The expected upper limit on the signal strength when there is no signal.
+
+    Args:
+        structure: static.
+        numbers: may be traced.
+        method: the excluded probability is CLs+b, or its ratio to that of the background alone (CLs).
+        confidence_level: of the limit.
+        band: how many standard deviations the background fluctuates up; 0 gives the median.
+        poi: the parameter to limit, in place of the structure's.
+        max_iterations: of each fit.
+    """
+    position = poi_position(structure, poi)
+    is_poi = jnp.arange(structure.size) == position
+    target = _limit_target(method, confidence_level, band)
+    expected = _expectation(structure, numbers, position, 0.0, tested=0.0)
+    frozen = jax.lax.stop_gradient(expected)
+
+    def at(mu: Float64[Array, ""], start: Float64[Array, " parameters"]) -> tuple[Fit, Float64[Array, ""]]:
+        start = start.at[position].set(mu)
+        held = fit_terms(
+            structure,
+            frozen.model,
+            frozen.data,
+            initial=start,
+            held=is_poi,
+            max_iterations=max_iterations,
+            differentiable_parameters=False,
+        )
+        return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]
+
+    first = target * _asimov_uncertainty(structure, frozen, position)
+    search = _find_limit(at, first, frozen.parameters, target)
+    q = deviance(structure, expected.model, search.fit.parameters, expected.data)
+    mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
+    return UpperLimit(
+        mu=jnp.where(jnp.isfinite(first), mu, first),
+        fit=search.fit,
+        converged=search.fit.converged & (jnp.abs(search.residual) <= LIMIT_PRECISION),
+    )
+
+
+def counting_significance(
+    signal: Float64[Array, " bins"], background: Float64[Array, " bins"], uncertainty: Float64[Array, " bins"]
+) -> Float64[Array, ""]:
+    """The rule of thumb `s / sqrt(b + sigma**2)`, bins added in quadrature; a bin without background counts nothing."""
+    variance = background + uncertainty**2
+    known = variance > 0
+    return _root(jnp.sum(jnp.where(known, signal**2 / jnp.where(known, variance, 1.0), 0.0)))
+
+
+def asimov_counting_significance(
+    signal: Float64[Array, " bins"], background: Float64[Array, " bins"], uncertainty: Float64[Array, " bins"]
+) -> Float64[Array, ""]:
+    """The Asimov significance of a counting experiment with a measured background, bins added in quadrature.
+
+    G. Cowan, "Discovery sensitivity for a counting experiment with background uncertainty" (2012), equation 20:
+    the background of a bin is measured by a Poisson count of relative uncertainty `uncertainty / background`.
+    A bin without background or without uncertainty counts as one with very little of it.
+    """
+    b = jnp.maximum(background, SMALLEST_RATE)
+    variance = jnp.maximum(uncertainty, SMALLEST_RATE * b) ** 2
+    total = signal + b
+    first = total * jnp.log(total * (b + variance) / (b**2 + total * variance))
+    second = b**2 / variance * jnp.log1p(variance * signal / (b * (b + variance)))
+    return _root(2.0 * jnp.sum(first - second))
+
+
+def poi_position(structure: Structure, poi: str | None) -> int:
+    """The position of the parameter of interest: a parameter by its name, or a set of one by that of the set."""
+    name = structure.poi if poi is None else poi
+    names = parameter_names(structure)
+    if name in names:
+        return names.index(name)
+    if f"{name}[0]" in names and f"{name}[1]" not in names:
+        return names.index(f"{name}[0]")
+    raise ValueError(f"parameter of interest {name!r}: not a parameter of the model; choose one of {', '.join(names)}.")
+
+
+class _Search(eqx.Module):
+    """Where the search for the limit stands: what was found at `mu`, and where to look next."""
+
+    _: KW_ONLY
+    mu: Float64[Array, ""]
+    following: Float64[Array, ""]
+    lower: Float64[Array, ""]
+    upper: Float64[Array, ""]
+    residual: Float64[Array, ""]
+    slope: Float64[Array, ""]
+    fit: Fit
+    iterations: Int[Array, ""]
+
+
+def _find_limit(
+    at: Callable[[Float64[Array, ""], Float64[Array, " parameters"]], tuple[Fit, Float64[Array, ""]]],
+    first: Float64[Array, ""],
+    nominal: Float64[Array, " parameters"],
+    target: Float64[Array, ""],
+) -> _Search:
+    """Newton's method on the root of q, which is nearly a straight line in mu, kept inside a bracket."""
+
+    def going(state: _Search) -> Bool[Array, ""]:
+        return (jnp.abs(state.residual) > LIMIT_PRECISION) & (state.iterations < LIMIT_ITERATIONS)
+
+    def advance(state: _Search) -> _Search:
+        mu = state.following
+        found, slope = at(mu, state.fit.parameters)
+        root = jnp.sqrt(jnp.maximum(found.deviance, 0.0))
+        residual = root - target
+        lower = jnp.where(residual < 0, mu, state.lower)
+        upper = jnp.where(residual < 0, state.upper, mu)
+        newton = mu - residual * 2.0 * root / slope
+        middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), 2.0 * mu)
+        return _Search(
+            mu=mu,
+            following=jnp.where((newton > lower) & (newton < upper), newton, middle),
+            lower=lower,
+            upper=upper,
+            residual=residual,
+            slope=slope,
+            fit=found,
+            iterations=state.iterations + 1,
+        )
+
+    shapes, _ = jax.eval_shape(at, first, nominal)
+    blank: Fit = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    start = _Search(
+        mu=first,
+        following=jnp.where(jnp.isfinite(first), first, 1.0),
+        lower=jnp.asarray(0.0),
+        upper=jnp.asarray(jnp.inf),
+        residual=jnp.asarray(jnp.inf),
+        slope=jnp.asarray(1.0),
+        fit=eqx.tree_at(lambda f: f.parameters, blank, nominal),
+        iterations=jnp.asarray(0),
+    )
+    return jax.lax.while_loop(going, advance, start)
+
+
+def _limit_target(
+    method: Literal["CLs", "CLs+b"],
+    confidence_level: float | Float64[Array, ""],
+    band: float | Float64[Array, ""],
+) -> Float64[Array, ""]:
+    """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
+    excluded = 1.0 - jnp.asarray(confidence_level, jnp.float64)
+    tail = excluded * ndtr(jnp.asarray(band, jnp.float64)) if method == "CLs" else excluded
+    return band + ndtri(1.0 - tail)
+
+
+class _Expectation(eqx.Module):
+    """The model without the bins that have no Asimov data, and its Asimov data with the parameters behind them."""
+
+    _: KW_ONLY
+    model: Terms
+    parameters: Float64[Array, " parameters"]
+    data: Float64[Array, " data"]
+
+
+def _expectation(
+    structure: Structure,
+    numbers: Numbers,
+    position: int,
+    signal_strength: float | Float64[Array, ""],
+    *,
+    tested: float | Float64[Array, ""],
+) -> _Expectation:
+    parameters = nominal_parameters(structure, numbers).at[position].set(signal_strength)
+    model = terms(structure, numbers)
+    data = expectation(structure, model, parameters)
+    hypothesis = expectation(structure, model, parameters.at[position].set(tested))
+    # What is not a number is not left out: nothing then converges.
+    possible = ~((data < 0) | (hypothesis < 0)) | (jnp.arange(len(data)) >= structure.bins)
+    without = eqx.tree_at(
+        lambda m: (m.effects.nominal, m.effects.odd, m.effects.even),
+        model,
+        replace_fn=lambda table: jnp.where(jnp.broadcast_to(possible[: structure.bins], table.shape), table, 0.0),
+    )
+    return _Expectation(model=without, parameters=parameters, data=jnp.where(possible, data, 0.0))
+
+
+def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: int) -> Float64[Array, ""]:
+    """The uncertainty of one parameter, from the Hessian of -ln L where the Asimov data come from.
+
+    There the second derivatives of the rates drop out of the Hessian, so first ones suffice (Fisher's information).
+    """
+    model, parameters, rate = expected.model, expected.parameters, expected.data[: structure.bins]
+    slopes: Float64[Array, "bins parameters"] = jax.jacfwd(rates, argnums=2)(structure, model.effects, parameters)
+    weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
+    information = slopes.T @ (weight[:, None] * slopes)
+    information = information + jnp.diag(_constraint_information(structure, model.width, parameters))
+    return _uncertainty(information, model.free, position)
+
+
+def _constraint_information(
+    structure: Structure, width: Float64[Array, " parameters"], parameters: Float64[Array, " parameters"]
+) -> Float64[Array, " parameters"]:
+    everything = np.arange(structure.size)
+    normal = np.isin(everything, constrained_positions(structure, "normal"))
+    poisson = np.isin(everything, constrained_positions(structure, "poisson"))
+    count = jnp.where(poisson, parameters, 1.0)  # made safe first: the other branch is differentiated as well
+    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(poisson, width / count, 0.0)
+
+
+def _uncertainty(
+    information: Float64[Array, "parameters parameters"], free: Bool[Array, " parameters"], position: int
+) -> Float64[Array, ""]:
+    """One standard deviation of one parameter, the other free ones profiled: from the Schur complement of its block."""
+    others = free & (np.arange(len(free)) != position)
+    block, _ = stiffened(information, others)  # a direction in which nothing changes has no part in `row`
+    row = jnp.where(others, information[position], 0.0)
+    remaining = information[position, position] - row @ jnp.linalg.solve(block, row)
+    # Without signal nothing remains but rounding.
+    known = remaining > 1e-12 * information[position, position]
+    unknown = jnp.where(jnp.isnan(remaining), jnp.nan, jnp.inf)
+    return jnp.where(known, 1.0 / jnp.sqrt(jnp.where(known, remaining, 1.0)), unknown)
+
+
+def _root(q: Float64[Array, ""]) -> Float64[Array, ""]:
+    positive = q > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1.0)), 0.0 * q)  # what is not a number stays none

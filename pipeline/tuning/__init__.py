@@ -1,0 +1,1 @@
+"""The loop that moves the thresholds along the gradient."""

@@ -1,0 +1,358 @@
+"""The optax loop: thresholds move along the gradient of the exact analysis; no I/O, no clock, no randomness.
+
+Each threshold is measured in its own `step`, so that one learning rate suits GeV and discriminants alike, and stays
+within its bounds by projection. The kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
+ones see far, narrow ones have no bias. The objective itself never depends on a bandwidth. What counts in the end is
+the best exact value seen, not the last.
+
+A derivative is an estimate from the simulated events near a boundary, and has an error. An optimiser such as Adam knows
+only its size relative to earlier ones, so it turns numerical dust into a steady march. Hence each derivative g ± σ is
+shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule with k = `significance`: what is compatible
+with zero is zero, what is certain stays as it is.
+
+An optimiser that searches along a line (L-BFGS) compares losses that its own derivatives must explain. It needs a loss
+that is smooth, not one of which the gradient is an estimate, and takes every derivative as it is.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float64, PyTree
+from scipy.optimize import isotonic_regression
+
+from pipeline.analysis import Gradient
+from pipeline.events.cuts import Thresholds
+from pipeline.inference.objectives import Merit
+
+__all__ = [
+    "Ordered",
+    "Range",
+    "Schedule",
+    "Search",
+    "Step",
+    "bandwidths_at",
+    "descend",
+    "in_order",
+    "make_optimiser",
+    "searches",
+]
+
+Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Gradient]]
+"""(thresholds, bandwidths) to ((loss, figure of merit), gradient of the loss)."""
+
+Monitor = Callable[[Thresholds], float]
+"""Thresholds to the loss on events that the gradient does not see."""
+
+Update = Callable[[Thresholds, PyTree, Thresholds], tuple[Thresholds, PyTree]]
+"""(gradient, state, position) to (update of the position, state), in units of the steps."""
+
+Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Thresholds], tuple[Thresholds, PyTree]]
+"""The same for an optimiser that evaluates the loss by itself: it wants to know the loss and the bandwidths, too."""
+
+RATES: Mapping[str, Callable[[float, int, float], float | optax.Schedule]] = {
+    "constant": lambda rate, _steps, _to: rate,
+    "linear": lambda rate, steps, to: optax.linear_schedule(rate, to * rate, steps),
+    "exponential": lambda rate, steps, to: optax.exponential_decay(rate, steps, to),
+    "cosine": lambda rate, steps, to: optax.cosine_decay_schedule(rate, steps, to),
+}
+"""How the learning rate falls in a number of steps to a fraction of what it was; some optimisers take numbers only."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """How a trainable threshold may move; all in the cut's own unit."""
+
+    lower: float
+    upper: float
+    step: float
+    bandwidth: float
+    bandwidth_end: float
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Thresholds that must rise, each by at least `distance`: the edges of bins. They share their bounds."""
+
+    names: tuple[str, ...]
+    distance: float
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The optimiser and how long it runs.
+
+    Attributes:
+        name: of an optimiser in optax.
+        arguments: of that optimiser, besides the learning rate.
+        learning_rate: at the start, in units of each threshold's own step.
+        decay: how it falls: one of `RATES`.
+        decay_to: the fraction of it that is left at the end.
+        steps: from each start.
+        clip: largest norm of a gradient; longer ones are shortened to it.
+        significance: a derivative within so many of its statistical errors of zero counts as zero.
+        patience: a start is given up after so many steps without a better value; None for never.
+        smooth: whether the loss is, so that an optimiser may search along it.
+    """
+
+    name: str
+    arguments: Mapping[str, float]
+    learning_rate: float
+    decay_to: float
+    steps: int
+    decay: str = "cosine"
+    clip: float | None = None
+    significance: float = 0.0
+    patience: int | None = None
+    smooth: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of the loop, and the state that the next one starts from.
+
+    Attributes:
+        number: from 0, through all starts; each has `Schedule.steps` numbers, of which a patient loop may leave out the
+            last ones.
+        thresholds: where the analysis was evaluated, trainable cuts only.
+        bandwidths: of the boundary flux.
+        loss: what is minimised.
+        merit: the figure of merit there.
+        gradient: of the loss by each threshold, per unit of the cut.
+        error: statistical error of the gradient, likewise.
+        monitored: the loss on the events of the monitor; the loss itself without one.
+        best_loss: the lowest monitored loss so far, this step included, of all starts.
+        best: its thresholds.
+        lowest: the lowest monitored loss of this start.
+        waited: steps since then.
+        following: thresholds of the next step, if this start goes on.
+        state: the optimiser's, for the next step.
+    """
+
+    number: int
+    thresholds: dict[str, float]
+    bandwidths: dict[str, float]
+    loss: float
+    merit: Merit
+    gradient: dict[str, float]
+    error: dict[str, float]
+    monitored: float
+    best_loss: float
+    best: dict[str, float]
+    lowest: float
+    waited: int
+    following: dict[str, float]
+    state: PyTree
+
+
+def descend(
+    evaluate: Evaluate,
+    ranges: Mapping[str, Range],
+    starts: Sequence[Mapping[str, float]],
+    schedule: Schedule,
+    ordered: Sequence[Ordered] = (),
+    monitor: Monitor | None = None,
+    search: Search | None = None,
+    resume: Step | None = None,
+) -> Iterator[Step]:
+    """Yield one step after another; stop asking, and it stops.
+
+    Args:
+        evaluate: the analysis and its gradient.
+        ranges: of the trainable thresholds.
+        starts: where they begin, one start after the other; the best of all steps is kept.
+        schedule: the optimiser.
+        ordered: thresholds that have to keep their order.
+        monitor: judges which step is the best; without it the loss does.
+        search: the step of the optimiser, where it needs more than a gradient (`pipeline.tuning.line_search`).
+        resume: the last step of an earlier, interrupted loop: this one goes on bit-identically.
+    """
+    optimiser, taken = make_optimiser(schedule), resume
+    while (place := _next_place(taken, optimiser, ranges, starts, schedule)) is not None:
+        bandwidths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
+        (loss, merit), gradient = evaluate(_arrays(place.thresholds), _arrays(bandwidths))
+        usable = bool(merit.converged)
+        monitored = float(loss) if monitor is None else monitor(_arrays(place.thresholds))
+        best, best_loss = (place.thresholds, np.inf) if taken is None else (taken.best, taken.best_loss)
+        if usable and monitored < best_loss:
+            best, best_loss = place.thresholds, monitored
+        improved = usable and monitored < place.lowest
+        if search is None:
+            update: Update = partial(_update, optimiser)
+            certain = _without_dust(gradient, schedule.significance)
+        else:
+            update, certain = _along(search, loss, _arrays(bandwidths)), gradient.value
+        following, state = _move(update, certain, place.state, place.thresholds, ranges)
+        taken = Step(
+            number=place.number,
+            thresholds=place.thresholds,
+            bandwidths=bandwidths,
+            loss=float(loss),
+            merit=merit,
+            gradient={name: float(gradient.value[name]) for name in ranges},
+            error={name: float(gradient.error[name]) for name in ranges},
+            monitored=monitored,
+            best_loss=best_loss,
+            best=best,
+            lowest=monitored if improved else place.lowest,
+            waited=0 if improved else place.waited + 1,
+            following=in_order(following, ranges, ordered),
+            state=state,
+        )
+        yield taken
+
+
+class _Place(NamedTuple):
+    """Where a step begins: what it has from the one before."""
+
+    number: int
+    thresholds: dict[str, float]
+    state: PyTree
+    lowest: float
+    waited: int
+
+
+def _next_place(
+    taken: Step | None,
+    optimiser: optax.GradientTransformation,
+    ranges: Mapping[str, Range],
+    starts: Sequence[Mapping[str, float]],
+    schedule: Schedule,
+) -> _Place | None:
+    """After a step of a start that goes on: where it led. Else the next start, or None after the last one."""
+    start = 0
+    if taken is not None:
+        start, number = divmod(taken.number, schedule.steps)
+        given_up = schedule.patience is not None and taken.waited >= schedule.patience
+        if number + 1 < schedule.steps and not given_up:
+            return _Place(taken.number + 1, taken.following, taken.state, taken.lowest, taken.waited)
+        start += 1
+    if start == len(starts):
+        return None
+    begin = dict(starts[start])
+    return _Place(start * schedule.steps, begin, optimiser.init(_scaled(begin, ranges)), np.inf, 0)
+
+
+def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
+    """The derivatives, shrunk by the rule at the head of this module."""
+    kept = {}
+    for name, value in gradient.value.items():
+        dust = significance * gradient.error[name]
+        kept[name] = value * jnp.maximum(0.0, 1.0 - (dust / jnp.where(value == 0, 1.0, value)) ** 2)
+    return kept
+
+
+def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
+    """The optax optimiser of a schedule, with a learning rate that falls, and gradients of limited length.
+
+    Raises:
+        ValueError: optax has no such optimiser, or it does not take these arguments.
+    """
+    rate = RATES[schedule.decay](schedule.learning_rate, schedule.steps, schedule.decay_to)
+    make = getattr(optax, schedule.name, None)
+    if make is None:
+        raise ValueError(f"optimiser.name: optax has no optimiser '{schedule.name}'; use adam, sgd, rmsprop, …")
+    try:
+        if callable(make):
+            inspect.signature(make).bind(rate, **schedule.arguments)
+    except TypeError as error:
+        raise ValueError(f"optimiser.arguments: optax.{schedule.name}: {error}") from None
+    try:
+        made: optax.GradientTransformation = make(rate, **schedule.arguments)
+        needs_loss = searches(made)
+    except (TypeError, AttributeError):
+        raise ValueError(
+            f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
+            "use adam, sgd, rmsprop, … (polyak_sgd takes no rate that falls: 'optimiser.decay: constant')"
+        ) from None
+    if needs_loss and not schedule.smooth:
+        raise ValueError(
+            f"optimiser.name: optax.{schedule.name} searches along the loss, which steps wherever an event is cut; "
+            "set 'optimiser.forward: smooth', or use adam, sgd, rmsprop, …"
+        )
+    return made if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), made)
+
+
+def searches(optimiser: optax.GradientTransformation) -> bool:
+    """Whether an optimiser evaluates the loss by itself.
+
+    Raises:
+        TypeError: it asks for something else, or is none.
+    """
+    trial = {"trial": jnp.ones(())}
+    extra = {"value": jnp.ones(()), "grad": trial, "value_fn": lambda at: at["trial"] ** 2}
+
+    def shape_of_update(**extra: Any) -> None:
+        # Traced, not computed: some optimisers take seconds to compile.
+        jax.eval_shape(lambda at: _update(optimiser, at, optimiser.init(at), at, **extra), trial)
+
+    try:
+        shape_of_update()
+    except TypeError:
+        shape_of_update(**extra)
+        return True
+    return False
+
+
+def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:
+    """Bandwidths after a fraction of the steps: a geometric way from the first to the last."""
+    return {name: r.bandwidth * (r.bandwidth_end / r.bandwidth) ** progress for name, r in ranges.items()}
+
+
+def _along(search: Search, loss: Float64[Array, ""], bandwidths: Thresholds) -> Update:
+    def update(gradient: Thresholds, state: PyTree, position: Thresholds) -> tuple[Thresholds, PyTree]:
+        return search(gradient, state, position, loss, bandwidths)
+
+    return update
+
+
+def _move(
+    update: Update,
+    gradient: Thresholds,
+    state: PyTree,
+    position: Mapping[str, float],
+    ranges: Mapping[str, Range],
+) -> tuple[dict[str, float], PyTree]:
+    """One step of the optimiser in units of each threshold's own step, projected onto the bounds."""
+    scaled = {name: gradient[name] * r.step for name, r in ranges.items()}
+    change, state = update(scaled, state, _scaled(position, ranges))
+    moved = {name: position[name] + float(change[name]) * r.step for name, r in ranges.items()}
+    return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
+
+
+def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
+    """The nearest position in which all ordered thresholds keep their distance: isotonic regression, then bounds."""
+    for one in ordered:
+        offsets = one.distance * np.arange(len(one.names))
+        rising = isotonic_regression(np.array([position[name] for name in one.names]) - offsets).x
+        lower, upper = ranges[one.names[0]].lower, ranges[one.names[0]].upper - offsets[-1]
+        placed = np.clip(rising, lower, upper) + offsets
+        position = position | dict(zip(one.names, placed.tolist(), strict=True))
+    return position
+
+
+def _update(
+    optimiser: optax.GradientTransformation,
+    gradient: Thresholds,
+    state: PyTree,
+    position: Thresholds,
+    **extra: Any,
+) -> tuple[Thresholds, PyTree]:
+    # optax mixes its float32 constants with float64 gradients; this alone is why promotion is relaxed, and only here.
+    with jax.numpy_dtype_promotion("standard"):
+        update, state = optimiser.update(gradient, state, position, **extra)
+    return update, state
+
+
+def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:
+    return _arrays({name: position[name] / r.step for name, r in ranges.items()})
+
+
+def _arrays(values: Mapping[str, float]) -> Thresholds:
+    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}

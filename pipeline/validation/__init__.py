@@ -1,0 +1,1 @@
+"""Whether to believe it: unseen events, bootstrap errors, pyhf, finite differences."""

@@ -1,0 +1,48 @@
+"""Statistical errors of an expected significance by the Poisson bootstrap.
+
+Every collision gets a weight from Poisson(1): the same in all kinematic variations, for all its detector simulations,
+and for all thresholds that are compared, so the error of a difference is the error of the difference, not the sum of
+two errors. Data sets are independent, and so are their weights.
+"""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.analysis import Data
+from pipeline.events.cuts import Thresholds
+
+__all__ = ["bootstrap", "resampled"]
+
+
+def bootstrap(
+    value: Callable[[Thresholds, Data], float], points: Sequence[Thresholds], data: Data, replicas: int, seed: int
+) -> NDArray[np.float64]:
+    """The value at several points on bootstrap replicas of the events.
+
+    Returns:
+        Shape "replicas points": within a row all points saw the same replica.
+    """
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(replicas):
+        replica = resampled(data, generator)
+        rows.append([value(point, replica) for point in points])
+    return np.array(rows)
+
+
+def resampled(data: Data, generator: np.random.Generator) -> Data:
+    """The data with every event weight multiplied by the Poisson(1) number of its collision."""
+    datasets = range(1 + max(int(group.dataset.max()) for group in data.groups))
+    collisions = 1 + max(int(group.collision.max()) for group in data.groups)
+    drawn = generator.poisson(1.0, (len(datasets), collisions)).astype(np.float32)
+    groups = []
+    for group in data.groups:
+        dataset, collision = np.asarray(group.dataset)[:, None], np.asarray(group.collision)
+        factor = drawn[np.broadcast_to(dataset, collision.shape), collision]
+        weight = jnp.asarray(np.asarray(group.weight) * factor)
+        groups.append(eqx.tree_at(lambda one: one.weight, group, weight))
+    return eqx.tree_at(lambda data: data.groups, data, tuple(groups))

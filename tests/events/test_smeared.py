@@ -1,0 +1,260 @@
+"""The expectation over smeared thresholds: against the hard analysis of smeared events, and against its own slope."""
+
+from dataclasses import replace
+from functools import cache
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pipeline.analysis import Data
+from pipeline.events.cuts import Count, Cut, Region, Selection, pass_probability
+from pipeline.events.flux import for_each, kernel, kernel_integral
+from pipeline.events.smeared import outcomes_per_event, smeared_yields, smeared_yields_and_slopes
+from pipeline.events.yields import hard_yields, yields_and_flux
+
+from reference.compiling import quick_jit
+from small_analysis import LAYOUT, arrays, small_data
+
+# Cuts on columns that are nothing but cut on: moving an object's value is then the same as moving its threshold.
+SMEARABLE = Selection(
+    cuts=(
+        Cut("lepton_pt", ("electron", "muon"), "pt", "above"),
+        Cut("jet_eta", ("jet",), "eta", "below", absolute=True),
+        Cut("jet_btag", ("bjet",), "btag", "above"),
+        Cut("met", ("event",), "met", "above", regions=("SR",)),
+    ),
+    leptons=Count(1, 1),
+    regions=(
+        Region("CR", Count(4), Count(1, 1), "ht", 2, 0),
+        Region("SR", Count(4), Count(2), "trijet_mass", 3, 2),
+    ),
+)
+AT = {"lepton_pt": 40.0, "jet_eta": 1.2, "jet_btag": 0.5, "met": 20.0}
+WIDTHS = {"lepton_pt": 15.0, "jet_eta": 0.3, "jet_btag": 0.2, "met": 10.0}
+
+EDGES = ("SR.edge_0", "SR.edge_1", "SR.edge_2", "SR.edge_3")
+MOVING = replace(
+    SMEARABLE,
+    cuts=(*SMEARABLE.cuts, Cut("jet_pt", ("jet",), "pt", "above"), Cut("ht", ("event",), "ht", "above")),
+    regions=(
+        replace(SMEARABLE.regions[0], edges=("CR.start", "CR.stop")),
+        replace(SMEARABLE.regions[1], edges=EDGES),
+    ),
+)
+EVERY_AT = AT | {"jet_pt": 31.7, "ht": 203.1, "CR.start": 151.3, "CR.stop": 888.8}
+EVERY_AT |= dict(zip(EDGES, [101.1, 199.2, 301.3, 453.4], strict=True))
+EVERY_WIDTH = WIDTHS | {"jet_pt": 2.0, "ht": 30.0, "CR.start": 40.0, "CR.stop": 40.0} | dict.fromkeys(EDGES, 30.0)
+
+
+@cache
+def events() -> Data:
+    return small_data(events=500, seed=7)
+
+
+@cache
+def compiled(function, selection: Selection):
+    """(thresholds, bandwidths, data) to what the function makes of the selection."""
+    return quick_jit(lambda *args: function(selection, *args))
+
+
+def slopes_of(selection, at, widths, data):
+    return smeared_yields_and_slopes(selection, LAYOUT, at, widths, data.edges, data.groups, data.candidates)
+
+
+def smeared_of(selection, at, widths, data):
+    return smeared_yields(selection, LAYOUT)(at, widths, data.edges, data.groups, data.candidates)
+
+
+def hard_of(selection, at, widths, data):
+    return hard_yields(selection, LAYOUT)(at, widths, data.edges, data.groups, data.candidates)
+
+
+def flux_of(selection, at, widths, data):
+    return yields_and_flux(selection, LAYOUT, at, widths, data.edges, data.groups, data.candidates)
+
+
+def outcomes_of(selection, at, widths, data):
+    return outcomes_per_event(selection, LAYOUT, at, widths, data.edges, data.groups, data.candidates)
+
+
+def found(function, selection, at, widths, data=None):
+    made = compiled(function, selection)(arrays(at), arrays(widths), data or events())
+    return jax.tree.map(np.asarray, made)
+
+
+# --- The pieces -------------------------------------------------------------------------------------------------------
+
+
+def test_the_integral_of_the_kernel_is_one_and_its_derivative_the_kernel():
+    distance, width = jnp.linspace(-2.0, 2.0, 1001), jnp.asarray(0.7)
+    slope = jax.vmap(jax.grad(kernel_integral), in_axes=(0, None))(distance, width)
+    np.testing.assert_allclose(slope, kernel(distance, width), atol=1e-12)
+    ends = kernel_integral(jnp.asarray([-jnp.inf, -0.7, 0.0, 0.7, jnp.inf, jnp.nan]), width)
+    assert ends.tolist() == [0, 0, 0.5, 1, 1, 0]
+
+
+@pytest.mark.parametrize("keep", ["above", "below"])
+def test_far_from_the_threshold_a_smeared_cut_is_the_hard_one(keep):
+    cut, columns = Cut("cut", ("jet",), "x", keep), {"x": jnp.asarray([[28.9], [31.1], [30.0], [jnp.nan]], jnp.float32)}
+    probability = pass_probability((cut,), arrays({"cut": 30.0}), arrays({"cut": 1.0}), columns)["cut"][:, 0]
+    assert probability.tolist() == ([0, 1, 0.5, 0] if keep == "above" else [1, 0, 0.5, 0])
+    sharp = pass_probability((cut,), arrays({"cut": 30.0}), {}, columns)["cut"][:, 0]
+    assert sharp.tolist() == ([0, 1, 0, 0] if keep == "above" else [1, 0, 0, 0])
+
+
+def test_every_item_is_visited_once_even_if_one_event_has_most():
+    count = np.random.default_rng(0).integers(0, 4, 300)
+    count[17] = 2500
+
+    def visit(event, number, real, seen):
+        return seen.at[event, number].add(real.astype(jnp.int32))
+
+    seen = quick_jit(lambda count: for_each(count, visit, jnp.zeros((300, 2500), jnp.int32)))(jnp.asarray(count))
+    np.testing.assert_array_equal(seen, np.arange(2500)[None] < count[:, None])
+
+
+# --- The expectation --------------------------------------------------------------------------------------------------
+
+
+def cut_on(group):
+    return group.electrons["pt"], group.muons["pt"], group.jets["eta"], group.jets["btag"], group.variables["met"]
+
+
+def smeared_events(data: Data, generator: np.random.Generator) -> Data:
+    """Every value that is cut on, moved by a number from the kernel: the median of three uniform ones."""
+
+    def moved(column, width: float):
+        numbers = np.sort(generator.uniform(-1, 1, (3, *column.shape)), axis=0)[1]
+        return column + jnp.asarray(width * numbers, jnp.float32)
+
+    def moved_group(group):
+        widths = [WIDTHS[name] for name in ("lepton_pt", "lepton_pt", "jet_eta", "jet_btag", "met")]
+        return eqx.tree_at(cut_on, group, [moved(*one) for one in zip(cut_on(group), widths, strict=True)])
+
+    return eqx.tree_at(lambda one: one.groups, data, tuple(moved_group(group) for group in data.groups))
+
+
+def test_it_is_the_mean_of_the_hard_analysis_of_smeared_events():
+    generator = np.random.default_rng(3)
+    hard = np.stack([found(hard_of, SMEARABLE, AT, {}, smeared_events(events(), generator)) for _ in range(300)])
+    smeared = found(smeared_of, SMEARABLE, AT, WIDTHS)
+    error = hard.std(axis=0, ddof=1) / np.sqrt(len(hard))
+    filled = error > 0
+    pulls = (hard.mean(axis=0) - smeared)[filled] / error[filled]
+    assert pulls.size > 60
+    assert np.abs(pulls).max() < 4
+    assert np.sqrt(np.mean(pulls**2)) < 1.3
+    # The test can tell: the hard analysis of the events as they are is another one.
+    unsmeared = found(hard_of, SMEARABLE, AT, {})
+    assert np.abs((unsmeared - smeared)[filled] / error[filled]).max() > 10
+
+
+def test_narrow_kernels_give_the_hard_yields():
+    """Counts to the last bit; sums of pt are added in another precision."""
+    hard = found(hard_of, MOVING, EVERY_AT, {})
+    narrow = {name: 1e-9 * width for name, width in EVERY_WIDTH.items()}
+    for widths in (narrow, {name: narrow[name] for name in ("jet_btag", *EDGES)}):
+        smeared = found(smeared_of, MOVING, EVERY_AT, widths)
+        np.testing.assert_array_equal(smeared[..., :2], hard[..., :2])
+        np.testing.assert_allclose(smeared, hard, rtol=2e-6)
+    assert hard[..., 0].min(axis=(0, 1, 2)) >= 0
+    assert np.abs(found(smeared_of, MOVING, EVERY_AT, EVERY_WIDTH) - hard)[..., 0].max() > 0.5
+
+
+def test_the_probabilities_of_all_outcomes_add_up_to_one():
+    """Regions that hold every event, whatever becomes of its jets: nothing is lost, and nothing changes."""
+    regions = tuple(
+        Region(f"{tags}", Count(0), tags, "ht", 1, number)
+        for number, tags in enumerate([Count(0, 0), Count(1, 1), Count(2)])
+    )
+    whole = replace(SMEARABLE, cuts=SMEARABLE.cuts[:3], regions=regions, leptons=Count(0))
+    data = eqx.tree_at(
+        lambda one: one.edges,
+        events(),
+        {region.name: jnp.asarray([0.0, 1e9]) for region in regions},
+        is_leaf=lambda one: one is events().edges,
+    )
+    at, widths = ({name: one[name] for name in list(AT)[:3]} for one in (AT, WIDTHS))
+    yields, slopes = found(slopes_of, whole, at, widths, data)
+    counted = yields[..., 0].sum(axis=2)
+    np.testing.assert_allclose(counted, [[500, 500, 500], [500, 500, 0]], rtol=1e-12)
+    assert np.abs(slopes["jet_btag"][..., 0]).max() > 10
+    for slope in slopes.values():
+        np.testing.assert_allclose(slope[..., 0].sum(axis=2), 0, atol=1e-9)
+
+
+# --- The derivative ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(EVERY_AT))
+def test_slopes_are_those_of_the_smeared_yields(name):
+    """Central differences of every bin and column, in float64: the kernel is a polynomial, so little is left."""
+    _, slopes = found(slopes_of, MOVING, EVERY_AT, EVERY_WIDTH)
+    step = 1e-5 * EVERY_WIDTH[name]
+    up, down = (
+        found(smeared_of, MOVING, EVERY_AT | {name: EVERY_AT[name] + shift}, EVERY_WIDTH) for shift in (step, -step)
+    )
+    scale = np.abs(slopes[name]).max(axis=(0, 1, 2))
+    assert np.all(scale > 0)
+    assert (np.abs((up - down) / (2 * step) - slopes[name]) / scale).max() < 1e-6
+
+
+def test_both_functions_give_the_same_yields_and_jax_differentiates_them():
+    yields, slopes = found(slopes_of, SMEARABLE, AT, WIDTHS)
+    weights = np.random.default_rng(0).normal(size=yields.shape)
+
+    def total(selection, at, widths, data):
+        return jnp.vdot(jnp.asarray(weights), smeared_of(selection, at, widths, data))
+
+    np.testing.assert_allclose(yields, found(smeared_of, SMEARABLE, AT, WIDTHS), rtol=1e-12, atol=1e-9)
+    value, gradient = found(jax.value_and_grad(total, argnums=1), SMEARABLE, AT, WIDTHS)
+    np.testing.assert_allclose(value, np.vdot(weights, yields), rtol=1e-12)
+    for name, slope in slopes.items():
+        np.testing.assert_allclose(gradient[name], np.vdot(weights, slope), rtol=1e-9)
+
+
+def test_to_first_order_the_slopes_are_the_boundary_flux():
+    """Where one object alone is near a threshold both count the same flips.
+
+    Of the events at a threshold a share that falls with the bandwidth has a second object there: the two differ by a
+    random sum over these, which falls with its square root.
+    """
+    differences = []
+    for scale in (0.4, 0.025):
+        widths = {name: scale * width for name, width in EVERY_WIDTH.items()}
+        slopes, flux = (
+            np.stack([widths[name] * one[1][name][..., 0] for name in widths])
+            for one in (found(function, MOVING, EVERY_AT, widths) for function in (slopes_of, flux_of))
+        )
+        differences.append(np.linalg.norm(slopes - flux) / np.linalg.norm(flux))
+    assert differences[1] < 0.15
+    assert differences[1] < 0.5 * differences[0]
+
+
+# --- The cost ---------------------------------------------------------------------------------------------------------
+
+
+def test_outcomes_are_counted_as_products_over_the_uncertain_jets():
+    """Nominal and varied events of every data set, jet by jet in plain NumPy."""
+    total, number = 0, 0
+    data = events()
+    for group in data.groups:
+        for kinematic, chunk in zip(group.task_kinematic, group.task_chunk, strict=True):
+            eta, btag = (np.asarray(group.jets[name][chunk], np.float64) for name in ("eta", "btag"))
+            there = ~np.isnan(np.asarray(group.jet_pt[kinematic, chunk]))
+            distance = (AT["jet_eta"] - np.abs(eta)) / WIDTHS["jet_eta"]
+            tag = (btag - AT["jet_btag"]) / WIDTHS["jet_btag"]
+            may_be_in, may_be_out = there & (distance > -1), ~there | (distance < 1)
+            plain, tagged = may_be_in & (tag < 1), may_be_in & (tag > -1)
+            choices = np.prod(may_be_out.astype(int) + plain + tagged, axis=0)
+            possible = (may_be_in.sum(axis=0) >= 4) & (tagged.sum(axis=0) >= 1)
+            leptons = np.concatenate([group.electrons["pt"][chunk], group.muons["pt"][chunk]])
+            certain, maybe = (
+                np.sum(leptons > AT["lepton_pt"] + side * WIDTHS["lepton_pt"], axis=0) for side in (1, -1)
+            )
+            total += choices[possible & (certain <= 1) & (maybe >= 1)].sum()
+            number += np.count_nonzero(group.weight[chunk])
+    assert total > 2 * number
+    assert found(outcomes_of, SMEARABLE, AT, WIDTHS) == total / number

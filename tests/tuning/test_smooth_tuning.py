@@ -1,0 +1,68 @@
+"""What a smooth analysis changes in a run: the loss that is searched, and nothing of what is reported."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pipeline import analysis as exact
+from pipeline.config import load_config
+from pipeline.inference.objectives import loss_of
+from pipeline.ingest.manifest import InputError
+from pipeline.problem import Problem, make_analysis, make_data, read_samples
+from pipeline.report.terminal import Terminal
+from pipeline.tuning.tune import evaluation, optimise
+
+from analysis_data import ROOT, default_thresholds
+
+SMOOTH = {"optimiser": {"name": "lbfgs", "forward": "smooth", "steps": 3}}
+
+
+def arrays(values):
+    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
+
+
+@pytest.fixture(scope="module")
+def problem() -> Problem:
+    """A tenth of the committed events."""
+    config = load_config(ROOT / "configs" / "agc_precision.yaml", SMOOTH)
+    samples = read_samples(config)
+    analysis = make_analysis(config, len(samples))
+    masks = [np.arange(len(sample.events)) % 10 == 0 for sample in samples]
+    (data,) = make_data(config, analysis, samples, [(0.1, masks)])
+    return Problem(config=config, analysis=analysis, training=data, validation=data, stopping=None, samples=samples)
+
+
+def exact_loss(problem: Problem, thresholds) -> float:
+    at = arrays(default_thresholds(problem.config) | thresholds)
+    return float(loss_of(problem.analysis.objective, exact.merit_of(at, problem.analysis, problem.training)))
+
+
+def test_the_loss_is_smooth_and_the_figure_of_merit_exact(problem):
+    widths = arrays({name: one.bandwidth for name, one in problem.config.thresholds.items() if one.trainable})
+    at = arrays(default_thresholds(problem.config))
+    (loss, merit), gradient = evaluation(problem)(at, widths)
+    (smooth, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, widths, problem.training)
+    assert float(loss) == float(smooth) != float(merit.value)
+    assert float(merit.value) == exact_loss(problem, {})
+    assert gradient.value == slope
+    assert all(0 < gradient.error[name] < np.inf for name in widths)
+
+
+def test_a_search_descends_and_the_best_step_is_the_best_by_the_exact_analysis(problem):
+    steps = optimise(problem, Terminal(problem.config, quiet=True)).history
+    found = [exact_loss(problem, step.thresholds) for step in steps]
+    assert [step.monitored for step in steps] == found == [float(step.merit.value) for step in steps]
+    assert steps[-1].best_loss == min(found) < found[0]
+    assert steps[-1].best == steps[int(np.argmin(found))].thresholds
+    # The line search took a step of another length than the optimiser's own guess: it has looked at the loss.
+    assert steps[1].loss < steps[0].loss
+
+
+def test_kernels_that_cost_too_much_are_refused(problem):
+    cuts = dict(problem.config.cuts)
+    for name, width in (("jet_pt", 400.0), ("jet_btag", 5.0)):
+        cuts[name] = cuts[name].model_copy(update={"bandwidth": width})
+    wide = problem.config.model_copy(update={"cuts": cuts})
+    with pytest.raises(InputError, match=r"optimiser\.forward: smooth would look at .* narrower, or choose 'exact'"):
+        optimise(replace(problem, config=wide), Terminal(wide, quiet=True))
