@@ -1,7 +1,7 @@
 """`python -m pipeline.optimize --config configs/quickstart.yaml`: tune the cuts of an analysis by gradient.
 
 Reads the events, evaluates the exact analysis and its gradient step by step, and writes what came out into a run
-folder. All logic is elsewhere: the loop in `pipeline.tuning.descent`, the comparison in `pipeline.validation.comparison`, the files in
+folder. All logic is elsewhere: the loop in `pipeline.tuning`, the comparison in `pipeline.validation`, the files in
 `pipeline.report`.
 """
 
@@ -72,7 +72,9 @@ def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
     if options.dry_run:
         describe_inputs(config)
         return 0
-    return run(config, output, overwrite=options.overwrite, resume=options.resume, quiet=options.quiet)
+    flags = ("overwrite", "resume", "quiet", "plots")
+    run(config, output, **{flag: getattr(options, flag) for flag in flags})
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: a GPU if JAX finds one)")
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")
+    parser.add_argument("--no-plots", action="store_false", dest="plots", help="write the numbers only, no pictures")
     parser.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],

@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.analysis import merit_of
 from pipeline.config import Config
 from pipeline.problem import Problem, build
-from pipeline.report.provenance import environment
+from pipeline.validation.provenance import environment
 from pipeline.report.terminal import SYMBOL, Terminal
 from pipeline.tuning.descent import Range, descend
 from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths

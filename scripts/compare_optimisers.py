@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from pipeline.config import Config
 from pipeline.problem import divide, read_samples
-from pipeline.report.provenance import environment
-from pipeline.report.rounding import with_error
+from pipeline.validation.provenance import environment
+from pipeline.validation.rounding import with_error
 from pipeline.report.terminal import SYMBOL, Terminal
 from pipeline.tuning.tune import with_bandwidths
 from rich.console import Console

@@ -22,7 +22,7 @@ from pipeline.analysis import merit_of
 from pipeline.config import Config
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, build
-from pipeline.report.provenance import environment
+from pipeline.validation.provenance import environment
 from pipeline.report.terminal import Terminal
 from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT

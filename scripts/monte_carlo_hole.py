@@ -22,8 +22,8 @@ from pipeline.analysis import Analysis, Data, merit_of
 from pipeline.config import Config
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, read_samples
-from pipeline.report.provenance import environment
-from pipeline.report.rounding import with_error
+from pipeline.validation.provenance import environment
+from pipeline.validation.rounding import with_error
 from pipeline.report.terminal import SYMBOL, Terminal
 from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
 from pipeline.validation.bootstrap import bootstrap

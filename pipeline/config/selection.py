@@ -82,6 +82,14 @@ class Threshold(Model):
         low, high = self.bounds or (0.0, 0.0)
         return (high - low) / 4 if self.bandwidth is None else self.bandwidth
 
+    def at_bound(self, value: float) -> str | None:
+        """Which bound a value of it lies on, `lower` or `upper`, if it is one that moves; None for neither."""
+        if self.bounds is None or not self.trainable:
+            return None
+        tolerance = 1e-6 * (self.bounds[1] - self.bounds[0])
+        sides = zip(("lower", "upper"), self.bounds, strict=True)
+        return next((side for side, bound in sides if abs(value - bound) <= tolerance), None)
+
 
 class Cut(Threshold):
     """One threshold: `x > threshold` (keep: above) or `x < threshold` (keep: below), strict, in float32.

@@ -4,6 +4,7 @@ Thresholds are a dict keyed by cut name; everything else about a selection is st
 float32, the precision of the data: |eta| = float32(2.1) fails |eta| < 2.1, as it does in the AGC under NumPy.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,6 +19,7 @@ __all__ = [
     "Region",
     "Selection",
     "Thresholds",
+    "arrays",
     "count_bits",
     "cut_flux",
     "in_region",
@@ -85,6 +87,11 @@ class Selection:
     def bins(self) -> int:
         """Bins of all regions together."""
         return sum(region.bins for region in self.regions)
+
+
+def arrays(values: Mapping[str, float]) -> Thresholds:
+    """Thresholds, or bandwidths, as the analysis takes them: float64, so that a new value compiles nothing again."""
+    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
 
 
 def passes(

@@ -44,5 +44,5 @@ def resampled(data: Data, generator: np.random.Generator) -> Data:
         dataset, collision = np.asarray(group.dataset)[:, None], np.asarray(group.collision)
         factor = drawn[np.broadcast_to(dataset, collision.shape), collision]
         weight = jnp.asarray(np.asarray(group.weight) * factor)
-        groups.append(eqx.tree_at(lambda one: one.weight, group, weight))
+        groups.append(eqx.tree_at(lambda group: group.weight, group, weight))
     return eqx.tree_at(lambda data: data.groups, data, tuple(groups))

@@ -5,7 +5,7 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline.report.rounding import with_error
+from pipeline.validation.rounding import with_error
 
 
 @pytest.mark.parametrize(
