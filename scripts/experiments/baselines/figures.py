@@ -1,4 +1,4 @@
-"""Figures of the experiments: arrays in, figure out, in the style of `pipeline.report.plots`."""
+"""Figures of the experiments: arrays in, figure out, in the style of `pipeline.report.pictures.look`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pipeline.report.plots import COLORS
+from pipeline.report.pictures.look import COLORS
 
 __all__ = ["claimed_and_true", "cosines", "race", "trajectories"]
 

@@ -10,10 +10,10 @@ events once at the memory bandwidth measured in the same process. Memory is that
 there, and how much more at most while steps are made, compilation included.
 
 Examples:
-  python scripts/benchmark.py
-  python scripts/benchmark.py --events 10000 100000 1000000 10000000 --plot benchmark.png
-  python scripts/benchmark.py --events 100000 --config configs/every_threshold.yaml --thresholds 1 2 4 8 16 28
-  python scripts/benchmark.py --events 1000000 --chunk 1048576      # a GPU wants large chunks
+  python scripts/benchmarks/benchmark.py
+  python scripts/benchmarks/benchmark.py --events 10000 100000 1000000 10000000 --plot benchmark.png
+  python scripts/benchmarks/benchmark.py --events 100000 --config configs/every_threshold.yaml --thresholds 1 8 28
+  python scripts/benchmarks/benchmark.py --events 1000000 --chunk 1048576      # a GPU wants large chunks
 """
 
 import argparse

@@ -1,12 +1,12 @@
 """Event by event against the AGC: 600 events with edges at every cut, run through its processor (coffea 0.7.21)."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import pytest
+from pipeline.sync import main
 
 from ingest.small_files import write_file
 
@@ -18,20 +18,12 @@ WEIGHTS = (*(f"btag_var_{jet}_{side}" for jet in range(4) for side in ("up", "do
 
 
 @pytest.fixture(scope="module")
-def main():
-    spec = importlib.util.spec_from_file_location("sync_events", ROOT / "scripts" / "sync_events.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
-@pytest.fixture(scope="module")
 def truth(external_data):
     return json.loads((external_data / "agc_truth_events.json").read_text())["expected"]
 
 
 @pytest.fixture(scope="module")
-def found(main, external_data, tmp_path_factory):
+def found(external_data, tmp_path_factory):
     output = tmp_path_factory.mktemp("sync") / "sync.json"
     assert main([str(external_data / "agc_truth_events.root"), "--config", str(AGC), "--output", str(output)]) == 0
     return json.loads(output.read_text())
@@ -67,14 +59,14 @@ def test_variations_move_events_between_regions(found):
         assert any(found[f"{r}|{variation}"]["event_index"] != found[f"{r}|nominal"]["event_index"] for r in REGIONS)
 
 
-def run(main, capsys, file, output, config=AGC):
+def run(capsys, file, output, config=AGC):
     code = main([str(file), "--config", str(config), "--output", str(output)])
     return code, capsys.readouterr()
 
 
-def test_a_file_without_a_usable_event_gives_empty_lists(main, external_data, tmp_path, capsys):
+def test_a_file_without_a_usable_event_gives_empty_lists(external_data, tmp_path, capsys):
     output = tmp_path / "sync.json"
-    code, text = run(main, capsys, external_data / "cms_open_data_ttbar_10_events_rntuple.root", output)
+    code, text = run(capsys, external_data / "cms_open_data_ttbar_10_events_rntuple.root", output)
     assert code == 0
     assert "4j2b|nominal: 0 events" in text.out
     assert {"event_index": [], "observable": [], "weight": []} in json.loads(output.read_text()).values()
@@ -88,13 +80,13 @@ def test_a_file_without_a_usable_event_gives_empty_lists(main, external_data, tm
         ("Muon only", "has no branch 'Electron_pt'"),
     ],
 )
-def test_an_unusable_file_is_named_in_one_sentence(main, tmp_path, capsys, content, sentence):
+def test_an_unusable_file_is_named_in_one_sentence(tmp_path, capsys, content, sentence):
     file, output = tmp_path / "events.root", tmp_path / "sync.json"
     if isinstance(content, bytes):
         file.write_bytes(content)
     elif content:
         write_file(file, {"event": np.arange(3, dtype=np.uint64), "Muon_pt": np.ones(3, np.float32)})
-    code, text = run(main, capsys, file, output)
+    code, text = run(capsys, file, output)
     assert code == 1
     assert text.err.startswith(f"error: {file}: ")
     assert sentence in text.err
@@ -102,7 +94,7 @@ def test_an_unusable_file_is_named_in_one_sentence(main, tmp_path, capsys, conte
     assert not output.exists()
 
 
-def test_resolution_factors_of_a_file_may_be_of_any_size(main, tmp_path, capsys):
+def test_resolution_factors_of_a_file_may_be_of_any_size(tmp_path, capsys):
     """Soft jets that the factors of the file lift over the cut: far beyond what our own resolution would ever do."""
     file, output = tmp_path / "events.root", tmp_path / "sync.json"
     jets = {"pt": 14.0, "eta": 0.5, "mass": 5.0, "btagCSVV2": 0.9, "resfac": 2.5}
@@ -120,19 +112,19 @@ def test_resolution_factors_of_a_file_may_be_of_any_size(main, tmp_path, capsys)
         "Muon_tightId": ak.values_astype(ak.Array([[]]), bool),
     }
     write_file(file, columns)
-    assert run(main, capsys, file, output)[0] == 0
+    assert run(capsys, file, output)[0] == 0
     found = json.loads(output.read_text())
     assert found["4j2b|nominal"]["event_index"] == []
     assert found["4j2b|pt_res_up"]["event_index"] == [0]
 
 
-def test_a_config_that_does_not_exist(main, tmp_path, capsys):
-    code, text = run(main, capsys, tmp_path / "events.root", tmp_path / "sync.json", config=tmp_path / "no.yaml")
+def test_a_config_that_does_not_exist(tmp_path, capsys):
+    code, text = run(capsys, tmp_path / "events.root", tmp_path / "sync.json", config=tmp_path / "no.yaml")
     assert code == 1
     assert "no.yaml: cannot be read" in text.err
 
 
-def test_help_teaches(main, capsys):
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0

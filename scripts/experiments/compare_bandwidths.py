@@ -5,7 +5,7 @@ cuts far away: bias. Neither touches the value, which is exact at every step and
 events.
 
 Example:
-  python scripts/compare_bandwidths.py --config configs/agc_precision.yaml --plot runs/bandwidths.png
+  python scripts/experiments/compare_bandwidths.py --config configs/agc_precision.yaml --plot runs/bandwidths.png
 """
 
 import argparse
@@ -16,18 +16,18 @@ from typing import Any
 
 import numpy as np
 from pipeline.analysis import merit_of
+from pipeline.command import guarded
 from pipeline.config import Config
+from pipeline.events.cuts import arrays
 from pipeline.problem import Problem, build
-from pipeline.validation.provenance import environment
-from pipeline.report.terminal import SYMBOL, Terminal
 from pipeline.tuning.descent import Range, descend
-from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule, with_bandwidths
+from pipeline.validation.outcome import SYMBOLS
+from pipeline.validation.provenance import environment
 from rich.console import Console
 from rich.table import Table
 
-from baselines.contest import arrays
-from baselines.gradients import flux_of
-from baselines.settings import configured, experiment_parser, guarded, save_figure, without_bandwidths, write_json
+from baselines.settings import configured, experiment_parser, save_figure, without_bandwidths, write_json
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Trajectory:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = with_bandwidths(build(without_bandwidths(config), print), Terminal(config, quiet=True))
+    problem = with_bandwidths(build(without_bandwidths(config), print))
     config = problem.config
     scales = {"too narrow": options.narrow, "automatic": 1.0, "too wide": options.wide}
     runs = {name: trajectory(problem, scale) for name, scale in scales.items()}
@@ -67,9 +67,9 @@ def parse() -> argparse.Namespace:
 def trajectory(problem: Problem, scale: float) -> Trajectory:
     """The optimisation with all bandwidths scaled; what it sees of the events is the same."""
     config, analysis = problem.config, problem.analysis
-    default = {name: one.threshold for name, one in config.thresholds.items()}
+    default = defaults(config)
     allowed = scaled(ranges(config), scale)
-    evaluate = flux_of(default, analysis, problem.training)
+    evaluate = evaluation(problem)
     start = {name: default[name] for name in allowed}
     steps = list(descend(evaluate, allowed, [start], schedule(config), ordered(config)))
     unseen = [merit_of(arrays({**default, **step.thresholds}), analysis, problem.validation) for step in steps]
@@ -93,7 +93,7 @@ def scaled(allowed: Mapping[str, Range], scale: float) -> dict[str, Range]:
 
 def table(config: Config, runs: Mapping[str, Trajectory]) -> Table:
     """Where each run started, the best that it saw, and where it ended."""
-    symbol = SYMBOL[config.objective.name]
+    symbol = SYMBOLS[config.objective.name]
     made = Table(title=f"{config.title or config.name}: {symbol} by bandwidth, simulated events", title_justify="left")
     for column in ("bandwidth", "start", "best", "kept step", "its validation", "last step", "its validation"):
         made.add_column(column, justify="left" if column == "bandwidth" else "right")
@@ -116,7 +116,7 @@ def figure(config: Config, runs: Mapping[str, Trajectory]) -> Any:
             ]
             for threshold in names
         },
-        SYMBOL[config.objective.name],
+        SYMBOLS[config.objective.name],
         "Simulated",
     )
 

@@ -8,7 +8,7 @@ question, so only a wrong gradient differs), and always the final one (the quest
 the one to judge the gradient by while bandwidths are wide; at the end both are the same.
 
 Example:
-  python scripts/gradient_quality.py --config configs/agc_precision.yaml --plot runs/gradient_quality.png
+  python scripts/experiments/gradient_quality.py --config configs/agc_precision.yaml --plot runs/gradient_quality.png
 """
 
 import argparse
@@ -19,20 +19,20 @@ from typing import Any
 
 import numpy as np
 from pipeline.analysis import merit_of
+from pipeline.command import guarded
 from pipeline.config import Config
+from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, build
-from pipeline.validation.provenance import environment
-from pipeline.report.terminal import Terminal
-from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule, with_bandwidths
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
+from pipeline.validation.provenance import environment
 from rich.console import Console
 from rich.table import Table
 
-from baselines.contest import arrays
 from baselines.counting import Counted
-from baselines.gradients import along_flux, central_differences, cosine, flux_of
-from baselines.settings import configured, experiment_parser, guarded, save_figure, write_json
+from baselines.gradients import along_flux, central_differences, cosine
+from baselines.settings import configured, experiment_parser, save_figure, write_json
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Compared:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = with_bandwidths(build(config, print), Terminal(config, quiet=True))
+    problem = with_bandwidths(build(config, print))
     config = problem.config
     compared = compare(problem, options.every)
     Console(width=110, highlight=False).print(table(config, compared))
@@ -70,7 +70,7 @@ def parse() -> argparse.Namespace:
 def compare(problem: Problem, every: int) -> list[Compared]:
     """Run the optimisation, then look back at its steps."""
     config, analysis = problem.config, problem.analysis
-    default, allowed = {name: one.threshold for name, one in config.thresholds.items()}, ranges(config)
+    default, allowed = defaults(config), ranges(config)
 
     def loss(thresholds: Mapping[str, float]) -> float:
         merit = merit_of(arrays({**default, **thresholds}), analysis, problem.training)
@@ -82,7 +82,7 @@ def compare(problem: Problem, every: int) -> list[Compared]:
 
     counted = Counted(lambda at: (loss(at), True), allowed, np.inf, ordered(config))
     start = {name: default[name] for name in allowed}
-    taken = along_flux(counted, start, schedule(config), flux_of(default, analysis, problem.training), cost=1.0)
+    taken = along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
     final = taken[-1].bandwidths
     compared = []
     for step in taken[::every]:

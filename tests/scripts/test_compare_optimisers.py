@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "scripts"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts" / "experiments"))
 
 from pipeline.analysis import Gradient  # noqa: E402
+from pipeline.command import guarded  # noqa: E402
 from pipeline.config import ConfigError, load_config  # noqa: E402
 from pipeline.inference.objectives import Merit  # noqa: E402
-from pipeline.tuning.descent import Ordered, Range, Schedule  # noqa: E402
+from pipeline.tuning.descent import Evaluation, Ordered, Range, Schedule  # noqa: E402
 
 import compare_optimisers  # noqa: E402
 from baselines import contest, figures, gradients, methods, settings  # noqa: E402
@@ -125,7 +126,8 @@ def quadratic(thresholds, _):
     merit = Merit(
         value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
     )
-    return (value, merit), Gradient(value=gradient, error=jax.tree.map(jnp.zeros_like, gradient))
+    zeros = jax.tree.map(jnp.zeros_like, gradient)
+    return Evaluation(loss=value, merit=merit, gradient=Gradient(value=gradient, error=zeros))
 
 
 def test_both_gradients_go_the_same_way_and_pay_their_own_price():
@@ -265,5 +267,5 @@ def test_trainable_cuts_are_chosen_on_the_command_line():
 def test_a_cut_that_does_not_exist_is_one_sentence(capsys):
     with pytest.raises(ConfigError, match=r"--thresholds jet_pr: there is no such cut; there are: electron_pt, "):
         settings.configured(options("--thresholds", "jet_pr"))
-    assert settings.guarded(lambda: settings.configured(options("--thresholds", "jet_pr"))) == 1
+    assert guarded(lambda: settings.configured(options("--thresholds", "jet_pr"))) == 1
     assert capsys.readouterr().err.count("\n") == 1

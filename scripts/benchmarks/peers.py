@@ -1,13 +1,14 @@
 """One step of a small analysis, side by side with what people use: same events, same machine, one run.
 
-The case is `scripts/peers/simple_case.py`: toy events in five samples, four cuts, one histogram of 25 bins, and a model
-of a signal strength and ten nuisance parameters. The peers do not all compute the same thing; the table says what each
-does. Times are medians after a first call, which is told apart. Each peer runs in a process and an environment of its
-own; an environment that is missing is made first (`python -m venv`, `pip install` from PyPI: a few minutes, once).
+The case is `scripts/benchmarks/peers/simple_case.py`: toy events in five samples, four cuts, one histogram of 25 bins,
+and a model of a signal strength and ten nuisance parameters. The peers do not all compute the same thing; the table
+says what each does. Times are medians after a first call, which is told apart. Each peer runs in a process and an
+environment of its own; an environment that is missing is made first (`python -m venv`, `pip install` from PyPI: a few
+minutes, once).
 
 Examples:
-  python scripts/benchmark_peers.py
-  python scripts/benchmark_peers.py --events 100000 --environments /tmp/peers --output peers.json
+  python scripts/benchmarks/peers.py
+  python scripts/benchmarks/peers.py --events 100000 --environments /tmp/peers --output peers.json
 """
 
 import argparse

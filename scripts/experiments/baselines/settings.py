@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ __all__ = [
     "chosen",
     "configured",
     "experiment_parser",
-    "guarded",
     "save_figure",
     "without_bandwidths",
     "write_json",
@@ -80,18 +78,6 @@ def without_bandwidths(config: Config) -> Config:
     return config.model_copy(update={"cuts": cuts, "regions": regions})
 
 
-def guarded(main: Callable[[], int]) -> int:
-    """The exit code of an experiment; what a user can mend is one sentence."""
-    try:
-        return main()
-    except KeyboardInterrupt:
-        print("stopped: nothing was written", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
 def write_json(path: Path | None, content: Mapping[str, Any]) -> None:
     """Write the figures, if a file is wanted."""
     if path is not None:
@@ -103,7 +89,7 @@ def save_figure(path: Path | None, draw: Callable[[], Any]) -> None:
     """Draw and save a figure, if one is wanted; matplotlib takes a second to import."""
     if path is None:
         return
-    from pipeline.report.plots import style
+    from pipeline.report.pictures.look import style
 
     path.parent.mkdir(parents=True, exist_ok=True)
     with style(path.stem):

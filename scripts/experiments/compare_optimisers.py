@@ -7,8 +7,8 @@ found is judged on validation events, which none has seen, with bootstrap errors
 draws a start near the default cuts. A fit that does not converge never counts as found.
 
 Examples:
-  python scripts/compare_optimisers.py --config configs/agc_precision.yaml --thresholds jet_pt jet_btag
-  python scripts/compare_optimisers.py --thresholds electron_pt electron_eta electron_sip3d jet_pt jet_eta jet_btag
+  python scripts/experiments/compare_optimisers.py --config configs/agc_precision.yaml --thresholds jet_pt jet_btag
+  python scripts/experiments/compare_optimisers.py --thresholds electron_pt electron_eta jet_pt jet_eta jet_btag
 """
 
 import argparse
@@ -19,19 +19,20 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.problem import divide, read_samples
+from pipeline.tuning.tune import with_bandwidths
+from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
 from pipeline.validation.rounding import with_error
-from pipeline.report.terminal import SYMBOL, Terminal
-from pipeline.tuning.tune import with_bandwidths
 from rich.console import Console
 from rich.table import Table
 
 from baselines.contest import DEFAULT, DIFFERENCES, OURS, STAGES, Contest, ahead, ahead_on_validation, compete
 from baselines.counting import Visit
 from baselines.methods import METHODS, missing
-from baselines.settings import configured, experiment_parser, guarded, save_figure, without_bandwidths, write_json
+from baselines.settings import configured, experiment_parser, save_figure, without_bandwidths, write_json
 
 
 def main() -> int:
@@ -41,7 +42,7 @@ def main() -> int:
     contests: list[Contest] = []
     for number in range(options.seeds):
         seeded = config.model_copy(update={"seed": config.seed + number})
-        problem = with_bandwidths(divide(seeded, samples), Terminal(seeded, quiet=True))
+        problem = with_bandwidths(divide(seeded, samples))
         say = lambda line: print(line, flush=True)  # noqa: E731
         contests.append(compete(problem, options.factor, options.spread, options.replicas, say))
         write_json(options.output, as_json(config, contests, options.factor))
@@ -65,7 +66,7 @@ def parse() -> argparse.Namespace:
 
 def table(config: Config, contests: Sequence[Contest], factor: float) -> Table:
     """Means over the seeds. Validation is after all evaluations; its error is that of one division of the events."""
-    symbol = SYMBOL[config.objective.name]
+    symbol = SYMBOLS[config.objective.name]
     names = [name for name, one in config.thresholds.items() if one.trainable]
     cost = statistics.median(one.gradient_cost for one in contests)
     made = Table(
@@ -176,7 +177,7 @@ def figure(config: Config, contests: Sequence[Contest]) -> Any:
         traces,
         {name: [contest.found[name]["factor"].validation for contest in contests] for name in contests[0].found},
         statistics.median(contest.visits[OURS][-1].evaluations for contest in contests),
-        SYMBOL[config.objective.name],
+        SYMBOLS[config.objective.name],
         "Simulated",
         (low - margin, high + margin),
     )

@@ -8,11 +8,10 @@ statistical errors of the templates are part of the likelihood, so a claim is to
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import jax.numpy as jnp
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config
 from pipeline.events.design_effect import with_design_effects
-from pipeline.problem import Sample, lots, make_analysis, make_data
+from pipeline.problem import Sample, default_thresholds, lots, make_analysis, make_data
 
 __all__ = ["Parts", "divide_by_lot", "with_rule"]
 
@@ -51,7 +50,6 @@ def divide_by_lot(config: Config, samples: Sequence[Sample], events: int, alike:
     ]
     rest = (1 - share, [lot >= share for lot in drawn])
     analysis = make_analysis(config, len(samples))
-    made = make_data(config, analysis, samples, [*small, rest])
-    start = {name: jnp.asarray(one.threshold, jnp.float64) for name, one in config.thresholds.items()}
-    training, *others, independent = with_design_effects(analysis, start, made)
+    parts = make_data(config, analysis, samples, [*small, rest])
+    training, *others, independent = with_design_effects(analysis, default_thresholds(config), parts)
     return Parts(training, tuple(others), independent)

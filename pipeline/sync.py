@@ -8,40 +8,44 @@ event_index counts from 0 in file order; observables are in GeV (also outside th
 nominal weight 1. If the jets of the file have a branch with resolution factors (Jet_resfac), those are used.
 
 Example:
-  python scripts/sync_events.py FILE.root --config configs/agc.yaml --output sync.json
+  python -m pipeline.sync FILE.root --config configs/agc.yaml --output sync.json
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 import uproot
-from pipeline.config import Config, ConfigError, load_config
+
+from pipeline.command import guarded
+from pipeline.config import Config, load_config
 from pipeline.events.table import EventList, list_events
-from pipeline.ingest import InputError, read
+from pipeline.ingest import read
 from pipeline.ingest.rootfile import explained
-from pipeline.problem import bare_data, kinematics, make_analysis, skim
+from pipeline.problem import bare_data, default_thresholds, kinematics, make_analysis, skim
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("file", type=Path, help="NanoAOD file")
     parser.add_argument("--config", type=Path, required=True, help="the analysis; its thresholds are used")
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    options = parser.parse_args(argv)
-    try:
+    options = parser.parse_args(arguments)
+
+    def write() -> int:
         content = synchronise(load_config(options.config), options.file)
         options.output.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    except (ConfigError, InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for name, events in content.items():
-        print(f"{name}: {len(events['event_index'])} events")
-    return 0
+        for name, events in content.items():
+            print(f"{name}: {len(events['event_index'])} events")
+        return 0
+
+    return guarded(write)
 
 
 def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[float]]]:
@@ -50,17 +54,16 @@ def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, d
     has_factors = _has_branch(file, tree, f"{config.objects.jet.branch}_{factors}")
     events = read([file], skim(config, extra={"jet": [factors]} if has_factors else None), tree=tree).events
     analysis = make_analysis(config, datasets=1)
-    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
-    found = list_events(analysis, thresholds, bare_data(config, events))
+    table = list_events(analysis, default_thresholds(config), bare_data(config, events))
     content = {}
     for number, region in enumerate(config.regions):
         for kinematic, variation in enumerate(kinematics(config)):
-            content[f"{region}|{variation}"] = _entry(found, (found.region == number) & (found.kinematic == kinematic))
-        nominal = (found.region == number) & (found.kinematic == 0)
+            content[f"{region}|{variation}"] = _entry(table, (table.region == number) & (table.kinematic == kinematic))
+        nominal = (table.region == number) & (table.kinematic == 0)
         for variation, (rank, slope) in config.variations.jet_weight_slope.items():
-            content[f"{region}|{variation}"] = _entry(found, nominal, slope=slope, rank=rank)
+            content[f"{region}|{variation}"] = _entry(table, nominal, slope=slope, rank=rank)
         for variation, (_, factor) in config.variations.process_weight.items():
-            content[f"{region}|{variation}"] = _entry(found, nominal, factor=factor)
+            content[f"{region}|{variation}"] = _entry(table, nominal, factor=factor)
     return content
 
 
@@ -71,13 +74,13 @@ def _has_branch(file: Path, tree: str, branch: str) -> bool:
 
 
 def _entry(
-    found: EventList, rows: np.ndarray, *, slope: float = 0.0, rank: int = 0, factor: float = 1.0
+    table: EventList, rows: np.ndarray, *, slope: float = 0.0, rank: int = 0, factor: float = 1.0
 ) -> dict[str, list[float]]:
-    order = np.argsort(found.index[rows], kind="stable")
-    pt = found.columns[2 + rank, rows][order].astype(np.float64)
+    order = np.argsort(table.index[rows], kind="stable")
+    pt = table.columns[2 + rank, rows][order].astype(np.float64)
     return {
-        "event_index": found.index[rows][order].tolist(),
-        "observable": found.observable[rows][order].astype(np.float64).tolist(),
+        "event_index": table.index[rows][order].tolist(),
+        "observable": table.observable[rows][order].astype(np.float64).tolist(),
         "weight": (factor * (1 + slope * pt)).tolist(),
     }
 

@@ -1,32 +1,19 @@
 """The optax loop of the package with two gradients: the boundary flux, and finite differences of the exact analysis."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pipeline.analysis import Analysis, Data, Gradient, loss_and_gradient_with_error
-from pipeline.events.cuts import Thresholds
+from pipeline.analysis import Gradient
+from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Range, Schedule, Step, descend
+from pipeline.tuning.descent import Evaluate, Evaluation, Range, Schedule, Step, descend
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 
 from baselines.counting import Counted
 
-__all__ = ["along_differences", "along_flux", "central_differences", "cosine", "flux_of"]
-
-Evaluate = Callable[[Thresholds, Thresholds], Any]
-
-
-def flux_of(fixed: Mapping[str, float], analysis: Analysis, data: Data) -> Evaluate:
-    """The exact analysis with the boundary flux as gradient; `fixed` are the thresholds that do not move."""
-    others = {name: jnp.asarray(value, jnp.float64) for name, value in fixed.items()}
-
-    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
-        return loss_and_gradient_with_error(others | thresholds, analysis, bandwidths, data)
-
-    return evaluate
+__all__ = ["along_differences", "along_flux", "central_differences", "cosine"]
 
 
 def along_flux(
@@ -46,7 +33,7 @@ def along_differences(counted: Counted, start: Mapping[str, float], schedule: Sc
     Their step is √(3/5) of the bandwidth that the flux would have: the same second moment, so the same bias.
     """
 
-    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Any:
+    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Evaluation:
         at = {name: float(value) for name, value in thresholds.items()}
         loss = counted.at(at)
         widths = {name: EQUAL_SECOND_MOMENT * float(width) for name, width in bandwidths.items()}
@@ -54,8 +41,9 @@ def along_differences(counted: Counted, start: Mapping[str, float], schedule: Sc
         merit = Merit(
             value=jnp.asarray(-loss), converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.int32(0)
         )
-        value = {name: jnp.asarray(one) for name, one in slope.items()}
-        return (jnp.asarray(loss), merit), Gradient(value=value, error=jax.tree.map(jnp.zeros_like, value))
+        value = arrays(slope)
+        gradient = Gradient(value=value, error=jax.tree.map(jnp.zeros_like, value))
+        return Evaluation(loss=jnp.asarray(loss), merit=merit, gradient=gradient)
 
     generator = np.random.default_rng(seed)
     while True:

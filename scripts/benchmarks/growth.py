@@ -1,13 +1,13 @@
 """How the cost of an optimisation grows with the number of thresholds: this package, finite differences, Nelder–Mead.
 
-The toy analysis of `scripts/peers/simple_case.py` with 2 … 64 cuts. All three use the same compiled, exact
+The toy analysis of `scripts/benchmarks/peers/simple_case.py` with 2 … 64 cuts. All three use the same compiled, exact
 significance. A gradient costs one evaluation with boundary flux, or two plain evaluations a threshold by central
 differences. Then two optimisations from the same start: optax's Adam with that gradient, and SciPy's Nelder–Mead. Both
 are asked how many evaluations they need for 95 % of what Adam gains in all its steps.
 
 Examples:
-  python scripts/benchmark_growth.py
-  python scripts/benchmark_growth.py --events 1000000 --thresholds 4 16 64 --plot growth.png
+  python scripts/benchmarks/growth.py
+  python scripts/benchmarks/growth.py --events 1000000 --thresholds 4 16 64 --plot growth.png
 """
 
 import argparse

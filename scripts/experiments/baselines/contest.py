@@ -8,17 +8,17 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from pipeline.analysis import Data, merit_of
+from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Range
-from pipeline.tuning.tune import ordered, ranges, schedule
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
 from pipeline.validation.bootstrap import bootstrap
 
 from baselines.counting import Counted, Visit, best_of
-from baselines.gradients import along_differences, along_flux, flux_of
+from baselines.gradients import along_differences, along_flux
 from baselines.methods import METHODS, missing, search
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
     "Found",
     "ahead",
     "ahead_on_validation",
-    "arrays",
     "compete",
     "start_near",
 ]
@@ -83,7 +82,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
         say: gets a line from each method that is through.
     """
     config, analysis = problem.config, problem.analysis
-    default = {name: one.threshold for name, one in config.thresholds.items()}
+    default = defaults(config)
     allowed, plan = ranges(config), schedule(config)
     start = start_near(default, allowed, spread, config.seed)
 
@@ -91,7 +90,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
         merit = merit_of(arrays({**default, **thresholds}), analysis, problem.training)
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
-    evaluate = flux_of(default, analysis, problem.training)
+    evaluate = evaluation(problem)
     widths = arrays({name: one.bandwidth for name, one in allowed.items()})
     seconds, with_gradient = least_seconds(lambda: loss(start), lambda: evaluate(arrays(start), widths))
     cost = with_gradient / seconds
@@ -127,7 +126,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
 
 def judge(problem: Problem, best: Mapping[str, Mapping[str, Visit]], replicas: int) -> dict[str, dict[str, Found]]:
     """The same points on validation events; all of them see the same bootstrap replicas."""
-    default = {name: one.threshold for name, one in problem.config.thresholds.items()}
+    default = defaults(problem.config)
     untouched = Visit(0.0, 0.0, np.inf, default)
     best = {**best, DEFAULT: dict.fromkeys(STAGES, untouched)}
     keys = {tuple({**default, **visit.thresholds}.values()) for stages in best.values() for visit in stages.values()}
@@ -196,8 +195,3 @@ def least_seconds(*calls: Callable[[], Any], repeat: int = 9) -> list[float]:
             if turn > 0:
                 least[number] = min(least[number], time.perf_counter() - started)
     return least
-
-
-def arrays(values: Mapping[str, float]) -> dict[str, jax.Array]:
-    """Thresholds as the analysis takes them."""
-    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}

@@ -8,7 +8,7 @@ bins with too few effective background events are merged). What is claimed stand
 of the same size, and beside all independent events. A seed draws the events anew.
 
 Example:
-  python scripts/monte_carlo_hole.py --config configs/agc.yaml --events 10000 --output runs/hole.json
+  python scripts/experiments/monte_carlo_hole.py --config configs/agc.yaml --events 10000 --output runs/hole.json
 """
 
 import argparse
@@ -19,23 +19,25 @@ from typing import Any
 
 import numpy as np
 from pipeline.analysis import Analysis, Data, merit_of
+from pipeline.command import guarded
 from pipeline.config import Config
+from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, read_samples
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule, with_bandwidths
+from pipeline.validation.bootstrap import bootstrap
+from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
 from pipeline.validation.rounding import with_error
-from pipeline.report.terminal import SYMBOL, Terminal
-from pipeline.tuning.tune import ordered, ranges, schedule, with_bandwidths
-from pipeline.validation.bootstrap import bootstrap
 from rich.console import Console
 from rich.table import Table
 
-from baselines.contest import OURS, arrays
+from baselines.contest import OURS
 from baselines.counting import Counted, best_of
-from baselines.gradients import along_flux, flux_of
+from baselines.gradients import along_flux
 from baselines.independent import Parts, divide_by_lot, with_rule
 from baselines.methods import METHODS, search
-from baselines.settings import configured, experiment_parser, guarded, save_figure, write_json
+from baselines.settings import configured, experiment_parser, save_figure, write_json
 
 GLOBAL = "differential evolution"
 
@@ -118,9 +120,9 @@ def parse() -> argparse.Namespace:
 
 def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]:
     """The thresholds of the best exact value that the optimiser has seen; both start at the default cuts."""
-    config = with_bandwidths(problem, Terminal(problem.config, quiet=True)).config
+    config = with_bandwidths(problem).config
     analysis, data = problem.analysis, problem.training
-    default = {name: one.threshold for name, one in config.thresholds.items()}
+    default = defaults(config)
     allowed = ranges(config)
 
     def loss(thresholds: Mapping[str, float]) -> tuple[float, bool]:
@@ -130,7 +132,7 @@ def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]
     counted = Counted(loss, allowed, evaluations, ordered(config))
     start = {name: default[name] for name in allowed}
     if optimiser == OURS:
-        along_flux(counted, start, schedule(config), flux_of(default, analysis, data), cost=1.0)
+        along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
     else:
         search(METHODS[optimiser], counted, counted.place_of(start), config.seed)
     return {**default, **best_of(counted.visits).thresholds}
@@ -150,7 +152,7 @@ def judge(
     def value(thresholds: Any, data: Data) -> float:
         return float(merit_of(thresholds, analysis, data).value)
 
-    default, point = arrays({name: one.threshold for name, one in config.thresholds.items()}), arrays(tuned)
+    default, point = arrays(defaults(config)), arrays(tuned)
     spread = bootstrap(value, [point], parts.training, replicas, config.seed)
     others = [value(point, data) for data in parts.alike]
     before, after = (value(one, parts.independent) for one in (default, point))
@@ -179,7 +181,7 @@ def told(claim: Claim) -> str:
 def table(config: Config, events: int, claims: Sequence[Claim]) -> Table:
     """A row for each rule and optimiser: means over the seeds, and on how many of them the claim holds."""
     made = Table(
-        title=f"{config.title or config.name}: {SYMBOL[config.objective.name]}, tuned on {events:,} simulated events",
+        title=f"{config.title or config.name}: {SYMBOLS[config.objective.name]}, tuned on {events:,} simulated events",
         title_justify="left",
     )
     made.add_column("bins need")
@@ -234,7 +236,7 @@ def figure(config: Config, claims: Sequence[Claim]) -> Any:
     points = {
         name: [(one.claimed, one.alike, one.before, one.after) for one in group] for name, group in groups.items()
     }
-    return claimed_and_true(points, SYMBOL[config.objective.name], "Simulated")
+    return claimed_and_true(points, SYMBOLS[config.objective.name], "Simulated")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-PEERS = Path(__file__).parent.parent / "scripts" / "peers"
+PEERS = Path(__file__).parents[2] / "scripts" / "benchmarks" / "peers"
 CUTS = 3
 
 

@@ -8,8 +8,8 @@ import awkward as ak
 import numpy as np
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "scripts"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY / "scripts" / "experiments"))
 
 from pipeline.config import load_config  # noqa: E402
 from pipeline.ingest.manifest import load_manifest  # noqa: E402
