@@ -15,7 +15,7 @@ from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
 from pipeline.events import split
 from pipeline.events.batch import Edges, Events
-from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, as_arrays
+from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
 from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.inference.histfactory import from_pyhf
@@ -174,13 +174,13 @@ def make_edges(config: Config) -> Edges:
 
 def default_thresholds(config: Config) -> Thresholds:
     """All thresholds, trainable or not, where the config puts them."""
-    return as_arrays({name: each.threshold for name, each in config.thresholds.items()})
+    return arrays({name: each.threshold for name, each in config.thresholds.items()})
 
 
 def default_bandwidths(config: Config) -> Thresholds:
     """The bandwidth of each trainable threshold at the start of an optimisation."""
     trained = {name: each.bandwidth for name, each in config.thresholds.items() if each.trainable}
-    return as_arrays({name: width for name, width in trained.items() if width is not None})
+    return arrays({name: width for name, width in trained.items() if width is not None})
 
 
 def make_analysis(config: Config, names: Names, datasets: int) -> Analysis:
