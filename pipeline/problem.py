@@ -35,9 +35,11 @@ __all__ = [
     "default_thresholds",
     "divide",
     "divide_into_folds",
+    "factors_of",
     "make_analysis",
     "make_data",
     "make_selection",
+    "whole",
 ]
 
 CHUNK_SIZE = 8192
@@ -79,6 +81,16 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
     samples = read_samples(config, tuple(names_of(config).branches.values()), report)
     report("preparing events")
     return divide(config, samples)
+
+
+def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
+    """The analysis of a config, and all its events without a split; errors as `build`."""
+    names = names_of(config)
+    samples = read_samples(config, tuple(names.branches.values()), report)
+    analysis = make_analysis(config, names, len(samples))
+    everything = [np.ones(len(sample.events), bool) for sample in samples]
+    (data,) = make_data(config, names, analysis, samples, [(1.0, everything)])
+    return analysis, data
 
 
 def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
@@ -186,14 +198,16 @@ def default_bandwidths(config: Config) -> Thresholds:
 def make_analysis(config: Config, names: Names, datasets: int) -> Analysis:
     """The static part of the analysis."""
     selection = make_selection(config)
-    layout = Layout(datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(_factors(config).values()))
+    layout = Layout(
+        datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(factors_of(config).values())
+    )
     measured = make_measurement(config, selection)
     structure, _, _ = from_pyhf(skeleton(measured))
     events = EventAnalysis(selection, names.function, layout)
     return Analysis(events, measured, structure, Objective(**config.objective.model_dump()))
 
 
-def _factors(config: Config) -> dict[str, Factor]:
+def factors_of(config: Config) -> dict[str, Factor]:
     """The factors of the weight that variations name."""
     names = dict.fromkeys(name for each in config.variations.values() for name in each.weights if name != "nominal")
     return {name: _factor(config, name) for name in names}
@@ -304,7 +318,7 @@ def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units
         DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
         for sample, unit in zip(samples, units, strict=True)
     ]
-    factors, kinematic = list(_factors(config)), kinematics(config)
+    factors, kinematic = list(factors_of(config)), kinematics(config)
     variations = [Variation("nominal")]
     for name, each in config.variations.items():
         weights = each.weights or {"nominal": 1.0}

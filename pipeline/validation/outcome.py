@@ -19,7 +19,8 @@ from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.inference.measurement import merged_bins
 from pipeline.inference.objectives import Merit
 from pipeline.inference.significance import signal_strength_uncertainty
-from pipeline.problem import Problem, Sample
+from pipeline.ingest.samples import Sample
+from pipeline.problem import Problem
 from pipeline.progress import SILENT, Progress
 from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import Tuned, defaults
@@ -229,7 +230,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
         comparisons=comparisons,
         workspaces=workspaces,
         pyhf={n: pyhf_discovery_significance(model, uncertainty=uncertainty) for n, model in workspaces.items()},
-        merits={n: exact.merit_of(arrays(cuts), problem.analysis, problem.validation) for n, cuts in stages.items()},
+        merits={n: exact.merit_of(problem.analysis, arrays(cuts), problem.validation) for n, cuts in stages.items()},
         measured=_measured(problem, stages),
         merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},
         samples=problem.samples,
@@ -247,7 +248,7 @@ def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -
     config, analysis = problem.config, problem.analysis
 
     def merit(thresholds: Thresholds, data: Data) -> Merit:
-        return exact.merit_of(thresholds, analysis, data)
+        return exact.merit_of(analysis, thresholds, data)
 
     before, replicas = arrays(defaults(config)), config.validation.bootstrap
     parts = {"training": problem.training, "validation": problem.validation}
@@ -260,7 +261,7 @@ def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -
 
 def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
     """The pyhf workspace of the validation events at some thresholds, with Asimov or pseudo-data."""
-    numbers, data = exact.model_and_data(arrays(thresholds), problem.analysis, problem.validation)
+    numbers, data = exact.model_and_data(problem.analysis, arrays(thresholds), problem.validation)
     return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name, data=data)
 
 
@@ -269,7 +270,7 @@ def _merged_bins(problem: Problem, thresholds: Mapping[str, float]) -> int:
     measurement = problem.analysis.measurement
     if not measurement.merges:
         return 0
-    templates = exact.templates_at(arrays(thresholds), problem.analysis, problem.validation)
+    templates = exact.templates_at(problem.analysis, arrays(thresholds), problem.validation)
     into = np.asarray(jax.jit(merged_bins, static_argnums=0)(measurement, templates))
     return int(np.count_nonzero(into != np.arange(len(into))))
 
@@ -278,7 +279,7 @@ def _measured(problem: Problem, stages: Mapping[str, Mapping[str, float]]) -> di
     """The signal strength and its uncertainty in the pseudo-data of the validation events, if there are any."""
     structure, measured = problem.analysis.structure, {}
     for name, thresholds in stages.items():
-        numbers, data = exact.model_and_data(arrays(thresholds), problem.analysis, problem.validation)
+        numbers, data = exact.model_and_data(problem.analysis, arrays(thresholds), problem.validation)
         if data is not None:
             observed = jnp.concatenate([data, auxdata(structure, numbers)])
             fitted = jax.jit(signal_strength_uncertainty, static_argnums=0)(structure, numbers, data=observed)
