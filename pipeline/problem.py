@@ -18,6 +18,7 @@ from pipeline.events.batch import Edges, Events
 from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
 from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.events.table import shared_events
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
@@ -31,6 +32,7 @@ __all__ = [
     "Problem",
     "bare_data",
     "build",
+    "check_exclusive",
     "default_bandwidths",
     "default_thresholds",
     "divide",
@@ -123,6 +125,8 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     # All at once: parts of equal shapes are compiled once.
     folds = [(shares[name], of[name]) for of in masks for name in shares]
     data = make_data(config, names, analysis, samples, folds)
+    if config.exclusive and config.may_overlap():
+        check_exclusive(analysis, default_thresholds(config), data)
     several = any(_has_several_of_a_collision(sample) for sample in samples)
     problems = []
     for number in range(len(turns)):
@@ -133,6 +137,21 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
         stopping = named.get("stopping")
         problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples))
     return tuple(problems)
+
+
+def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:
+    """Raise where an event is in two regions.
+
+    Raises:
+        InputError: with the regions, and how many events they share.
+    """
+    for part in parts:
+        for (first, second), number in shared_events(analysis.events, thresholds, part.events).items():
+            raise InputError(
+                f"regions.{second}: {number} events (all kinematic variations counted) are in '{first}', too; make "
+                "their requirements or cuts exclude each other, or set 'exclusive: false': such events then count in "
+                f"'{first}'"
+            )
 
 
 def _shares(config: Config) -> dict[str, float]:

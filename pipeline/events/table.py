@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from pipeline.events.batch import Edges, EventGroup, Events, take_chunk
+from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
-from pipeline.events.evaluation import EventAnalysis, evaluated, point
+from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, point
 from pipeline.events.function import members
-from pipeline.events.yields import EventOutcomes, event_outcomes
+from pipeline.events.yields import EventOutcomes, event_outcomes, sum_over_chunks
 
-__all__ = ["EventList", "ObjectList", "list_events", "list_objects"]
+__all__ = ["EventList", "ObjectList", "list_events", "list_objects", "shared_events"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,27 @@ def list_objects(
         dataset, regions, weight = (np.broadcast_to(each, chosen.shape)[chosen] for each in columns)
         parts.append((dataset, regions, weight, np.asarray(value)[chosen]))
     return ObjectList(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def shared_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> dict[tuple[str, str], int]:
+    """How many events, in all kinematic variations, are in both of two regions; pairs that share none are left out."""
+    names = [region.name for region in analysis.selection.regions]
+    numbers = np.asarray(_shared(analysis, thresholds, events)).sum(axis=(0, 1))
+    pairs = {(names[a], names[b]): int(numbers[a, b]) for a in range(len(names)) for b in range(a + 1, len(names))}
+    return {pair: number for pair, number in pairs.items() if number}
+
+
+@partial(jax.jit, static_argnums=0)
+def _shared(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> jax.Array:
+    at = point(analysis, thresholds, {}, events.edges)
+
+    def of_chunk(event: Event) -> jax.Array:
+        hard = evaluated(at, event)
+        counts = counts_of(at.selection, hard.bits)
+        inside = jnp.stack(inside_regions(at, counts, hard.variables, hard.accepted)) & (event.weight != 0)[None]
+        return inside.astype(jnp.float32) @ inside.astype(jnp.float32).T
+
+    return sum_over_chunks(of_chunk, analysis.layout, events)
 
 
 def list_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> EventList:
