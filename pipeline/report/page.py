@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
-from markupsafe import Markup
 
 from pipeline.validation.comparison import Estimate
 
@@ -31,9 +30,9 @@ class Illustration:
     svg: str
 
     @property
-    def drawing(self) -> Markup:
+    def drawing(self) -> str:
         """The picture as a part of the page."""
-        return Markup(inline(self))
+        return inline(self)
 
 
 TERMS = {
