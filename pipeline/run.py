@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
+from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.manifest import InputError, load_manifest
 from pipeline.ingest.samples import read_samples, wanted_datasets
 from pipeline.names import names_of
@@ -67,6 +68,11 @@ def run(
             samples = read_samples(config, branches, terminal.say, display)
         terminal.say("preparing events")
         problems = divide_into_folds(config, samples)
+        for name, number in problems[0].left_out.items():
+            terminal.warn(
+                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter lower "
+                "bound of its pt cut leaves none out"
+            )
         reading = time.perf_counter() - started
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
         outcome = judge(tuned, terminal, {"reading": reading})
