@@ -11,6 +11,7 @@ import awkward as ak
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
@@ -42,6 +43,7 @@ __all__ = [
     "make_analysis",
     "make_data",
     "make_selection",
+    "read",
     "whole",
 ]
 
@@ -84,15 +86,22 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
         ConfigError: the config names what does not exist.
         InputError: a file is missing or unusable, or no event is left.
     """
-    samples = read_samples(config, tuple(names_of(config).branches.values()), report)
+    samples = read(config, report)
     report("preparing events")
     return divide(config, samples)
+
+
+def read(
+    config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None
+) -> tuple[Sample, ...]:
+    """The events of every data set of a config; arguments and errors as `pipeline.ingest.samples.read_samples`."""
+    return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
 
 
 def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
     """The analysis of a config, and all its events without a split; errors as `build`."""
     names = names_of(config)
-    samples = read_samples(config, tuple(names.branches.values()), report)
+    samples = read(config, report)
     analysis = make_analysis(config, names, len(samples))
     everything = [np.ones(len(sample.events), bool) for sample in samples]
     (data,) = make_data(config, names, analysis, samples, [(1.0, everything)])
@@ -288,6 +297,7 @@ def make_data(
     analysis: Analysis,
     samples: Sequence[Sample],
     folds: Sequence[tuple[float, Sequence[NDArray[np.bool_]]]],
+    chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     """Parts of the events of all samples as traced data of equal shapes.
 
@@ -297,9 +307,10 @@ def make_data(
         analysis: its static part.
         samples: all data sets.
         folds: for each part, the share of the events it stands for, and which events of each sample are in it.
+        chunk_size: largest number of events that are looked at together.
     """
     picked = _picked(config, names, samples, [masks for _, masks in folds])
-    return _data(config, names, analysis, samples, [share for share, _ in folds], picked)
+    return _data(config, names, analysis, samples, [share for share, _ in folds], picked, chunk_size)
 
 
 _Picked = list[list[tuple[RaggedSample, float]]]
@@ -331,11 +342,12 @@ def _data(
     samples: Sequence[Sample],
     shares: Sequence[float],
     picked: _Picked,
+    chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     dense = dense_groups(
         [[sample for sample, _ in part] for part in picked],
         names.function,
-        chunk_size=CHUNK_SIZE,
+        chunk_size=chunk_size,
         from_below=_from_below(config),
     )
     return [
