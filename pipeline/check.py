@@ -50,15 +50,11 @@ def _check(options: argparse.Namespace) -> int:
     chosen = {n: cut for n, cut in config.thresholds.items() if cut.bandwidth and (cut.trainable or options.all)}
     if not chosen:
         raise ConfigError(f"{options.config}: no trainable cut has a bandwidth; give one, or add --all")
-    import numpy as np
-
-    from pipeline.problem import make_analysis, make_data, read_samples
+    from pipeline.problem import whole
     from pipeline.tuning.tune import defaults
     from pipeline.validation.gradient_check import check_gradients, with_unit_weights
 
-    samples = read_samples(config)
-    analysis = make_analysis(config, len(samples))
-    (data,) = make_data(config, analysis, samples, [(1.0, [np.ones(len(sample.events), bool) for sample in samples])])
+    analysis, data = whole(config)
     widths = {name: cut.bandwidth for name, cut in chosen.items() if cut.bandwidth}
     return _told(check_gradients(analysis, defaults(config), widths, with_unit_weights(data)))
 

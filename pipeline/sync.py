@@ -14,18 +14,22 @@ Example:
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import uproot
 
+from pipeline.analysis import event_table
 from pipeline.command import guarded
 from pipeline.config import Config, load_config
-from pipeline.events.table import EventList, list_events
+from pipeline.events.table import EventList
 from pipeline.ingest import read
 from pipeline.ingest.rootfile import explained
-from pipeline.problem import bare_data, default_thresholds, kinematics, make_analysis, skim
+from pipeline.ingest.samples import skim
+from pipeline.names import names_of
+from pipeline.problem import bare_data, default_thresholds, factors_of, make_analysis
+from pipeline.ragged import kinematics
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,21 +54,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[float]]]:
     """The content of the synchronisation file."""
-    factors = config.variations.resolution_branch
-    has_factors = _has_branch(file, tree, f"{config.objects.jet.branch}_{factors}")
-    events = read([file], skim(config, extra={"jet": [factors]} if has_factors else None), tree=tree).events
-    analysis = make_analysis(config, datasets=1)
-    table = list_events(analysis, default_thresholds(config), bare_data(config, events))
+    names, factors = names_of(config), list(factors_of(config))
+    events = read(
+        [file], skim(config, tuple(names.branches.values()), extra=_stored_factors(config, file, tree)), tree=tree
+    ).events
+    analysis = make_analysis(config, names, datasets=1)
+    table = event_table(analysis, default_thresholds(config), bare_data(config, names, events))
     content = {}
     for number, region in enumerate(config.regions):
-        for kinematic, variation in enumerate(kinematics(config)):
+        for kinematic, variation in enumerate(["nominal", *kinematics(config)]):
             content[f"{region}|{variation}"] = _entry(table, (table.region == number) & (table.kinematic == kinematic))
         nominal = (table.region == number) & (table.kinematic == 0)
-        for variation, (rank, slope) in config.variations.jet_weight_slope.items():
-            content[f"{region}|{variation}"] = _entry(table, nominal, slope=slope, rank=rank)
-        for variation, (_, factor) in config.variations.process_weight.items():
-            content[f"{region}|{variation}"] = _entry(table, nominal, factor=factor)
+        for name, each in config.variations.items():
+            if each.weights and not each.is_kinematic:
+                weights = {factors.index(f) + 2: size for f, size in each.weights.items() if f != "nominal"}
+                content[f"{region}|{name}"] = _entry(table, nominal, each.weights.get("nominal", 0.0), weights)
     return content
+
+
+def _stored_factors(config: Config, file: Path, tree: str) -> dict[str, list[str]]:
+    """Resolution factors that the file has, by collection."""
+    columns = {(c, v.branch) for v in config.variations.values() for c in v.resolution if "." in c}
+    stored: dict[str, list[str]] = {}
+    for column, branch in sorted(columns):
+        name = column.partition(".")[0]
+        if _has_branch(file, tree, f"{config.objects[name].branch}_{branch}"):
+            stored.setdefault(name, []).append(branch)
+    return stored
 
 
 def _has_branch(file: Path, tree: str, branch: str) -> bool:
@@ -74,14 +90,16 @@ def _has_branch(file: Path, tree: str, branch: str) -> bool:
 
 
 def _entry(
-    table: EventList, rows: np.ndarray, *, slope: float = 0.0, rank: int = 0, factor: float = 1.0
+    table: EventList, rows: np.ndarray, nominal: float = 1.0, factors: Mapping[int, float] | None = None
 ) -> dict[str, list[float]]:
     order = np.argsort(table.index[rows], kind="stable")
-    pt = table.columns[2 + rank, rows][order].astype(np.float64)
+    weight = np.full(len(order), nominal)
+    for column, size in (factors or {}).items():
+        weight += size * table.columns[column, rows][order].astype(np.float64)
     return {
         "event_index": table.index[rows][order].tolist(),
         "observable": table.observable[rows][order].astype(np.float64).tolist(),
-        "weight": (factor * (1 + slope * pt)).tolist(),
+        "weight": weight.tolist(),
     }
 
 

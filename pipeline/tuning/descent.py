@@ -16,11 +16,10 @@ that is smooth, not one of which the gradient is an estimate, and takes every de
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,13 +27,12 @@ import optax
 from jaxtyping import Array, Float64, PyTree
 from scipy.optimize import isotonic_regression
 
-from pipeline.analysis import Gradient
+from pipeline.analysis import Evaluation, Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
 
 __all__ = [
     "Evaluate",
-    "Evaluation",
     "Ordered",
     "Range",
     "Schedule",
@@ -46,15 +44,6 @@ __all__ = [
     "make_optimiser",
     "searches",
 ]
-
-
-class Evaluation(eqx.Module):
-    """What an evaluation of the analysis tells the loop: the loss, the figure of merit, the gradient of the loss."""
-
-    _: KW_ONLY
-    loss: Float64[Array, ""]
-    merit: Merit
-    gradient: Gradient
 
 
 Evaluate = Callable[[Thresholds, Thresholds], Evaluation]

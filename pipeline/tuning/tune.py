@@ -11,7 +11,7 @@ from jaxtyping import Array, Float64
 from scipy.stats import qmc
 
 from pipeline import analysis as exact
-from pipeline.analysis import Analysis, Data, Gradient
+from pipeline.analysis import Analysis, Data, Evaluation, Gradient
 from pipeline.config import Config
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
@@ -21,7 +21,6 @@ from pipeline.progress import SILENT, Progress
 from pipeline.tuning.bandwidths import lepski_bandwidths
 from pipeline.tuning.descent import (
     Evaluate,
-    Evaluation,
     Monitor,
     Ordered,
     Range,
@@ -141,9 +140,7 @@ def exact_evaluation(analysis: Analysis, fixed: Thresholds, data: Data) -> Evalu
     """The exact analysis of some events, with the boundary flux as gradient; `fixed` are thresholds that stay."""
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Evaluation:
-        at = fixed | thresholds
-        (loss, merit), gradient = exact.loss_and_gradient_with_error(at, analysis, bandwidths, data)
-        return Evaluation(loss=loss, merit=merit, gradient=gradient)
+        return exact.evaluate(analysis, fixed | thresholds, bandwidths, data)
 
     return evaluate
 
@@ -153,8 +150,8 @@ def _smooth_loss_and_gradient(problem: Problem) -> LossAndGradient:
 
     def loss_and_gradient(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[Float64[Array, ""], Thresholds]:
         at = fixed | thresholds
-        (loss, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, bandwidths, problem.training)
-        return loss, slope
+        smooth = exact.evaluate(problem.analysis, at, bandwidths, problem.training, smooth=True)
+        return smooth.loss, smooth.gradient.value
 
     return loss_and_gradient
 
@@ -172,7 +169,7 @@ def _check_price(problem: Problem) -> None:
     """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
     widths = arrays({name: r.bandwidth for name, r in ranges(problem.config).items()})
     at = default_thresholds(problem.config)
-    price = exact.smeared_outcomes(at, problem.analysis, widths, problem.training)
+    price = exact.outcomes_per_event(problem.analysis, at, widths, problem.training)
     if price > MOST_OUTCOMES:
         raise InputError(
             f"optimiser.forward: smooth would look at {price:.3g} outcomes an event with these bandwidths; "
@@ -190,7 +187,7 @@ def _monitor(problem: Problem) -> Monitor | None:
     data, fixed = problem.stopping or problem.training, default_thresholds(problem.config)
 
     def monitor(thresholds: Thresholds) -> float:
-        merit = exact.merit_of(fixed | thresholds, problem.analysis, data)
+        merit = exact.merit_of(problem.analysis, fixed | thresholds, data)
         return float(loss_of(problem.analysis.objective, merit)) if bool(merit.converged) else np.inf
 
     return monitor
@@ -205,11 +202,11 @@ def with_bandwidths(problem: Problem, progress: Progress = SILENT) -> Problem:
     progress.say(f"choosing the bandwidth of {', '.join(missing)}")
     at = default_thresholds(config)
     evaluate = exact_evaluation(problem.analysis, at, problem.training)
-    edges = [tuple(of_region) for of_region in config.moving_edges.values() if of_region.keys() & missing.keys()]
+    together = [names for names, _ in config.rising if missing.keys() & set(names)]
     chosen = lepski_bandwidths(
         lambda widths: evaluate(at, arrays(widths)).gradient,
         {name: cut.widest_bandwidth for name, cut in missing.items()},
-        edges,
+        together,
     )
     return replace(problem, config=config.with_bandwidths(chosen))
 
@@ -224,12 +221,8 @@ def ranges(config: Config) -> dict[str, Range]:
 
 
 def ordered(config: Config) -> tuple[Ordered, ...]:
-    """The bin edges that move, region by region."""
-    return tuple(
-        Ordered(tuple(edges), config.regions[name].bins.least_distance)
-        for name, edges in config.moving_edges.items()
-        if edges
-    )
+    """The bin edges that move, region by region, and the sides of windows."""
+    return tuple(Ordered(names, distance) for names, distance in config.rising)
 
 
 def schedule(config: Config) -> Schedule:

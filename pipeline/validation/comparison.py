@@ -89,7 +89,7 @@ def cross_validate(
     def merits(parts: Sequence[Data]) -> list[Merit]:
         return [
             merit_of_templates(
-                average([templates_at(at, analysis, data) for at, data in zip(points, parts, strict=True)]), analysis
+                analysis, average([templates_at(analysis, at, data) for at, data in zip(points, parts, strict=True)])
             )
             for points in ([before] * len(folds), [after for _, after in folds])
         ]

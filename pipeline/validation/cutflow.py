@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.analysis import Data, templates_at
+from pipeline.analysis import Data, event_table, templates_at
 from pipeline.config import Config, Cut
 from pipeline.events.cuts import arrays
-from pipeline.events.table import list_events
 from pipeline.problem import Problem
 from pipeline.validation.regions import Region, Values
 
@@ -43,7 +42,7 @@ def cut_flow(problem: Problem, thresholds: Mapping[str, float], regions: Sequenc
     at = opened(problem.config, thresholds, [cut.name for cut in cuts])
     columns = [_all_read(problem, thresholds), _in_histograms(problem, at)]
     for cut in cuts:
-        at[cut.name] = thresholds[cut.name]
+        at |= {side.threshold: thresholds[side.threshold] for side in cut.sides}
         columns.append(_in_histograms(problem, at))
     columns += [region.nominal.sum(axis=1) for region in regions]
     return CutFlow(
@@ -56,15 +55,17 @@ def cut_flow(problem: Problem, thresholds: Mapping[str, float], regions: Sequenc
 
 def opened(config: Config, thresholds: Mapping[str, float], cuts: Sequence[str]) -> dict[str, float]:
     """The thresholds, with some cuts open."""
-    return {**thresholds, **{name: _loosest(config.cuts[name]) for name in cuts}}
+    return {**thresholds, **{key: place for name in cuts for key, place in _loosest(name, config.cuts[name]).items()}}
 
 
-def _loosest(cut: Cut) -> float:
-    """Beyond, objects and events were not read."""
+def _loosest(name: str, cut: Cut) -> dict[str, float]:
+    """Beyond, objects and events were not read; a window that keeps what is outside is empty where it is open."""
+    thresholds = cut.thresholds(name)
     if cut.bounds is None:
-        return cut.threshold
-    low, high = cut.bounds
-    return low - cut.widest_bandwidth if cut.keep == "above" else high + cut.widest_bandwidth
+        return {key: each.threshold for key, each in thresholds.items()}
+    low, high = cut.bounds[0] - cut.widest_bandwidth, cut.bounds[1] + cut.widest_bandwidth
+    places = {"above": (low,), "below": (high,), "inside": (low, high), "outside": (high, high)}[cut.keep]
+    return dict(zip(thresholds, places, strict=True))
 
 
 def nominal_scales(data: Data) -> Values:
@@ -77,12 +78,12 @@ def nominal_scales(data: Data) -> Values:
 
 
 def _in_histograms(problem: Problem, thresholds: Mapping[str, float]) -> Values:
-    templates = templates_at(arrays(thresholds), problem.analysis, problem.validation)
+    templates = templates_at(problem.analysis, arrays(thresholds), problem.validation)
     return np.asarray(templates.yields[0].sum(axis=1))
 
 
 def _all_read(problem: Problem, thresholds: Mapping[str, float]) -> Values:
-    events = list_events(problem.analysis, arrays(thresholds), problem.validation)
+    events = event_table(problem.analysis, arrays(thresholds), problem.validation)
     scales = nominal_scales(problem.validation)
     nominal = events.kinematic == 0
     weights = events.columns[0, nominal].astype(np.float64)

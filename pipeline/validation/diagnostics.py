@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, Data, loss_of_yields_and_slope, merit_of
 from pipeline.events.cuts import arrays
-from pipeline.events.yields import yields_and_subsampled_flux
+from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 from pipeline.inference.fit import covariance
 from pipeline.inference.histfactory import (
     Numbers,
@@ -47,7 +47,7 @@ __all__ = [
     "profile",
 ]
 
-_yields_and_flux = jax.jit(yields_and_subsampled_flux, static_argnums=(0, 1))
+_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 4))
 
 
 @dataclass(frozen=True)
@@ -190,8 +190,7 @@ def contributions(problem: Problem, step: Step) -> tuple[Contributions, ...]:
     """The gradient of a step taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
     config, analysis, data = problem.config, problem.analysis, problem.training
     thresholds, bandwidths = arrays(defaults(config) | step.thresholds), arrays(step.bandwidths)
-    events = (data.edges, data.groups, data.candidates)
-    yields, flux = _yields_and_flux(analysis.selection, analysis.layout, thresholds, bandwidths, *events)
+    yields, flux = _yields_and_flux(analysis.events, thresholds, bandwidths, data.events, SUBSAMPLES)
     _, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
     uses = (np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0).astype(np.float64)
@@ -278,7 +277,7 @@ def around(center: float, reach: float, bounds: tuple[float, float] | None, poin
 
 
 def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, float]) -> float:
-    merit = merit_of(arrays(thresholds), analysis, data)
+    merit = merit_of(analysis, arrays(thresholds), data)
     return float(merit.value) if bool(merit.converged) else float("nan")
 
 

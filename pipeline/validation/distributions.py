@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float32
 
 from pipeline.analysis import Data
-from pipeline.events.batch import EventGroup
-from pipeline.events.cuts import Cut, Selection, Thresholds, arrays, passes, present
-from pipeline.events.table import list_events
+from pipeline.events.cuts import EVENT, Cut, arrays
+from pipeline.events.table import list_events, list_objects
 from pipeline.problem import Problem
 from pipeline.validation.cutflow import nominal_scales, opened
 from pipeline.validation.regions import Values
@@ -23,9 +20,6 @@ from pipeline.validation.regions import Values
 __all__ = ["Distribution", "distributions", "histogram_of_events", "histogram_of_objects"]
 
 BINS = 40
-COLLECTIONS = {"electron": "electrons", "muon": "muons", "jet": "jets", "bjet": "jets"}
-SETS = {"electron": ("electron",), "muon": ("muon",), "jet": ("jet",), "bjet": ("jet", "bjet")}
-"""What an object must be to count: a b-tag is within the selected jets."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +55,22 @@ def distributions(
             continue
         margin = settings.bandwidth or 0.0
         edges = np.linspace(settings.bounds[0] - margin, settings.bounds[1] + margin, BINS + 1)
-        of_events = cut.objects == ("event",)
+        of_events = EVENT in cut.objects
         histogram = histogram_of_events if of_events else histogram_of_objects
-        shown.append(
+        values = histogram(problem, cut, opened(config, after, [cut.name]), edges)
+        shown += [
             Distribution(
-                cut=cut.name,
+                cut=side.threshold,
                 counted="events" if of_events else "objects",
                 processes=problem.analysis.measurement.processes,
                 edges=edges,
-                values=histogram(problem, cut, opened(config, after, [cut.name]), edges),
-                before=before[cut.name],
-                after=after[cut.name],
-                bandwidth=bandwidths[cut.name],
+                values=values,
+                before=before[side.threshold],
+                after=after[side.threshold],
+                bandwidth=bandwidths[side.threshold],
             )
-        )
+            for side in cut.sides
+        ]
     return tuple(shown)
 
 
@@ -84,7 +80,8 @@ def histogram_of_events(problem: Problem, cut: Cut, thresholds: Mapping[str, flo
     regions = analysis.selection.regions
     observed = tuple(replace(region, observable=cut.variable) for region in regions)
     selection = replace(analysis.selection, regions=observed)
-    events = list_events(analysis._replace(selection=selection), arrays(thresholds), data)
+    observing = analysis.events._replace(selection=selection)
+    events = list_events(observing, arrays(thresholds), data.events)
     concerned = [number for number, region in enumerate(regions) if cut.regions is None or region.name in cut.regions]
     selected = (events.kinematic == 0) & np.isin(events.region, concerned) & ~np.isnan(events.observable)
     values = np.abs(events.observable) if cut.absolute else events.observable
@@ -93,40 +90,14 @@ def histogram_of_events(problem: Problem, cut: Cut, thresholds: Mapping[str, flo
 
 def histogram_of_objects(problem: Problem, cut: Cut, thresholds: Mapping[str, float], edges: Values) -> Values:
     """Of the objects that pass all other cuts, in the selected events."""
-    analysis, data = problem.analysis, problem.validation
-    events, at = list_events(analysis, arrays(thresholds), data), arrays(thresholds)
-    selected = np.zeros((data.recipe.yields.shape[3], int(events.index.max(initial=0)) + 1), bool)
-    chosen = (events.kinematic == 0) & (events.region >= 0)
-    selected[events.dataset[chosen], events.index[chosen]] = True
+    data = problem.validation
     counts = np.zeros((data.recipe.yields.shape[1], len(edges) - 1))
-    for group in data.groups:
-        dataset, index = np.asarray(group.dataset)[:, None], np.asarray(group.index)
-        inside = (selected[dataset, index] & (index >= 0))[:, None]
-        for kind in cut.objects:
-            columns = _columns(group, kind)
-            counted = inside & np.asarray(_passing(analysis.selection, at, kind, columns))
-            values = np.asarray(jnp.abs(columns[cut.variable]) if cut.absolute else columns[cut.variable])
-            datasets, weights = (
-                np.broadcast_to(table[:, None], counted.shape) for table in (dataset, np.asarray(group.weight))
-            )
-            counts += _histogram(data, edges, values[counted], datasets[counted], weights[counted])
+    for name in cut.objects:
+        objects = list_objects(problem.analysis.events, arrays(thresholds), data.events, name, cut.variable)
+        chosen = objects.region >= 0
+        values = np.abs(objects.value) if cut.absolute else objects.value
+        counts += _histogram(data, edges, values[chosen], objects.dataset[chosen], objects.weight[chosen])
     return counts
-
-
-def _columns(group: EventGroup, kind: str) -> dict[str, Float32[jnp.ndarray, "chunks objects events"]]:
-    """The nominal columns of one kind of objects."""
-    columns = dict(getattr(group, COLLECTIONS[kind]))
-    return columns | {"pt": group.jet_pt[0]} if COLLECTIONS[kind] == "jets" else columns
-
-
-def _passing(
-    selection: Selection, thresholds: Thresholds, kind: str, columns: dict[str, Float32[jnp.ndarray, "c o e"]]
-) -> Bool[jnp.ndarray, "c o e"]:
-    passing = present(columns)
-    for name in SETS[kind]:
-        for passed in passes(selection.on(name), thresholds, columns).values():
-            passing &= passed
-    return passing
 
 
 def _histogram(data: Data, edges: Values, values: np.ndarray, datasets: np.ndarray, weights: np.ndarray) -> Values:

@@ -14,12 +14,14 @@ from pipeline import analysis as exact
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.table import shared_events
 from pipeline.inference.histfactory.constraints import auxdata
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.inference.measurement import merged_bins
 from pipeline.inference.objectives import Merit
 from pipeline.inference.significance import signal_strength_uncertainty
-from pipeline.problem import Problem, Sample
+from pipeline.ingest.samples import Sample
+from pipeline.problem import Problem
 from pipeline.progress import SILENT, Progress
 from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import Tuned, defaults
@@ -58,6 +60,8 @@ class Outcome:
         measured: the signal strengths that fits to the pseudo-data find, where the config asks for such data.
         merged_bins: how many bins are not bins of their own in the likelihood, `before` and `after`.
         samples: what was read.
+        left_out: objects of each collection that the analysis does not see (`pipeline.problem.Problem`).
+        shared_events: of pairs of regions, at the tuned thresholds; they count in the first of the two.
         seconds: of each phase.
         path: of the run folder, if there is one.
     """
@@ -76,6 +80,8 @@ class Outcome:
     measured: dict[str, Estimate]
     merged_bins: dict[str, int]
     samples: tuple[Sample, ...]
+    left_out: dict[str, int]
+    shared_events: dict[str, int]
     seconds: dict[str, float]
     path: Path | None = None
 
@@ -179,6 +185,8 @@ class Outcome:
                 "minimum_effective_events": config.measurement.minimum_effective_events,
                 "minimum_background": config.measurement.minimum_background,
             },
+            "objects_left_out": self.left_out,
+            "events_in_two_regions": self.shared_events,
             "config_sha256": sha256(config.model_dump(mode="json")),
             "data": {sample.dataset.key: provenance(sample) for sample in self.samples},
             "seconds": self.seconds,
@@ -229,10 +237,12 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
         comparisons=comparisons,
         workspaces=workspaces,
         pyhf={n: pyhf_discovery_significance(model, uncertainty=uncertainty) for n, model in workspaces.items()},
-        merits={n: exact.merit_of(arrays(cuts), problem.analysis, problem.validation) for n, cuts in stages.items()},
+        merits={n: exact.merit_of(problem.analysis, arrays(cuts), problem.validation) for n, cuts in stages.items()},
         measured=_measured(problem, stages),
         merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},
         samples=problem.samples,
+        left_out=dict(problem.left_out),
+        shared_events=_shared_events(problem, stages["after"], progress),
         seconds={
             **(seconds or {}),
             "first step, with compilation": first.seconds[0],
@@ -242,12 +252,24 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
     )
 
 
+def _shared_events(problem: Problem, thresholds: Mapping[str, float], progress: Progress) -> dict[str, int]:
+    """Validation events that the tuned thresholds put into two regions."""
+    if not problem.config.may_overlap():
+        return {}
+    shared = shared_events(problem.analysis.events, arrays(thresholds), problem.validation.events)
+    for (first, second), number in shared.items() if problem.config.exclusive else ():
+        progress.warn(
+            f"at the tuned thresholds {number} events are in '{first}' and in '{second}'; they count in '{first}' only"
+        )
+    return {f"{first}, {second}": number for (first, second), number in shared.items()}
+
+
 def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -> dict[str, Comparison]:
     problem = tuned[0].problem
     config, analysis = problem.config, problem.analysis
 
     def merit(thresholds: Thresholds, data: Data) -> Merit:
-        return exact.merit_of(thresholds, analysis, data)
+        return exact.merit_of(analysis, thresholds, data)
 
     before, replicas = arrays(defaults(config)), config.validation.bootstrap
     parts = {"training": problem.training, "validation": problem.validation}
@@ -260,7 +282,7 @@ def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -
 
 def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
     """The pyhf workspace of the validation events at some thresholds, with Asimov or pseudo-data."""
-    numbers, data = exact.model_and_data(arrays(thresholds), problem.analysis, problem.validation)
+    numbers, data = exact.model_and_data(problem.analysis, arrays(thresholds), problem.validation)
     return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name, data=data)
 
 
@@ -269,7 +291,7 @@ def _merged_bins(problem: Problem, thresholds: Mapping[str, float]) -> int:
     measurement = problem.analysis.measurement
     if not measurement.merges:
         return 0
-    templates = exact.templates_at(arrays(thresholds), problem.analysis, problem.validation)
+    templates = exact.templates_at(problem.analysis, arrays(thresholds), problem.validation)
     into = np.asarray(jax.jit(merged_bins, static_argnums=0)(measurement, templates))
     return int(np.count_nonzero(into != np.arange(len(into))))
 
@@ -278,7 +300,7 @@ def _measured(problem: Problem, stages: Mapping[str, Mapping[str, float]]) -> di
     """The signal strength and its uncertainty in the pseudo-data of the validation events, if there are any."""
     structure, measured = problem.analysis.structure, {}
     for name, thresholds in stages.items():
-        numbers, data = exact.model_and_data(arrays(thresholds), problem.analysis, problem.validation)
+        numbers, data = exact.model_and_data(problem.analysis, arrays(thresholds), problem.validation)
         if data is not None:
             observed = jnp.concatenate([data, auxdata(structure, numbers)])
             fitted = jax.jit(signal_strength_uncertainty, static_argnums=0)(structure, numbers, data=observed)

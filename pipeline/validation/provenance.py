@@ -10,7 +10,8 @@ from typing import Any
 import jax
 
 import pipeline
-from pipeline.problem import Problem, Sample
+from pipeline.ingest.samples import Sample
+from pipeline.problem import Problem
 
 __all__ = ["environment", "fingerprint", "provenance", "sha256"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, templates_at
-from pipeline.events.bin_edges import placed_edges
+from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import arrays
 from pipeline.inference import measurement
 from pipeline.inference.histfactory.model import channel_of_bins, modifiers_of, target_table
@@ -70,10 +70,10 @@ class Region:
 def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, ...]:
     """The templates of the validation events in every region, in the binning of the config."""
     config, analysis, data = problem.config, problem.analysis, problem.validation
-    templates = templates_at(arrays(thresholds), analysis, data)
+    templates = templates_at(analysis, arrays(thresholds), data)
     up, down = varied_templates(analysis, templates)
     merged = _merged(analysis, templates)
-    placed = placed_edges(analysis.selection, arrays(thresholds), data.edges)
+    placed = placed_edges(analysis.selection.regions, arrays(thresholds), data.events.edges)
     views = []
     for region, settings in zip(analysis.selection.regions, config.regions.values(), strict=True):
         bins = slice(region.offset, region.offset + region.bins)
@@ -81,7 +81,7 @@ def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, 
             Region(
                 name=settings.title or region.name,
                 label=settings.label or region.observable,
-                edges=np.asarray(placed[region.name], np.float64),
+                edges=np.asarray(placed[region.name][0], np.float64),
                 processes=analysis.measurement.processes,
                 nominal=np.asarray(templates.yields[0, :, bins]),
                 variance=np.asarray(templates.variance[:, bins]),

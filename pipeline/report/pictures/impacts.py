@@ -19,7 +19,7 @@ __all__ = ["draw", "picture"]
 def picture(scene: Scene) -> Picture | None:
     """At the optimised cuts; None without nuisance parameters."""
     problem = scene.problem
-    numbers = numbers_of(arrays(scene.outcome.after), problem.analysis, problem.validation)
+    numbers = numbers_of(problem.analysis, arrays(scene.outcome.after), problem.validation)
     impacts = diagnostics.impacts(problem.analysis.structure, numbers)
     if not impacts:
         return None
