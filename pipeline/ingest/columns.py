@@ -27,7 +27,8 @@ def columns_of(location: str, rows: Rows, skim: Skim, start: int, stop: int) -> 
     """
     optional = [name for name in skim.optional if key_of(name, rows.branches) is not None]
     arrays = rows.arrays([*skim.branches, *optional], start, stop)
-    arrays = {name: _without_gaps(location, name, array) for name, array in arrays.items()}
+    for name, array in arrays.items():
+        _check_gaps(location, name, array)
     objects = {s.collection: _collection(location, s.collection, s.columns, arrays, start) for s in skim.objects}
     _check_types(location, skim, objects)
     events = {name: _flat(location, name, arrays[name]) for name in (*skim.event_columns, *optional)}
@@ -48,13 +49,10 @@ def no_columns(skim: Skim) -> Columns:
     return Columns(entries=0, collections=objects, events={name: np.zeros(0, np.int32) for name in names})
 
 
-def _without_gaps(location: str, name: str, array: ak.Array) -> ak.Array:
-    """The same values, in a type that knows no missing ones."""
-    if "?" not in str(array.type) and "option" not in str(array.type):
-        return array
-    if ak.any(ak.is_none(array)) or (array.ndim > 1 and ak.any(ak.is_none(array, axis=1), axis=None)):
+def _check_gaps(location: str, name: str, array: ak.Array) -> None:
+    """Parquet's columns may miss values; their types say so even where none is missing."""
+    if any(ak.any(ak.is_none(array, axis=axis), axis=None) for axis in range(array.ndim)):
         raise InputError(f"{location}: the column '{name}' has missing values; fill them or drop their rows.")
-    return ak.drop_none(array, axis=None)
 
 
 def _collection(
@@ -68,7 +66,7 @@ def _collection(
             raise InputError(f"{location}: branch '{name}_{variable}' is not a list per event; '{name}' must be lists.")
         counts[variable] = ak.to_numpy(ak.num(array)).astype(np.int64, copy=False)
         _check_counts(location, name, (variables[0], variable), counts, start)
-        flat[variable] = _numbers(location, f"{name}_{variable}", ak.flatten(array))
+        flat[variable] = _numbers(location, f"{name}_{variable}", array)
     return Collection(counts=counts[variables[0]], variables=flat)
 
 
@@ -116,10 +114,12 @@ def _element(location: str, name: str, number: int, array: ak.Array, start: int)
 
 
 def _numbers(location: str, name: str, array: ak.Array) -> NDArray[np.generic]:
+    """All values end to end."""
     try:
-        values: NDArray[np.generic] = ak.to_numpy(array)
-    except ValueError as error:
-        raise InputError(f"{location}: branch '{name}' holds {array.type.content}, but numbers are needed.") from error
-    if values.dtype.kind not in "iufb" or values.ndim != 1:
-        raise InputError(f"{location}: branch '{name}' holds {array.type.content}, but numbers are needed.")
+        values: NDArray[np.generic] = ak.to_numpy(ak.flatten(array, axis=None))
+    except (TypeError, ValueError):
+        values = np.array([], object)
+    if values.dtype.kind not in "iufb":
+        kind = str(array.type.content).replace("?", "")
+        raise InputError(f"{location}: branch '{name}' holds {kind}, but numbers are needed.")
     return values

@@ -30,7 +30,7 @@ class _Retry(urllib3.Retry):
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
         seconds = super().get_retry_after(response)
-        return None if seconds is None else min(seconds, LONGEST_PAUSE)
+        return None if seconds is None else min(float(seconds), LONGEST_PAUSE)
 
 
 HTTP = urllib3.PoolManager(

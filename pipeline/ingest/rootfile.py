@@ -15,6 +15,7 @@ import uproot
 from pipeline.errors import InputError
 from pipeline.ingest import rows as rows_of
 from pipeline.ingest.branches import classes_for, is_complete
+from pipeline.ingest.content import is_local
 from pipeline.ingest.facts import RunSums
 from pipeline.ingest.failures import explained, may_pass
 from pipeline.ingest.rows import check_branches, key_of, nested
@@ -117,8 +118,8 @@ def root_rows(location: str, tree: str, required: Sequence[str], optional: Seque
         rows = _narrow(stack, location, tree, names | counters, required)
         if rows is None:
             rows = _opened(stack, location, tree, None)
-            if rows.entries or rows.keys:
-                check_branches(location, tree, required, rows.keys)
+        if rows.entries or rows.keys:
+            check_branches(location, tree, required, rows.keys)
         yield rows
 
 
@@ -138,12 +139,13 @@ def _narrow(
 
 def _opened(stack: contextlib.ExitStack, location: str, tree: str, classes: Mapping[str, Any] | None) -> RootRows:
     with explained(location):
-        # No caches: a chunk is read once, and memory must not grow with the number of files. A dictionary, since a
-        # path may hold the colon that divides file and tree in uproot's strings; a copy of the classes, since uproot
-        # takes out of it what a damaged file made it misunderstand.
+        # No caches: a chunk is read once, and memory must not grow with the number of files. A dictionary and a
+        # handler, since a path may hold the colons that divide file and tree, or one file system from another, in
+        # strings. A copy of the classes, since uproot takes out of it what a damaged file made it misunderstand.
         file = stack.enter_context(
             uproot.open(
                 {location: None},
+                handler=uproot.MemmapSource if is_local(location) else None,
                 custom_classes=None if classes is None else dict(classes),
                 object_cache=None,
                 array_cache=None,

@@ -2,13 +2,14 @@
 
 import concurrent.futures
 import copy
+import dataclasses
 import io
 
 import awkward as ak
 import numpy as np
 import pytest
 import urllib3
-from pipeline.ingest import InputError, events_progress, execution, fileskim, read, reading
+from pipeline.ingest import InputError, events_progress, fileskim, read, reading
 from pipeline.ingest.fileskim import skimmed_part
 from rich.console import Console
 from small_files import random_branches
@@ -226,31 +227,7 @@ def test_quiet_shows_nothing(three_files, skim):
     assert shown(files=three_files, skim=skim, quiet=True) == ""
 
 
-# --- execution ---
-
-
-def test_outcomes_carry_their_position():
-    assert list(execution.outcomes(divmod, [(7, 2), (9, 4)])) == [(0, (3, 1)), (1, (2, 1))]
-
-
-class _SecondOfFourFails(concurrent.futures.Executor):
-    """Takes four calls and runs none; the second fails."""
-
-    def __init__(self) -> None:
-        self.futures: list[concurrent.futures.Future] = []
-
-    def submit(self, *_, **__) -> concurrent.futures.Future:
-        self.futures.append(concurrent.futures.Future())
-        if len(self.futures) == 4:
-            self.futures[1].set_exception(ZeroDivisionError())
-        return self.futures[-1]
-
-
-def test_the_first_error_stops_the_rest():
-    executor = _SecondOfFourFails()
-    with pytest.raises(ZeroDivisionError):
-        list(execution.outcomes(divmod, [(1, 0)] * 4, executor=executor))
-    assert [future.cancelled() for future in executor.futures] == [True, False, True, True]
+# --- where it runs, and what is left ---
 
 
 def test_dask_runs_it_unchanged(three_files, whole, skim):
@@ -261,3 +238,34 @@ def test_dask_runs_it_unchanged(three_files, whole, skim):
     ):
         ingested = read(three_files, skim, executor=client.get_executor(), workers=2)
     assert ak.array_equal(ingested.events, whole.events)
+
+
+def test_the_number_of_processes_is_chosen_after_the_first_file(three_files, whole, skim, monkeypatch):
+    asked = []
+
+    def choose(first: float, share: float, files: int) -> int:
+        asked.append((share > 0, files))
+        return 1
+
+    monkeypatch.setattr(reading, "workers_that_pay", choose)
+    assert ak.array_equal(read(three_files, skim).events, whole.events)
+    assert asked == [(True, 2)]
+
+
+def test_a_data_set_of_which_nothing_passes_is_empty_and_said(make_file, skim, caplog):
+    impossible = dataclasses.replace(skim, at_least=((("Jet",), 99),))
+    ingested = read([make_file("a.root", random_branches(60))], impossible, label="qcd")
+    assert (len(ingested.events), ingested.entries_read) == (0, 60)
+    assert ingested.events.type.content == read([make_file("a.root", random_branches(60))], skim).events.type.content
+    assert "qcd: none of 60 events passes the loosest cuts, so its templates are empty" in caplog.text
+
+
+def test_a_bad_file_is_skipped_in_processes_too(three_files, skim, tmp_path):
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(three_files[0].read_bytes()[:5000])
+    files = [bad, *three_files]
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        ingested = read(files, skim, executor=threads, workers=2, skip_bad_files=True)
+    assert ingested.entries == (0, 150, 0, 90)
+    assert [file.location for file in ingested.skipped] == [str(bad)]
+    assert ak.array_equal(ingested.events, read(three_files, skim).events)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pipeline.ingest.manifest import InputError
+from pipeline.ingest import InputError, read
 from pipeline.ingest.skim import Collection, Columns, ObjectSkim, Requirement, Skim, skimmed, summed
 from small_files import random_branches
 
@@ -232,3 +232,48 @@ def test_branches_are_those_cut_on_and_those_kept_once(skim):
 
 def test_counts_add_up_by_name():
     assert summed([{"Jet": 1}, {}, {"Jet": 2, "event": 1}]) == {"Jet": 3, "event": 1}
+
+
+def test_events_must_meet_every_formula(make_file):
+    branches = random_branches(100)
+    generator = np.random.default_rng(5)
+    flags = {name: generator.random(100) < 0.5 for name in ("HLT_a", "HLT_b", "Flag_good")}
+    file = make_file("a.root", branches | {name: ak.Array(values) for name, values in flags.items()})
+    skim = Skim(event_variables=("MET_pt",), require=("HLT_a or HLT_b", "Flag_good", "MET_pt > 20"))
+    met = ak.to_numpy(branches["MET_pt"])
+    expected = (flags["HLT_a"] | flags["HLT_b"]) & flags["Flag_good"] & (met > 20)
+    assert read([file], skim).events["index"].tolist() == np.flatnonzero(expected).tolist()
+    with pytest.raises(InputError, match="has no branch 'HLT_c'; the nearest are HLT_"):
+        read([file], Skim(require=("HLT_c",)))
+
+
+def test_a_weight_of_a_list_by_number(make_file):
+    lists = ak.values_astype(ak.Array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.float32)
+    weights = ak.values_astype(ak.Array([1.0, -1.0, 2.0]), np.float32)
+    file = make_file("a.root", {"LHEScaleWeight": lists, "genWeight": weights})
+    assert read([file], Skim(weight="genWeight * LHEScaleWeight[1]")).events["weight"].tolist() == [2.0, -4.0, 12.0]
+    with pytest.raises(InputError, match=r"in entry 0 the list 'LHEScaleWeight' has 2 values, so there is no \[2\]"):
+        read([file], Skim(weight="LHEScaleWeight[2]"))
+
+
+@pytest.mark.parametrize("name", ["index", "collision", "weight"])
+def test_names_that_the_reading_adds_are_not_given_twice(name):
+    with pytest.raises(InputError, match=f"the name '{name}' is taken for what the reading adds"):
+        Skim(event_variables=(name,))
+    assert Skim(event_variables=("weight",), weight="weight").event_columns == ("weight",)
+
+
+def test_any_number_of_collections_of_any_names(make_file):
+    branches = random_branches(60)
+    branches |= {name.replace("Jet", "FatJet"): values for name, values in branches.items() if "Jet" in name}
+    names = ("Electron", "FatJet", "Jet", "Muon")
+    skim = Skim(
+        objects=tuple(ObjectSkim(name, ("pt",), (Requirement("pt", "above", 30.0),)) for name in names),
+        at_least=((("FatJet", "Jet"), 6), (("Electron", "Muon", "FatJet"), 2)),
+    )
+    events = read([make_file("a.root", branches)], skim).events
+    counts = {name: ak.sum(branches[f"{name}_pt"] > 30, axis=1) for name in names}
+    keep = (counts["FatJet"] + counts["Jet"] >= 6) & (counts["Electron"] + counts["Muon"] + counts["FatJet"] >= 2)
+    assert 5 < ak.sum(keep) < 60
+    assert events["index"].tolist() == np.flatnonzero(keep).tolist()
+    assert ak.num(events.FatJet).tolist() == counts["FatJet"][keep].tolist()
