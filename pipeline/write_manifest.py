@@ -3,7 +3,7 @@
     python -m pipeline.write_manifest ttbar=ttbar/*.root wjets=wjets/ --cross-sections ttbar=831.76 wjets=61526.7
     python -m pipeline.write_manifest ttbar__nominal.root ttbar__scaleup.root wjets.root
 
-A process, or a process and its variation (`ttbar__scaleup`), is given before an equals sign; files without one are named
+A process, perhaps with its variation (`ttbar__scaleup`), is given before an equals sign; files without one are named
 by their own name. Folders and patterns stand for the ROOT and parquet files in them. Sums of weights and the number of
 events before a skim come from NanoAOD's tree `Runs` where a file has one, else from `genWeight` and the entries. Files
 whose generator weights differ are weighted by them. A cross section that is not given is left empty, and the manifest

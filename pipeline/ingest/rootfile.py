@@ -22,6 +22,8 @@ from pipeline.ingest.rows import check_branches, key_of, nested
 
 __all__ = ["RootRows", "root_rows"]
 
+MOST_ROWS = 10**11
+"""More rows than a file has: a number like that is damage, and cutting it into chunks would not end."""
 _RUNS = "Runs"
 """NanoAOD's tree of the sums before every skim; its branches end in an underscore in some versions."""
 _SUMS = ("genEventCount", "genEventSumw", "genEventSumw2")
@@ -58,6 +60,11 @@ class RootRows:
         """Ranges of rows: `CHUNK` long or up to twice that, but the last; cut at borders where possible."""
         with explained(self.location):
             borders = self._borders(branches)
+        if self.entries > MOST_ROWS or any(not 0 <= border <= self.entries for border in borders):
+            raise InputError(
+                f"{self.location}: cannot be read (it claims {self.entries} rows, in clusters that end at "
+                f"{max(borders, default=0)}); it is damaged, so fetch or make it again."
+            )
         starts = [0]
         for border in borders:
             while border - starts[-1] > 2 * rows_of.CHUNK:

@@ -6,6 +6,7 @@ import pytest
 import uproot
 from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, read
 from pipeline.ingest.fileskim import skimmed_part
+from pipeline.ingest.rootfile import RootRows
 from small_files import random_branches, write_file
 
 JETS = Skim(objects=(ObjectSkim("Jet", ("pt", "eta")),))
@@ -154,3 +155,16 @@ def test_a_flat_tree_without_objects_and_numbers(make_file, kind):
     assert events["mass"].tolist() == values[2:].tolist()
     assert events["weight"].tolist() == (2 * values[2:] ** 2).tolist()
     assert events["index"].tolist() == events["event"].tolist() == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(("entries", "border"), [(10**15, 10), (50, 10**15), (50, -3)])
+def test_a_number_of_rows_that_is_damage_ends_at_once(entries, border):
+    """Found by the fuzzer: such a tree was cut into chunks for ever."""
+
+    class Tree:
+        num_entries = entries
+        cluster_summaries = (type("Cluster", (), {"num_first_entry": border}),)
+
+    rows = RootRows("a.root", None, Tree(), frozenset({"event"}))
+    with pytest.raises(InputError, match=rf"a.root: cannot be read \(it claims {entries} rows"):
+        rows.chunks(["event"])
