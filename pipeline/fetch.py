@@ -27,8 +27,10 @@ from urllib.parse import urlsplit
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.errors import InputError
+from pipeline.ingest.dataset import Dataset, File
 from pipeline.ingest.download import UnreachableError, download
-from pipeline.ingest.manifest import Dataset, File, InputError, Manifest, load_manifest
+from pipeline.ingest.manifest import Manifest, load_manifest
 
 LOCAL = "local"
 """What a config for the simulated samples has as its location; no folder of that name is meant."""
@@ -138,7 +140,7 @@ def named(manifest: Manifest, names: Sequence[str]) -> list[Dataset]:
 
 def of_config(manifest: Manifest, config: Config) -> list[Dataset]:
     """The data sets that a config reads."""
-    from pipeline.problem import wanted_datasets  # jax is needed to say what a config reads, and for nothing else here
+    from pipeline.ingest.samples import wanted_datasets  # awkward is needed only here
 
     wanted = [manifest.every_period(config.data.set, *names) for names in wanted_datasets(config)]
     return [dataset.first(config.data.max_files) for periods in wanted for dataset in periods]
