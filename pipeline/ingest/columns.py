@@ -51,6 +51,9 @@ def no_columns(skim: Skim) -> Columns:
 
 def _check_gaps(location: str, name: str, array: ak.Array) -> None:
     """Parquet's columns may miss values; their types say so even where none is missing."""
+    kind = str(array.type)
+    if "?" not in kind and "option" not in kind:
+        return
     if any(ak.any(ak.is_none(array, axis=axis), axis=None) for axis in range(array.ndim)):
         raise InputError(f"{location}: the column '{name}' has missing values; fill them or drop their rows.")
 
