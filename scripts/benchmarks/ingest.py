@@ -101,7 +101,9 @@ def measured(reader: str, files: Sequence[Path], warm_up: Path) -> dict[str, flo
         entries, seconds, events = *decompressed(files), ak.Array([])
     else:
         READERS[reader]([warm_up])
-        CHECKSUMS.update({file: hashlib.sha256(file.read_bytes()).hexdigest() for file in {*files}})
+        for file in {*files}:
+            with file.open("rb") as opened:
+                CHECKSUMS[file] = hashlib.file_digest(opened, "sha256").hexdigest()
         start = time.process_time()
         entries, events = READERS[reader](files)
         seconds = time.process_time() - start
