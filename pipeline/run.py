@@ -195,7 +195,9 @@ def describe_inputs(config: Config) -> None:
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
         missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
         if missing:
-            raise InputError(f"{missing[0]}: no such file; correct data.location, or get it with scripts/fetch_data.py")
+            raise InputError(
+                f"{missing[0]}: no such file; correct data.location, or get it with python -m pipeline.fetch"
+            )
         terminal.say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
 
 
