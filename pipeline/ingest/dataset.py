@@ -361,20 +361,6 @@ class Dataset(ManifestModel):
             )
         return self.cross_section_pb * (self.luminosity or luminosity) / self.sum_of_weights
 
-    def check_entries(self, entries: Sequence[int]) -> None:
-        """Compare the lengths of the files that were read with what the manifest says, since the weights rest on it.
-
-        Args:
-            entries: Entries found in each file, in order.
-
-        Raises:
-            InputError: A file is longer or shorter than stated, or another number of files was read.
-        """
-        if len(entries) != len(self.files):
-            raise InputError(f"{self.key}: {len(entries)} files were read, but the manifest lists {len(self.files)}.")
-        for file, found in zip(self.files, entries, strict=True):
-            self._check_length(file, found)
-
     def _check_length(self, file: File, found: int) -> None:
         stated = file.events if file.entries is None else file.entries
         if stated not in (None, found):

@@ -35,6 +35,8 @@ def collision_hash(numbers: Sequence[NDArray[Any]]) -> NDArray[np.uint64]:
     Returns:
         Shape "events".
     """
+    if len(numbers) == 1:
+        return _bits(numbers[0])  # a number alone tells as much as its hash
     hashed = np.zeros(len(numbers[0]), np.uint64)
     for column in numbers:
         hashed = splitmix64(hashed ^ splitmix64(_bits(column)))
