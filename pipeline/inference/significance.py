@@ -26,16 +26,17 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.inference.fit import Fit, fit, fit_terms, stiffened
+from pipeline.inference.fit import Fit, fit, fit_terms
 from pipeline.inference.histfactory.constraints import (
     bounds,
     constrained_positions,
     initial_parameters,
     nominal_parameters,
 )
+from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes
 from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, Terms, deviance, expectation, terms
 from pipeline.inference.histfactory.model import Numbers, Structure, parameter_names
-from pipeline.inference.histfactory.modifiers import rates
+from pipeline.inference.newton import stiffened
 
 __all__ = [
     "SignalStrength",
@@ -182,7 +183,7 @@ def signal_strength_uncertainty(
     if data is not None:
         best = fit(structure, numbers, data, max_iterations=max_iterations)
         model = terms(structure, numbers)
-        hessian = jax.hessian(deviance, argnums=2)(structure, model, best.parameters, data)
+        hessian = expanded_deviance(structure, model, best.parameters, data).hessian
         uncertainty = _uncertainty(0.5 * hessian, best.free, position)
         return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
     expected = _expectation(structure, numbers, position, signal_strength, tested=signal_strength)
@@ -389,7 +390,7 @@ def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: 
     There the second derivatives of the rates drop out of the Hessian, so first ones suffice (Fisher's information).
     """
     model, parameters, rate = expected.model, expected.parameters, expected.data[: structure.bins]
-    slopes: Float64[Array, "bins parameters"] = jax.jacfwd(rates, argnums=2)(structure, model.effects, parameters)
+    slopes = rate_slopes(structure, model.effects, parameters)
     weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
     information = slopes.T @ (weight[:, None] * slopes)
     information = information + jnp.diag(_constraint_information(structure, model.width, parameters))
