@@ -241,9 +241,7 @@ def _at_minimum_jvp(structure: Structure, primals: Any, tangents: Any) -> Any:
     return _at_minimum(structure, model, data, parameters, free, value), change
 
 
-def _promise(
-    structure: Structure, model: Terms, minimum: Minimum, *, thorough: bool
-) -> Float64[Array, " parameters"]:
+def _promise(structure: Structure, model: Terms, minimum: Minimum, *, thorough: bool) -> Float64[Array, " parameters"]:
     """How much each interpolated parameter has to say, if it moves events far from opposite ways at +1 and at -1.
 
     A bin is lopsided if, with shifts `odd + even` and `even - odd`, its even part is more than a ninth of the odd one.

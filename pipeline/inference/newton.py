@@ -13,7 +13,7 @@ order one then weigh the same.
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -254,9 +254,7 @@ def _step(
     Of several ways to meet the bounds the one is taken that the model likes best. The first is right where few bounds
     are met, the second and the last always lead down.
     """
-    plain = _shifted(matrix, slope, jnp.asarray(FLAT))
-    distance = jnp.where(plain.definite, -0.5 * jnp.dot(slope, plain.newton), jnp.inf)
-    chosen = _at_radius(matrix, slope, radius, plain, guess)
+    chosen, distance = _at_radius(matrix, slope, radius, guess)
 
     def along_the_curvature(chosen: _Step) -> Vector:
         down = _downward(chosen.factor, slope, free)
@@ -266,7 +264,7 @@ def _step(
         return chosen.newton + reach * down
 
     # Where the model curves down, its slope may not say which way.
-    whole = jax.lax.cond(plain.definite, lambda chosen: chosen.newton, along_the_curvature, chosen)
+    whole = jax.lax.cond(jnp.isfinite(distance), lambda chosen: chosen.newton, along_the_curvature, chosen)
     room = jnp.where(whole > 0, highest, jnp.where(whole < 0, -lowest, jnp.inf)) / jnp.maximum(jnp.abs(whole), TINY)
     steepest = -slope * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(slope), TINY))
     raised = matrix + chosen.shift * jnp.eye(len(slope), dtype=jnp.float64)
@@ -282,54 +280,57 @@ def _step(
     return steps[jnp.nanargmax(falls)], distance, chosen.shift
 
 
-def _shifted(matrix: Matrix, slope: Vector, shift: Float64[Array, ""]) -> _Step:
-    factor = jnp.linalg.cholesky(matrix + shift * jnp.eye(len(slope), dtype=jnp.float64))
-    newton = -cho_solve((factor, True), slope)
-    return _Step(shift, newton, factor, jnp.all(jnp.isfinite(jnp.diag(factor))))
-
-
 def _at_radius(
-    matrix: Matrix, slope: Vector, radius: Float64[Array, ""], plain: _Step, guess: Float64[Array, ""]
-) -> _Step:
-    """The Newton step, or where that is too long or has no meaning the one of the shift with which it ends there."""
-    highest = jnp.linalg.norm(slope) / radius + 1.1 * jnp.max(jnp.sum(jnp.abs(matrix), axis=1))  # Gershgorin
-    Carry = tuple[_Step, Array, Array, Array]
+    matrix: Matrix, slope: Vector, radius: Float64[Array, ""], guess: Float64[Array, ""]
+) -> tuple[_Step, Float64[Array, ""]]:
+    """The Newton step, or where that is too long or has no meaning the one of the shift with which it ends there.
 
-    def short(step: _Step) -> Bool[Array, ""]:
-        return step.definite & (jnp.linalg.norm(step.newton) <= radius)
+    With it the height above the minimum, infinite where the matrix is not definite.
+    """
+    highest = jnp.linalg.norm(slope) / radius + 1.1 * jnp.max(jnp.sum(jnp.abs(matrix), axis=1))  # Gershgorin
+    Carry = tuple[_Step, Array, Array, Array, Array]
 
     def going(carry: Carry) -> Bool[Array, ""]:
-        step, low, high, count = carry
-        edge = jnp.linalg.norm(step.newton) >= LONGEST * radius
-        enough = short(step) & (edge | (step.shift <= FLAT) | (high - low <= 1e-1 * high))
-        return ~enough & (count < SHIFTS)
+        step, low, high, _, count = carry
+        length = jnp.linalg.norm(step.newton)
+        edge = (length >= LONGEST * radius) | (step.shift <= FLAT) | (high - low <= 1e-1 * high)
+        return (count == 0) | (~(step.definite & (length <= radius) & edge) & (count < SHIFTS))
 
     def again(carry: Carry) -> Carry:
-        step, low, high, count = carry
+        step, low, high, distance, count = carry
         length = jnp.linalg.norm(step.newton)
         # Newton's method on 1 / length, which is nearly a straight line in the shift.
         slant = jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2)
         newton = step.shift + length**2 / slant * (length - 0.9 * radius) / (0.9 * radius)
         middle = jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low))
-        middle = jnp.where((count == 0) & (guess > low), guess, middle)
+        middle = jnp.where((count == 1) & (guess > low), guess, middle)
         inside = step.definite & (newton > low) & (newton < high)
-        last = count == SHIFTS - 1  # the highest shift is always enough
-        following = _shifted(matrix, slope, jnp.where(last, high, jnp.where(inside, newton, middle)))
-        is_short = short(following)
-        low = jnp.where(is_short, low, following.shift)
-        high = jnp.where(is_short, following.shift, high)
-        return following, low, high, count + 1
+        shift = jnp.where(count == 0, FLAT, jnp.where(inside, newton, middle))
+        shift = jnp.where(count == SHIFTS - 1, high, shift)  # the highest one is always enough
+        factor = jnp.linalg.cholesky(matrix + shift * jnp.eye(len(slope), dtype=jnp.float64))
+        solution = -cho_solve((factor, True), slope)
+        following = _Step(shift, solution, factor, jnp.all(jnp.isfinite(jnp.diag(factor))))
+        height = jnp.where(following.definite, -0.5 * jnp.dot(slope, solution), jnp.inf)
+        short = following.definite & (jnp.linalg.norm(solution) <= radius)
+        low, high = jnp.where(short, low, shift), jnp.where(short, shift, high)
+        return following, low, high, jnp.where(count == 0, height, distance), count + 1
 
-    step, _, _, _ = jax.lax.while_loop(going, again, (plain, jnp.asarray(FLAT), highest, jnp.asarray(0)))
-    return step
+    nothing, least = jnp.zeros_like(slope), jnp.asarray(FLAT)
+    blank = _Step(least, nothing, jnp.zeros_like(matrix), jnp.asarray(False))
+    start = (blank, least, highest, jnp.asarray(jnp.inf), jnp.asarray(0))
+    step, _, _, distance, _ = jax.lax.while_loop(going, again, start)
+    return step, distance
 
 
 def _downward(factor: Matrix, slope: Vector, free: Bool[Array, " parameters"]) -> Vector:
     """The direction of the smallest curvature, by inverse iteration, turned to where the objective falls."""
-    direction = jnp.where(free, jnp.cos(jnp.arange(len(slope), dtype=jnp.float64)), 0.0)
-    for _ in range(3):
-        direction = cho_solve((factor, True), direction)
-        direction = direction / jnp.maximum(jnp.linalg.norm(direction), TINY)
+
+    def nearer(_: Any, direction: Vector) -> Vector:
+        solution: Vector = cho_solve((factor, True), direction)
+        return solution / jnp.maximum(jnp.linalg.norm(solution), TINY)
+
+    start = jnp.where(free, jnp.cos(jnp.arange(len(slope), dtype=jnp.float64)), 0.0)
+    direction: Vector = jax.lax.fori_loop(0, 3, nearer, start)
     return jnp.where(jnp.dot(slope, direction) > 0, -direction, direction)
 
 

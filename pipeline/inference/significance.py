@@ -48,6 +48,7 @@ __all__ = [
     "expected_upper_limit",
     "poi_position",
     "signal_strength_uncertainty",
+    "tested_position",
 ]
 
 
@@ -80,8 +81,9 @@ class SignalStrength(eqx.Module):
 
     Attributes:
         mu: the best fit; on Asimov data the strength they were generated with.
-        uncertainty: one standard deviation, from the exact Hessian; infinite where the data say nothing about it.
-        converged: whether the fit did (there is none on Asimov data).
+        uncertainty: one standard deviation, from the exact Hessian; infinite where the data say nothing about it, NaN
+            where the best fit presses against a bound, because a curvature there is no uncertainty.
+        converged: whether the fit did (there is none on Asimov data), and there is an uncertainty.
     """
 
     _: KW_ONLY
@@ -127,7 +129,7 @@ def discovery_significance(
         max_iterations: of each fit.
         thorough: as in `fit`.
     """
-    position = poi_position(structure, poi)
+    position = tested_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     if data is not None:
         model = terms(structure, numbers)
@@ -174,18 +176,20 @@ def signal_strength_uncertainty(
     poi: str | None = None,
     signal_strength: float | Float64[Array, ""] = 1.0,
     max_iterations: int = 200,
+    thorough: bool = False,
 ) -> SignalStrength:
     """The uncertainty with which the signal strength is measured, all systematic uncertainties included.
 
     Arguments as in `discovery_significance`. Parameters that press against a bound are held there.
     """
-    position = poi_position(structure, poi)
+    position = tested_position(structure, poi)
     if data is not None:
-        best = fit(structure, numbers, data, max_iterations=max_iterations)
+        best = fit(structure, numbers, data, max_iterations=max_iterations, thorough=thorough)
         model = terms(structure, numbers)
         hessian = expanded_deviance(structure, model, best.parameters, data).hessian
-        uncertainty = _uncertainty(0.5 * hessian, best.free, position)
-        return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
+        inside = best.free[position]
+        uncertainty = jnp.where(inside, _uncertainty(0.5 * hessian, best.free, position), jnp.nan)
+        return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged & inside)
     expected = _expectation(structure, numbers, position, signal_strength, tested=signal_strength)
     return SignalStrength(
         mu=expected.parameters[position],
@@ -203,6 +207,7 @@ def expected_upper_limit(
     band: float | Float64[Array, ""] = 0.0,
     poi: str | None = None,
     max_iterations: int = 200,
+    thorough: bool = False,
 ) -> UpperLimit:
     """The expected upper limit on the signal strength when there is no signal.
 
@@ -214,8 +219,12 @@ def expected_upper_limit(
         band: how many standard deviations the background fluctuates up; 0 gives the median.
         poi: the parameter to limit, in place of the structure's.
         max_iterations: of each fit.
+        thorough: as in `fit`.
+
+    Raises:
+        ValueError: a band in which nothing is excluded, whatever the signal: CLs+b at -2 standard deviations.
     """
-    position = poi_position(structure, poi)
+    position = tested_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     target = _limit_target(method, confidence_level, band)
     expected = _expectation(structure, numbers, position, 0.0, tested=0.0)
@@ -230,6 +239,7 @@ def expected_upper_limit(
             initial=start,
             held=is_poi,
             max_iterations=max_iterations,
+            thorough=thorough,
             differentiable_parameters=False,
         )
         return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]
@@ -237,11 +247,13 @@ def expected_upper_limit(
     first = target * _asimov_uncertainty(structure, frozen, position)
     search = _find_limit(at, first, frozen.parameters, target)
     q = deviance(structure, expected.model, search.fit.parameters, expected.data)
-    mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
+    reached = (jnp.abs(search.residual) <= LIMIT_PRECISION) & (search.slope > 0) & (target > 0)
+    mu = search.mu - (q - jax.lax.stop_gradient(q)) / jnp.where(reached, search.slope, 1.0)
+    unknown = jnp.isnan(frozen.data).any() | ~(target > 0)
     return UpperLimit(
-        mu=jnp.where(jnp.isfinite(first), mu, first),
+        mu=jnp.where(reached, mu, jnp.where(unknown, jnp.nan, jnp.inf)),
         fit=search.fit,
-        converged=search.fit.converged & (jnp.abs(search.residual) <= LIMIT_PRECISION),
+        converged=search.fit.converged & reached,
     )
 
 
@@ -280,6 +292,16 @@ def poi_position(structure: Structure, poi: str | None) -> int:
     if f"{name}[0]" in names and f"{name}[1]" not in names:
         return names.index(f"{name}[0]")
     raise ValueError(f"parameter of interest {name!r}: not a parameter of the model; choose one of {', '.join(names)}.")
+
+
+def tested_position(structure: Structure, poi: str | None) -> int:
+    """`poi_position` of a parameter that the measurement leaves free; a sentence if it does not."""
+    position = poi_position(structure, poi)
+    held = [flag for s in structure.parameter_sets for flag in s.fixed or (False,) * s.size]
+    if held[position]:
+        name = parameter_names(structure)[position]
+        raise ValueError(f"parameter of interest {name!r}: the measurement holds it constant ('fixed'); free it first.")
+    return position
 
 
 class _Search(eqx.Module):
@@ -348,6 +370,9 @@ def _limit_target(
     band: float | Float64[Array, ""],
 ) -> Float64[Array, ""]:
     """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
+    if method == "CLs+b" and isinstance(band, float | int) and isinstance(confidence_level, float):
+        if float(ndtri(jnp.asarray(confidence_level, jnp.float64))) + band <= 0:
+            raise ValueError(f"there is no CLs+b limit at {band:+g} standard deviations: use CLs there.")
     excluded = 1.0 - jnp.asarray(confidence_level, jnp.float64)
     tail = excluded * ndtr(jnp.asarray(band, jnp.float64)) if method == "CLs" else excluded
     return band + ndtri(1.0 - tail)
@@ -403,8 +428,9 @@ def _constraint_information(
     everything = np.arange(structure.size)
     normal = np.isin(everything, constrained_positions(structure, "normal"))
     poisson = np.isin(everything, constrained_positions(structure, "poisson"))
-    count = jnp.where(poisson, parameters, 1.0)  # made safe first: the other branch is differentiated as well
-    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(poisson, width / count, 0.0)
+    counts = poisson & (parameters > 0)  # where none is expected, the information is not known
+    count = jnp.where(counts, parameters, 1.0)  # made safe first: the other branch is differentiated as well
+    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(counts, width / count, 0.0)
 
 
 def _uncertainty(

@@ -92,7 +92,11 @@ def expanded_deviance(
     constraint = _constraints(structure, model, parameters, data)
 
     # Shared with shared: left right' + right left', bins after samples.
-    half = first[None, None] * samples.product[None] * (0.5 * samples.total[None] * samples.log_slopes + samples.sum_slopes)
+    half = (
+        first[None, None]
+        * samples.product[None]
+        * (0.5 * samples.total[None] * samples.log_slopes + samples.sum_slopes)
+    )
     left = jnp.concatenate([_flat(samples.log_slopes), shared], axis=1)
     right = jnp.concatenate([_flat(half), 0.5 * second[None] * shared], axis=1)
     block = left @ right.T
@@ -180,6 +184,7 @@ def _samples(
     weights, weight_slopes, weight_curvatures = _elementwise(
         lambda alpha: jnp.stack(histosys_weights(structure.histosys_code, alpha)), histos
     )
+
     def shifts(weights: Float64[Array, "two histosys"]) -> Float64[Array, "histosys samples bins"]:
         return _shifts(effects, weights)
 
