@@ -4,12 +4,12 @@
 
 For the observed data and for Asimov data with a signal strength of 1: the best fit of every parameter with errors from
 the exact Hessian, -2 ln L in pyhf's convention, goodness of fit, q0, Z and whether the fits converged. On demand: upper
-limits with their bands and the CLs scan behind them, toys, the ranking of impacts, plots. Names of parameters are pyhf's
-`model.config.par_names`: `mu`, `stat[0]`.
+limits with their bands and the CLs scan behind them, toys, the ranking of impacts, plots. Names of parameters are
+pyhf's `model.config.par_names`: `mu`, `stat[0]`.
 
 Exit code 0: every fit converged; 1: one did not; 2: the workspace cannot be fitted, and a sentence says why.
-In the JSON, a number that does not exist is null: the uncertainty of a parameter that is held, presses against a bound or
-that nothing is known of (`at_bound_or_held` lists the first two), or q0 of a workspace without parameter of interest.
+In the JSON, a number that does not exist is null: the uncertainty of a parameter that is held, presses against a bound,
+or that nothing is known of (`at_bound_or_held` lists the first two); q0 of a workspace without parameter of interest.
 What is compiled stays in the user's cache folder (`--no-cache` leaves it alone): the next fit of the same model starts
 at once.
 """
@@ -285,8 +285,8 @@ def _print_table(title: str, result: dict[str, Any]) -> None:
         f"{result['degrees_of_freedom']} degrees of freedom, p = {result['p_value']:.3g}"
     )
     print(
-        f"{'converged' if result['converged'] else 'NOT CONVERGED'} in {result['iterations']} iterations, gradient norm "
-        f"{result['gradient_norm']:.1e}, {result['seconds']:.2f} s"
+        f"{'converged' if result['converged'] else 'NOT CONVERGED'} in {result['iterations']} iterations, "
+        f"gradient norm {result['gradient_norm']:.1e}, {result['seconds']:.2f} s"
     )
     if result["left_out"]:
         print(f"{result['left_out']} variations may have a second valley that was not searched: --thorough does that")

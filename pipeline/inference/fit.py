@@ -20,7 +20,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float64, Int
 
 from pipeline.inference.histfactory.constraints import (

@@ -3,9 +3,9 @@
 Each step goes to the minimum of the quadratic model among the parameters that are free to move: those not held, and not
 pressed against a bound. Where that minimum is further away than the model has proved right, or where the model has
 none, because it curves down somewhere, the step goes to the smallest value within a radius (Moré and Sorensen, SIAM
-J. Sci. Stat. Comput. 4 (1983) 553). The radius grows while the objective does what the model says. So a long valley that
-is nearly flat, of whichever sign its curvature, is crossed in steps that double, and a maximum or a saddle point is left
-even where its slope is exactly zero. A point is called a minimum only if no direction curves down.
+J. Sci. Stat. Comput. 4 (1983) 553). The radius grows while the objective does what the model says. So a long valley
+that is nearly flat, of whichever sign its curvature, is crossed in steps that grow, and a maximum or a saddle point is
+left even where its slope is exactly zero. A point is called a minimum only if no direction curves down.
 
 Lengths are measured in the parameters' own curvatures: a staterror of a tenth of a per mille and a shape parameter of
 order one then weigh the same.
@@ -210,7 +210,7 @@ def _look(
         scale=scale,
         distance=distance,
         iterations=last.iterations + 1,
-        going=~arrived & jnp.isfinite(expansion.value) & jnp.any(step != 0) & (radius > SHORTEST),
+        going=~arrived & jnp.isfinite(expansion.value) & (radius > SHORTEST),
         following=_snapped(here, scale * step, lower, upper),
         near=distance <= CLOSE,
         predicted=-jnp.dot(slope + 0.5 * matrix @ step, step),
@@ -222,11 +222,11 @@ def _look(
 
 
 def _radius(state: Minimum, gain: Float64[Array, ""], accepted: Bool[Array, ""]) -> Float64[Array, ""]:
-    """The radius after a step: larger where the model was right and the step at its edge, smaller where it was wrong."""
+    """The radius after a step: larger where the model was right and the step at the edge, smaller where wrong."""
     right = gain > 0.75 * state.predicted
     wrong = ~(gain > 0.25 * state.predicted)
     larger = jnp.where(state.length > LONGEST * state.radius, 3.0 * state.radius, state.radius)
-    smaller = 0.25 * jnp.minimum(state.length, state.radius)
+    smaller = 0.25 * jnp.where(state.length > 0, jnp.minimum(state.length, state.radius), state.radius)
     hidden = state.near & accepted  # in rounding: says nothing of the model
     return jnp.where(right | hidden, larger, jnp.where(wrong, smaller, state.radius))
 
@@ -266,7 +266,9 @@ def _step(
     # Where the model curves down, its slope may not say which way.
     whole = jax.lax.cond(jnp.isfinite(distance), lambda chosen: chosen.newton, along_the_curvature, chosen)
     room = jnp.where(whole > 0, highest, jnp.where(whole < 0, -lowest, jnp.inf)) / jnp.maximum(jnp.abs(whole), TINY)
-    steepest = -slope * jnp.minimum(1.0, radius / jnp.maximum(jnp.linalg.norm(slope), TINY))
+    square, curvature = jnp.dot(slope, slope), slope @ matrix @ slope
+    cauchy = jnp.where(curvature > 0, square / jnp.maximum(curvature, TINY), jnp.inf)
+    steepest = -slope * jnp.minimum(cauchy, radius / jnp.maximum(jnp.sqrt(square), TINY))
     raised = matrix + chosen.shift * jnp.eye(len(slope), dtype=jnp.float64)
     steps = jnp.stack(
         [
@@ -365,7 +367,7 @@ def _within(
 
 
 def _snapped(here: Vector, step: Vector, lower: Vector, upper: Vector) -> Vector:
-    """The next point. `here + (bound - here)` may miss the bound by a rounding error; only on it a parameter is held."""
+    """The next point. `here + (bound - here)` may miss the bound by rounding; only on it a parameter is held."""
     there = here + step
     rounding = 4 * np.finfo(np.float64).eps * jnp.abs(here)
     return jnp.where(there <= lower + rounding, lower, jnp.where(there >= upper - rounding, upper, there))

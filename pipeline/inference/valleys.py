@@ -1,8 +1,8 @@
 """The smallest of several minima: what a minimiser that walks downhill cannot know of by itself.
 
-From a minimum, parameters that may have a second valley are sent to the other side of zero, one after the other, the most
-promising first, until none leads to a smaller minimum or the search has cost a few times the first fit. What it left out
-is counted.
+From a minimum, parameters that may have a second valley are sent to the other side of zero, one after the other, the
+most promising first, until none leads to a smaller minimum or the search has cost a few times the first fit. What it
+left out is counted.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Pictures of a workspace's fit: pulls, ranking, correlations, yields and the CLs scan, from its result as JSON has it."""
+"""Pictures of a fit: best values, ranking, correlations, yields and the CLs scan, from its result as in the JSON."""
 
 from collections.abc import Callable
 from pathlib import Path

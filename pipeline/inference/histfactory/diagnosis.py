@@ -53,8 +53,8 @@ def _parameters(structure: Structure, numbers: Numbers) -> list[str]:
             acts = bin_table(structure, modifier)
             total = np.sum(np.where(acts, totals, 0.0), axis=0)
             sentences += [
-                f"{_place(structure, int(b))} has a total of {total[b]:g} in {kind} '{modifier.name}': negative, so its "
-                "parameter is held and the uncertainty is not used, as in pyhf."
+                f"{_place(structure, int(b))} has a total of {total[b]:g} in {kind} '{modifier.name}': negative, so "
+                "its parameter is held and the uncertainty is not used, as in pyhf."
                 for b in np.flatnonzero(acts.any(axis=0) & (total < 0))
             ]
     return sentences

@@ -8,8 +8,8 @@ one matrix product.
 Parameters that act in one bin only, as those of staterror and shapesys do, have no second derivatives with those of
 other bins. They never enter that product: they get a block of their own.
 
-A factor that is exactly zero has no logarithm. It is moved off zero by less than anything can notice, and its slope over
-itself is so large that the product of both is right.
+A factor that is exactly zero has no logarithm. It is moved off zero by less than anything can notice, and its slope
+over itself is so large that the product of both is right.
 """
 
 from collections.abc import Callable

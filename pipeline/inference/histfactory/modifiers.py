@@ -56,7 +56,8 @@ def effects(structure: Structure, numbers: Numbers) -> Effects:
     if {numbers.nominal.dtype, jnp.result_type(float)} != {jnp.dtype(jnp.float64)}:
         raise TypeError(
             f"the numbers are {numbers.nominal.dtype}, and JAX computes in {jnp.result_type(float)}: a likelihood "
-            "needs 64 bits. Import pipeline.inference.histfactory before arrays are made, and leave jax_enable_x64 switched on."
+            "needs 64 bits. Import pipeline.inference.histfactory before arrays are made, and leave jax_enable_x64 "
+            "switched on."
         )
     shifts = _tables(structure, "histosys")[:, :, channel_of_bins(structure)]
     scales = _tables(structure, "normsys")

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from pipeline.inference.histfactory import from_pyhf, modifiers_of, parameter_names
+from pipeline.inference.histfactory import from_pyhf, parameter_names
+from pipeline.inference.histfactory.constraints import interpolated_positions
 from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes, varied_rates
 from pipeline.inference.histfactory.interpolation import normsys_curve, normsys_expansion, normsys_factor
-from pipeline.inference.histfactory.constraints import interpolated_positions
 from pipeline.inference.histfactory.likelihood import deviance, terms
 from pipeline.inference.histfactory.modifiers import rates
 
@@ -36,7 +36,7 @@ def compare(structure, numbers, data, points):
     for point in points:
         mine, (value, gradient), hessian = closed(point), slope(point), automatic(point)
         np.testing.assert_allclose(mine.value, value, rtol=1e-12)
-        np.testing.assert_allclose(mine.gradient, gradient, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(mine.gradient, gradient, rtol=1e-10, atol=1e-10 * np.abs(gradient).max())
         np.testing.assert_allclose(mine.hessian, hessian, rtol=1e-10, atol=1e-10 * np.abs(hessian).max())
 
 
@@ -59,11 +59,9 @@ def test_factors_of_zero():
     structure, numbers, data = from_pyhf(EVERYTHING)
     names = parameter_names(structure)
     start = jnp.linspace(0.8, 1.2, structure.size)
-    points = []
-    for zeros in (["mu"], ["mu", "lumi"], ["mu", "lumi", "top_norm"], ["stat_SR[1]", "fake_rate[0]", "mu"]):
-        points.append(start.at[np.array([names.index(name) for name in zeros])].set(0.0))
+    cases = (["mu"], ["mu", "lumi"], ["mu", "lumi", "top_norm"], ["stat_SR[1]", "fake_rate[0]", "mu"])
+    points = [start.at[np.array([names.index(name) for name in zeros])].set(0.0) for zeros in cases]
     compare(structure, numbers, data, points)
-    assert modifiers_of(structure, "normsys")
 
 
 def test_normsys_by_horner():
