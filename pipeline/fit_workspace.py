@@ -210,7 +210,7 @@ def _limits(structure: Any, numbers: Any, data: Any) -> dict[str, Any]:
     expected = ", ".join(f"{band}σ: {value:.4f}" for band, value in bands.items())
     print(f"\nupper limit at 95 % (CLs): observed {found.observed:.4f}; expected {expected}")
     scan = [
-        {"mu": float(t.mu), "cls": float(t.cls), "expected_cls": t.expected_cls.tolist(), "q": float(t.q)}
+        {"mu": float(t.mu), "cls": float(t.observed_cls), "expected_cls": t.expected_cls.tolist(), "q": float(t.q)}
         for t in found.scan
     ]
     return {"observed": found.observed, "expected": bands, "scan": scan, "converged": found.converged}

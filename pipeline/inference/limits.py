@@ -43,7 +43,7 @@ class HypothesisTest(eqx.Module):
         q_asimov: `qmu~` of the Asimov data without signal.
         cls_plus_b: p-value of the strength.
         cl_b: p-value of the background alone.
-        cls: their ratio, observed.
+        observed_cls: their ratio.
         expected_cls: the ratio at -2, -1, 0, 1 and 2 standard deviations of the background.
         converged: whether every fit did.
     """
@@ -54,7 +54,7 @@ class HypothesisTest(eqx.Module):
     q_asimov: Float64[Array, ""]
     cls_plus_b: Float64[Array, ""]
     cl_b: Float64[Array, ""]
-    cls: Float64[Array, ""]
+    observed_cls: Float64[Array, ""]
     expected_cls: Float64[Array, " bands"]
     converged: Bool[Array, ""]
 
@@ -150,7 +150,7 @@ def upper_limits(
     def height(mu: float, band: int | None) -> float:
         if mu not in tests:
             tests[mu] = test(mu)
-        cls = tests[mu].cls if band is None else tests[mu].expected_cls[band]
+        cls = tests[mu].observed_cls if band is None else tests[mu].expected_cls[band]
         # The quantile of a p-value is nearly a straight line in the strength.
         return float(ndtri(cls)) - float(ndtri(jnp.asarray(1.0 - confidence_level)))
 
@@ -181,7 +181,7 @@ def _test(mu: Float64[Array, ""], position: int, best: Fit, held: Fit, free: Fit
         q_asimov=q_asimov,
         cls_plus_b=cls_plus_b,
         cl_b=cl_b,
-        cls=cls_plus_b / cl_b,
+        observed_cls=cls_plus_b / cl_b,
         expected_cls=ndtr(bands - sigma) / ndtr(bands),
         converged=jnp.stack([entry.converged for entry in fits]).all(),
     )

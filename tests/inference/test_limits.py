@@ -35,7 +35,7 @@ def test_p_values_and_limits_are_those_of_pyhf(name):
             mu, np.asarray(data), model, return_tail_probs=True, return_expected_set=True
         )
         assert mine.converged
-        np.testing.assert_allclose(mine.cls, cls, atol=1e-4)
+        np.testing.assert_allclose(mine.observed_cls, cls, atol=1e-4)
         np.testing.assert_allclose([mine.cls_plus_b, mine.cl_b], tails, atol=1e-4)
         np.testing.assert_allclose(mine.expected_cls, bands, atol=1e-4)
     observed, expected = pyhf.infer.intervals.upper_limits.upper_limit(np.asarray(data), model, rtol=1e-6)
