@@ -28,7 +28,7 @@ from pipeline.inference.significance import tested_position
 __all__ = ["BANDS", "HypothesisTest", "Limits", "hypothesis_test", "prepare_test", "upper_limits"]
 
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the background
-PRECISION = 1e-8  # of a limit, relative
+PRECISION = 1e-7  # of a limit, relative, and of the quantile there
 TRIES = 60
 
 compiled_fit = jax.jit(fit, static_argnums=0, static_argnames=("max_iterations", "thorough"))
@@ -197,13 +197,15 @@ def _root(height: Callable[[float], float], lower: float, tested: dict[float, Hy
     while at_high > 0 and doublings < TRIES:
         low, at_low, high, doublings = high, at_high, 2.0 * high, doublings + 1
         at_high = height(high)
+    side = 0
     for _ in range(TRIES):
         middle = low + (high - low) * at_low / (at_low - at_high) if np.isfinite(at_low) else 0.5 * (low + high)
         value = height(middle)
         if abs(value) < PRECISION or high - low < PRECISION * high:
             return middle
         if value > 0:
-            low, at_low, at_high = middle, value, 0.5 * at_high
+            # Twice on the same side: the other end weighs half.
+            low, at_low, at_high, side = middle, value, at_high * (0.5 if side > 0 else 1.0), 1
         else:
-            high, at_high, at_low = middle, value, 0.5 * at_low
+            high, at_high, at_low, side = middle, value, at_low * (0.5 if side < 0 else 1.0), -1
     return float("nan")

@@ -11,7 +11,7 @@ from pipeline.inference.histfactory import from_pyhf, parameter_names
 from pipeline.inference.postfit import correlation, goodness_of_fit, impacts, profile_scan, yields
 
 from reference.compiling import quick_jit
-from reference.workspaces import EVERYTHING
+from reference.workspaces import COUPLED_HISTOSYS, EVERYTHING
 
 pytestmark = [
     # pyhf 0.7 validates with a part of jsonschema that is to go.
@@ -45,9 +45,12 @@ def test_correlations_and_goodness_of_fit(ours, theirs):
     assert float(quality.p_value) == pytest.approx(fitted.goodness_of_fit, rel=1e-3)
 
 
-def test_impacts_are_those_of_cabinetry(ours, theirs):
-    structure, numbers, data, best, _ = ours
-    model, observed, fitted = theirs
+def test_impacts_are_those_of_cabinetry():
+    structure, numbers, data = from_pyhf(COUPLED_HISTOSYS)
+    best = quick_jit(fit, static_argnums=0)(structure, numbers, data)
+    pyhf.set_backend("numpy", pyhf.optimize.minuit_optimizer(tolerance=1e-3))
+    model, observed = cabinetry.model_utils.model_and_data(COUPLED_HISTOSYS)
+    fitted = cabinetry.fit.fit(model, observed)
     ranking = cabinetry.fit.ranking(model, observed, fit_results=fitted)
     mine = quick_jit(impacts, static_argnums=0)(structure, numbers, data, best)
     assert np.all(mine.converged)

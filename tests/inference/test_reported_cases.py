@@ -1,6 +1,7 @@
 """Cases that failed when tried: the right value of each, by pyhf or by hand."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprec
 significance = quick_jit(discovery_significance, static_argnums=0, static_argnames=("poi", "thorough"))
 limit = quick_jit(expected_upper_limit, static_argnums=0, static_argnames=("method", "poi"))
 run_fit = quick_jit(fit, static_argnums=0)
+thorough_fit = quick_jit(partial(fit, thorough=True), static_argnums=0)
 
 
 def one_region(background, signal, observed, *, on_background=(), on_signal=(), parameters=()):
@@ -194,8 +196,8 @@ def many_starts(structure, numbers, data, count, seed):
     rng = np.random.default_rng(seed)
     initial = np.array([value for s in structure.parameter_sets for value in s.initial])
     starts = np.where(initial == 0, rng.uniform(-3, 3, (count, structure.size)), initial[None] * rng.uniform(0.3, 2))
-    found = quick_jit(jax.vmap(lambda start: fit(structure, numbers, data, initial=start)))(jnp.asarray(starts))
-    return float(np.min(np.where(found.converged, found.twice_nll, np.inf)))
+    found = [run_fit(structure, numbers, data, initial=jnp.asarray(start)) for start in starts]
+    return min(float(entry.twice_nll) for entry in found if entry.converged)
 
 
 def same_side(rng, count=3, vanishing=False):
@@ -219,15 +221,20 @@ def same_side(rng, count=3, vanishing=False):
     return workspace([{"name": "SR", "samples": samples}], {"SR": observed})
 
 
+@pytest.mark.filterwarnings("ignore:divide by zero encountered in log:RuntimeWarning")  # pyhf's, of a factor of 0
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("vanishing", [False, True])
 def test_the_smallest_of_several_minima(vanishing):
     """One structure, many numbers: so it is compiled once."""
-    for seed in range(6):
+    for seed in range(4):
         structure, numbers, data = from_pyhf(same_side(np.random.default_rng(seed), vanishing=vanishing))
-        found = run_fit(structure, numbers, data)
+        found, quick = thorough_fit(structure, numbers, data), run_fit(structure, numbers, data)
+        lowest = many_starts(structure, numbers, data, 12, seed)
         assert found.converged
-        assert float(found.twice_nll) <= many_starts(structure, numbers, data, 24, seed) + 1e-6
+        assert float(found.twice_nll) <= lowest + 1e-6
         assert int(found.left_out) == 0
+        assert quick.converged
+        assert float(quick.twice_nll) <= lowest + 1e-6 or int(quick.left_out) > 0
 
 
 def test_the_search_is_off_where_no_variation_has_two_valleys():

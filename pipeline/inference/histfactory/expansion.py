@@ -288,7 +288,7 @@ def _off_zero(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
 
 
 def _flat(table: Float64[Array, "rows samples bins"]) -> Float64[Array, "rows entries"]:
-    return table.reshape(len(table), -1)
+    return table.reshape(len(table), table.shape[1] * table.shape[2])
 
 
 def _with_diagonal(

@@ -107,6 +107,8 @@ def _build(
         spec = source
     for patch in patches:
         spec = jsonpatch.JsonPatch(patch).apply(spec)
+    if sentence := _incomplete_lumi(spec):
+        raise ValueError(sentence)
     try:
         return pyhf.Model(spec, **options), workspace
     except pyhf.exceptions.InvalidModel as error:
@@ -156,17 +158,27 @@ def _check_model(model: "pyhf.Model") -> None:
         raise ValueError(f"the model has modifiers of its own kind, which are not known here: {', '.join(strangers)}.")
 
 
+def _incomplete_lumi(spec: Mapping[str, Any]) -> str | None:
+    """A lumi of which the measurement does not say all: pyhf refuses some, and trips over others later."""
+    stated = {parameter["name"]: parameter for parameter in spec.get("parameters", [])}
+    for channel in spec.get("channels", []):
+        for sample in channel.get("samples", []):
+            for modifier in sample.get("modifiers", []):
+                missing = {"auxdata", "bounds", "inits"} - set(stated.get(modifier.get("name"), {}))
+                if modifier.get("type") == "lumi" and missing:
+                    return (
+                        f"lumi '{modifier['name']}' needs {', '.join(sorted(missing))} in the measurement's parameters."
+                    )
+    return None
+
+
 def _why_there_is_no_model(spec: Mapping[str, Any]) -> str | None:
     """A sentence for what pyhf refuses without one."""
-    stated = {parameter["name"]: parameter for parameter in spec.get("parameters", [])}
     staterrors: dict[str, dict[str, set[str]]] = {}
     for channel in spec["channels"]:
         for sample in channel["samples"]:
             for modifier in sample["modifiers"]:
                 name = modifier["name"]
-                missing = {"auxdata", "bounds", "inits"} - set(stated.get(name, {}))
-                if modifier["type"] == "lumi" and missing:
-                    return f"lumi '{name}' needs {', '.join(sorted(missing))} in the measurement's parameters."
                 if modifier["type"] == "staterror":
                     staterrors.setdefault(name, {}).setdefault(sample["name"], set()).add(channel["name"])
     for name, channels in staterrors.items():
