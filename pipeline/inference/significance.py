@@ -371,9 +371,10 @@ def _limit_target(
     band: float | Float64[Array, ""],
 ) -> Float64[Array, ""]:
     """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
-    known = isinstance(band, float | int) and isinstance(confidence_level, float)
-    if known and method == "CLs+b" and NormalDist().inv_cdf(confidence_level) + band <= 0:
-        raise ValueError(f"there is no CLs+b limit at {band:+g} standard deviations: use CLs there.")
+    if method == "CLs+b" and isinstance(band, float | int) and isinstance(confidence_level, float):
+        excludes_nothing = NormalDist().inv_cdf(confidence_level) + band <= 0
+        if excludes_nothing:
+            raise ValueError(f"there is no CLs+b limit at {band:+g} standard deviations: use CLs there.")
     excluded = 1.0 - jnp.asarray(confidence_level, jnp.float64)
     tail = excluded * ndtr(jnp.asarray(band, jnp.float64)) if method == "CLs" else excluded
     return band + ndtri(1.0 - tail)
