@@ -1,10 +1,10 @@
 """Our likelihood and fits beside pyhf's, for a folder of workspaces: where they end, and how long they take.
 
 For each workspace: the largest relative deviation of the log-likelihood at random points; the best fit and -2 ln L of
-the observed data, ours minus the best that SLSQP and Minuit (strategies 0, 1, 2) find (negative: ours is lower), free
-and with the parameter of interest held at 0 and at 1; whether ours converged; the times of a fit warm (median of several,
-after compilation) and cold (a fresh process from its start to its answer, nothing cached), and of q0 with its gradient
-by all numbers.
+the observed data; ours minus the best that SLSQP and Minuit (strategies 0, 1, 2) find, free and with the parameter of
+interest held at 0 and at 1 (negative: ours is lower); whether ours converged; the times of a fit warm (median of
+several, after compilation) and cold (a fresh process from its start to its answer, nothing cached), and of q0 with its
+gradient by all numbers.
 
     python scripts/benchmarks/likelihood.py folder/of/workspaces --markdown table.md
     python scripts/benchmarks/likelihood.py workspace.json --peers scipy --no-cold
