@@ -252,7 +252,7 @@ def _simulate_and_write(
         parts = (places_of(seen, settings.thinning) for seen in _all_seen(tasks, settings))
         plan = make_plan(parts, settings.thinning, target=target)
     rng = np.random.default_rng([tasks[0].seed, len(tasks)])
-    entries = write(file, (thin(seen, plan, rng) for seen in _all_seen(tasks, settings)), settings.branches)
+    entries = write(file, (thin(seen, plan, rng) for seen in _all_seen(tasks, settings)), settings)
     return {
         "events": sum(count["events"] for count in counts),
         "entries": entries,

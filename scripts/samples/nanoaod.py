@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import awkward as ak
 import numpy as np
 import uproot
 from numpy.typing import NDArray
+
+from scripts.samples.settings import Settings
 
 __all__ = ["DTYPES", "reduce_precision", "write"]
 
@@ -37,7 +39,7 @@ _COLLISIONS_IN_BLOCK = 1000
 _ENTRIES_IN_CLUSTER = 200_000
 
 
-def write(path: Path, parts: Iterable[ak.Array], collections: Mapping[str, Iterable[str]]) -> int:
+def write(path: Path, parts: Iterable[ak.Array], settings: Settings) -> int:
     """Writes tree ``Events``; the file appears under its name only when it is whole. Returns the number of entries.
 
     ``event`` numbers the generated collisions and ``run`` the draws of the detector for one collision. Entries that
@@ -48,13 +50,13 @@ def write(path: Path, parts: Iterable[ak.Array], collections: Mapping[str, Itera
         path: the file; an older one is replaced.
         parts: records as :func:`scripts.samples.detector.simulate` returns them, with ``genWeight`` final; at least one part,
             which may be empty.
-        collections: the branches to write, by collection.
+        settings: which branches to write.
     """
     partial = path.with_suffix(".partial")
     with uproot.recreate(partial, compression=uproot.LZMA(6)) as file:
         tree = None
         for events in _clusters(parts):
-            branches = _branches(events, collections)
+            branches = _branches(events, settings)
             if tree is None:
                 types = {
                     name: getattr(values, "dtype", None) or values.type.content for name, values in branches.items()
@@ -79,19 +81,18 @@ def _clusters(parts: Iterable[ak.Array]) -> Iterator[ak.Array]:
         yield ak.concatenate(waiting)
 
 
-def _branches(
-    events: ak.Array, collections: Mapping[str, Iterable[str]]
-) -> dict[str, NDArray[np.generic] | ak.Array]:
+def _branches(events: ak.Array, settings: Settings) -> dict[str, NDArray[np.generic] | ak.Array]:
     collision = ak.to_numpy(events.collision)
+    met_bits = _MANTISSA_BITS["pt"] if settings.cut_on_met else _OTHER_MANTISSA_BITS
     scalars = {
         "run": ak.to_numpy(events.draw).astype("u4"),
         "luminosityBlock": (collision // _COLLISIONS_IN_BLOCK + 1).astype("u4"),
         "event": collision.astype("u8"),
         "genWeight": ak.to_numpy(events.genWeight).astype("f4"),
-        "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=_OTHER_MANTISSA_BITS),
+        "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=met_bits),
         "MET_phi": reduce_precision(ak.to_numpy(events.MET_phi).astype("f4"), bits=_OTHER_MANTISSA_BITS),
     }
-    return scalars | {name: _with_types(events[name], fields) for name, fields in collections.items()}
+    return scalars | {name: _with_types(events[name], fields) for name, fields in settings.branches.items()}
 
 
 def _with_types(objects: ak.Array, fields: Iterable[str]) -> ak.Array:

@@ -239,13 +239,17 @@ class ThinningSettings(_Record):
 
 
 class Settings(_Record):
-    """All numbers of one set of samples."""
+    """All numbers of one set of samples.
+
+    Missing transverse momentum has the precision of other momenta where it is `cut_on_met`.
+    """
 
     generator: GeneratorSettings
     detector: DetectorSettings
     skim: SkimSettings
     thinning: ThinningSettings | None
     branches: dict[str, tuple[str, ...]]
+    cut_on_met: bool = False
     processes: tuple[ProcessSettings, ...]
 
     @property
