@@ -44,7 +44,7 @@ def variables(event, sets):
     }
 
 
-def weights(event, sets):
+def weights(_event, sets):
     """`trigger`: how much more often the trigger would fire one standard deviation up; soft leptons matter most."""
     leading = _of_leptons(sets, lambda members: members.column("pt", 0)).max(axis=0)
     return {"trigger": 1 + 0.5 / jnp.maximum(leading, 1)}

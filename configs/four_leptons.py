@@ -17,7 +17,7 @@ PAIRINGS = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
 
 
 def prepare(event):
-    """Of every four leptons `m4l`, and `mz1` and `mz2`, the masses of the pairs nearer to and farther from the Z boson."""
+    """Of every four leptons `m4l`, and `mz1` and `mz2`: the masses of the pairs nearer to the Z boson and farther."""
     electron, muon = event.objects["electron"], event.objects["muon"]
     leptons = np.concatenate([_momenta(electron, ELECTRON_MASS), _momenta(muon, MUON_MASS)], axis=1)
     # Flavour and charge as a number: two leptons make a pair if theirs add up to 0.
@@ -30,7 +30,7 @@ def prepare(event):
 
 
 def variables(event, sets):
-    """`m4l`, `mz1`, `mz2` of four leptons, NaN where they are not four in two pairs, and `pt_1`, `pt_2`, the largest pt."""
+    """`m4l`, `mz1`, `mz2` of four leptons, NaN where they are not four in two pairs; `pt_1`, `pt_2`: the largest pt."""
     selected = _of_leptons(sets, lambda members: members.mask)
     pt = _of_leptons(sets, lambda members: members.column("pt", 0))
     counted = jnp.cumsum(selected, axis=0)

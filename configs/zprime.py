@@ -37,7 +37,7 @@ def object_variables(event, sets):
 
 
 def variables(event, sets):
-    """`mtt` of the hardest muon, fat jet and b-jet and of MET, NaN where one is missing, and `lepton_ht` = pt(µ) + MET."""
+    """`mtt` of the hardest muon, fat jet, b-jet and of MET, NaN where one is missing; `lepton_ht`: pt(µ) + MET."""
     chosen = [sets[name].mask for name in ("muon", "fatjet", "btag")]
     muon, fatjet, jet = (jnp.argmax(mask, axis=0) for mask in chosen)
     row = (muon * chosen[1].shape[0] + fatjet) * chosen[2].shape[0] + jet

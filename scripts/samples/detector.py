@@ -11,7 +11,6 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
-
 from scripts.samples.settings import (
     DetectorSettings,
     EfficiencyCurve,

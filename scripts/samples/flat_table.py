@@ -1,8 +1,8 @@
 """Makes the samples of the flat table: a toy of three processes, drawn with NumPy and written as parquet.
 
 Not a simulation of any experiment: a narrow resonance and two falling backgrounds in the mass of a pair, with its
-transverse momentum, a classifier's score and an angle, weights of both signs, and two systematic uncertainties: a weight
-for more or less pile-up, and a mass column for a shifted energy scale. One row is one event; no lists anywhere.
+transverse momentum, a classifier's score and an angle, weights of both signs, and two systematic uncertainties: a
+weight for more or less pile-up, and a mass column for a shifted energy scale. One row is one event; no lists anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-
 from scripts.samples.manifest import identity, update
 from scripts.samples.nanoaod import reduce_precision
 
@@ -114,7 +113,12 @@ def _entry(name: str, arguments: argparse.Namespace) -> dict[str, object]:
     columns = table(process, rng)
     file = (arguments.output / f"{name}__nominal.parquet").resolve()
     pq.write_table(
-        pa.table(columns), file, compression="zstd", compression_level=19, use_byte_stream_split=True, use_dictionary=False
+        pa.table(columns),
+        file,
+        compression="zstd",
+        compression_level=19,
+        use_byte_stream_split=True,
+        use_dictionary=False,
     )
     sum_of_weights = float(columns["genWeight"].sum(dtype=np.float64))
     return {
@@ -127,7 +131,7 @@ def _entry(name: str, arguments: argparse.Namespace) -> dict[str, object]:
             "program": f"NumPy {np.__version__}",
             "settings": [f"{key} = {value}" for key, value in vars(process).items()],
             "seed": arguments.seed,
-            "description": "Simulated toy: independent random numbers, a row an event; see scripts/samples/flat_table.py.",
+            "description": "Simulated toy: random numbers, a row an event; see scripts/samples/flat_table.py.",
         },
         "files": [
             {

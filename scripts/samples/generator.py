@@ -19,7 +19,6 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-
 from scripts.samples.settings import GeneratorSettings, ProcessSettings
 
 __all__ = ["Chunk", "generate"]

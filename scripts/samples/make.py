@@ -27,7 +27,6 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from scripts.samples.detector import simulate
 from scripts.samples.generator import generate
 from scripts.samples.manifest import begin, entry, update

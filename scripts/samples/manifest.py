@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from scripts.samples.settings import ProcessSettings, Settings, SkimSettings
 
 __all__ = ["MARKER", "begin", "entry", "identity", "update"]
@@ -78,7 +77,9 @@ def _skim_in_words(skim: SkimSettings) -> str:
         parts.append("both charges among them")
     if skim.min_jets:
         tagged = "" if skim.min_discriminant is None else f", one of them with btagCSVV2 > {skim.min_discriminant:g}"
-        parts.append(f"{skim.min_jets} {identified}jets with pt > {skim.jet_pt:g} GeV and |eta| < {skim.jet_eta:g}{tagged}")
+        parts.append(
+            f"{skim.min_jets} {identified}jets with pt > {skim.jet_pt:g} GeV and |eta| < {skim.jet_eta:g}{tagged}"
+        )
     if skim.fat_jet_pt is not None:
         parts.append(f"a fat jet with pt > {skim.fat_jet_pt:g} GeV")
     if skim.min_met:

@@ -9,7 +9,6 @@ import awkward as ak
 import numpy as np
 import uproot
 from numpy.typing import NDArray
-
 from scripts.samples.settings import Settings
 
 __all__ = ["DTYPES", "reduce_precision", "write"]
@@ -48,8 +47,8 @@ def write(path: Path, parts: Iterable[ak.Array], settings: Settings) -> int:
 
     Args:
         path: the file; an older one is replaced.
-        parts: records as :func:`scripts.samples.detector.simulate` returns them, with ``genWeight`` final; at least one part,
-            which may be empty.
+        parts: records as :func:`scripts.samples.detector.simulate` returns them, with ``genWeight`` final; at least one
+            part, which may be empty.
         settings: which branches to write.
     """
     partial = path.with_suffix(".partial")

@@ -211,7 +211,9 @@ class SkimSettings(_Record):
     min_jets: int
     min_discriminant: float | None
     min_leptons: int = 1
-    identified: bool = False  # leptons that are not tight, and jets without or with a lepton for an identity, are dropped
+    identified: bool = (
+        False  # leptons that are not tight, and jets without or with a lepton for an identity, are dropped
+    )
     opposite_sign: bool = False
     min_met: float = 0.0
     fat_jet_pt: float | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import awkward as ak
-
 from scripts.samples.settings import SkimSettings
 
 __all__ = ["skim"]

@@ -15,7 +15,6 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-
 from scripts.samples.settings import ThinningSettings
 
 __all__ = ["Places", "Plan", "make_plan", "places_of", "thin"]

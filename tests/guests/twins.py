@@ -213,7 +213,9 @@ def _four_leptons(events: ak.Array, cuts: Cuts, variation: str) -> dict[str, Sel
     good = four & _above(leading, cuts["leading_pt"]) & _above(second, cuts["second_pt"])
     for mass, name in ((mz1, "mz1"), (mz2, "mz2")):
         good = good & _above(mass, cuts[f"{name}.low"]) & _below(mass, cuts[f"{name}.high"])
-    total = ak.zip({axis: ak.sum(getattr(leptons, axis), axis=1) for axis in ("px", "py", "pz", "E")}, with_name="Momentum4D")
+    total = ak.zip(
+        {axis: ak.sum(getattr(leptons, axis), axis=1) for axis in ("px", "py", "pz", "E")}, with_name="Momentum4D"
+    )
     masks = {
         "4e": (good & (ak.num(electrons) == 4), total.mass),
         "4mu": (good & (ak.num(muons) == 4), total.mass),
@@ -255,7 +257,12 @@ def _zprime(events: ak.Array, cuts: Cuts, variation: str) -> dict[str, Selected]
     tagged = jets[_above(jets.btagCSVV2, cuts["jet_btag"])]
     lepton_ht = _single(ak.firsts(muons.pt)) + _single(met)
     missing = ak.zip(
-        {"pt": met, "eta": ak.zeros_like(met), "phi": ak.values_astype(events.MET_phi, "float64"), "mass": ak.zeros_like(met)},
+        {
+            "pt": met,
+            "eta": ak.zeros_like(met),
+            "phi": ak.values_astype(events.MET_phi, "float64"),
+            "mass": ak.zeros_like(met),
+        },
         with_name="Momentum4D",
     )
     mtt = (ak.firsts(muons) + ak.firsts(fat) + ak.firsts(tagged) + missing).mass
