@@ -7,16 +7,18 @@ Models are frozen, unknown keys are errors, and defaults live here alone: `selec
 from pipeline.config.model import ConfigError
 from pipeline.config.reading import load_config, parse_settings
 from pipeline.config.run import Config, Data, Optimiser, Validation
-from pipeline.config.selection import Bins, Collection, Cut, Region, Requirement, Threshold
-from pipeline.config.statistics import Objective, Systematic
+from pipeline.config.selection import Bins, Collection, Cut, ObjectSet, Region, Requirement, Threshold
+from pipeline.config.statistics import Correction, Objective, Systematic, Variation
 
 __all__ = [
     "Bins",
     "Collection",
     "Config",
     "ConfigError",
+    "Correction",
     "Cut",
     "Data",
+    "ObjectSet",
     "Objective",
     "Optimiser",
     "Region",
@@ -24,6 +26,7 @@ __all__ = [
     "Systematic",
     "Threshold",
     "Validation",
+    "Variation",
     "load_config",
     "parse_settings",
 ]

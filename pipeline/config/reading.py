@@ -17,21 +17,33 @@ from pipeline.config.run import Config
 
 __all__ = ["load_config", "parse_settings"]
 
-PATHS = (("data", "manifest"), ("data", "cache"), ("variations", "corrections", "file"))
+PATHS = (("data", "manifest"), ("data", "cache"), ("corrections", "*", "file"))
 """Keys whose values are files."""
 
+MANIFEST = "data_manifest.yaml"
 
-def load_config(path: Path, overrides: Mapping[str, Any] | None = None) -> Config:
+
+def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and check a configuration; paths in it count from the folder of the file that states them.
 
     Raises:
         ConfigError: with the file, the dotted key, what was found and what is allowed.
     """
+    path = Path(path).expanduser()
     raw = _merge(_read(path), overrides or {})
+    _place_manifest(raw, path.parent)
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_sentence(error)}") from None
+
+
+def _place_manifest(raw: dict[str, Any], folder: Path) -> None:
+    """Where the config does not name a manifest, it is the one beside it, or in the folder above."""
+    data = raw.setdefault("data", {})
+    if isinstance(data, dict) and "manifest" not in data:
+        places = [folder / MANIFEST, folder.parent / MANIFEST]
+        data["manifest"] = str(next((place for place in places if place.exists()), places[0]).resolve())
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -66,7 +78,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        near = difflib.get_close_matches(path.name, [one.name for one in path.parent.glob("*.yaml")], n=1)
+        near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=1)
         hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path given to --config"
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
     except yaml.YAMLError as error:
@@ -74,9 +86,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         line = f", line {place.line + 1}" if place else ""
         raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: expected a mapping of settings, found {type(raw).__name__}")
+        found = "nothing" if raw is None else repr(raw)[:60]
+        raise ConfigError(f"{path}: expected settings in the form 'key: value', found {found}")
     for keys in PATHS:
         _make_absolute(raw, keys, path.parent)
+    function = raw.get("event_function")
+    if isinstance(function, str) and function.endswith(".py"):
+        raw["event_function"] = str((path.parent / Path(function).expanduser()).resolve())
     base = raw.pop("extends", None)
     return raw if base is None else _merge(_read(path.parent / base, (*seen, path.resolve())), raw)
 
@@ -84,11 +100,12 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 def _make_absolute(raw: dict[str, Any], keys: Sequence[str], folder: Path) -> None:
     """Let a path, if there is one behind these keys, count from a folder."""
     first, *rest = keys
-    value = raw.get(first)
-    if rest and isinstance(value, dict):
-        _make_absolute(value, rest, folder)
-    elif not rest and isinstance(value, str):
-        raw[first] = str((folder / value).resolve())
+    for key in raw if first == "*" else [first]:
+        value = raw.get(key)
+        if rest and isinstance(value, dict):
+            _make_absolute(value, rest, folder)
+        elif not rest and isinstance(value, str):
+            raw[key] = str((folder / Path(value).expanduser()).resolve())
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,6 +127,10 @@ def _sentence(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")
+        if first["input"] is None and first["type"] != "value_error":
+            message = "has no value here, and no config that this one extends says any; give one, or remove the line"
+        elif first["type"] in ("model_type", "model_attributes_type", "dict_type"):
+            message = f"expected settings in the form 'key: value', found {first['input']!r}"
         return f"{where}: {message}" if where else message
     nearest = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"]), n=1, cutoff=0.5)
     return f"{where}: unknown key; " + (f"did you mean '{nearest[0]}'?" if nearest else "remove it")

@@ -1,15 +1,17 @@
 """One run, whole: the data, the analysis, and how it is tuned and judged."""
 
+import difflib
 from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.config.former import refuse_former_keys
 from pipeline.config.model import Model
-from pipeline.config.selection import Count, Cut, Objects, Region, Threshold
-from pipeline.config.statistics import Measurement, Objective, Process, Systematic, Variations, with_corrections
+from pipeline.config.selection import Collection, Cut, ObjectSet, Range, Region, Threshold
+from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
 __all__ = ["Config", "Data", "Optimiser", "Validation"]
 
@@ -17,11 +19,12 @@ __all__ = ["Config", "Data", "Optimiser", "Validation"]
 class Data(Model):
     """Which events are read, and from where.
 
+    `manifest` is `data_manifest.yaml` beside the config, or in the folder above it, where it says nothing else.
     `max_files` as in the AGC: the first so many files, -1 for all. `weights`: every event counts one, as in the AGC
     (none), or its genWeight (generator), whatever the manifest says of its data set.
     """
 
-    manifest: Path = Path("../data_manifest.yaml")
+    manifest: Path = Path("data_manifest.yaml")
     set: str = "simulated"
     location: str = "local"
     max_files: int | None = None
@@ -82,19 +85,29 @@ class Validation(Model):
 
 
 class Config(Model):
-    """One run, whole."""
+    """One run, whole.
+
+    `objects` are the collections of the events; each is a set of its own name, which cuts may shrink, and `sets` defines
+    further ones and unions, which count together. `event_variables` are branches with one value per event under a name
+    of ours; a branch that a cut, a region or a weight names needs no entry. `event_function` is a Python file beside
+    the config, or a dotted path (`pipeline.events.function`).
+    """
 
     name: str
     title: str = ""
     seed: int = 1
     luminosity: Annotated[float, Field(gt=0)]
     data: Data = Data()
-    objects: Objects
+    event_function: str | None = None
+    objects: dict[str, Collection] = {}
+    event_variables: dict[str, str] = {}
+    corrections: dict[str, Correction] = {}
+    sets: dict[str, ObjectSet | tuple[str, ...]] = {}
     cuts: dict[str, Cut]
-    leptons: Count = Count(min=1, max=1)
-    regions: dict[str, Region]
+    require: dict[str, Range] = {}
+    regions: Annotated[dict[str, Region], Field(min_length=1)]
     processes: dict[str, Process]
-    variations: Variations = Variations()
+    variations: dict[str, Variation] = {}
     systematics: dict[str, Systematic] = {}
     measurement: Measurement
     objective: Objective = Objective()
@@ -104,24 +117,59 @@ class Config(Model):
     @property
     def thresholds(self) -> dict[str, Threshold]:
         """Every number that the analysis is a function of: all cuts, then the bin edges that may move."""
-        return {**self.cuts, **{name: one for edges in self.moving_edges.values() for name, one in edges.items()}}
+        of_cuts = {key: each for name, cut in self.cuts.items() for key, each in cut.thresholds(name).items()}
+        return of_cuts | {key: each for edges in self.moving_edges.values() for key, each in edges.items()}
 
     @property
     def moving_edges(self) -> dict[str, dict[str, Threshold]]:
         """The thresholds that move the bin edges of each region, in rising order; none for most."""
         return {name: region.bins.thresholds(name, region.title) for name, region in self.regions.items()}
 
+    @property
+    def rising(self) -> tuple[tuple[tuple[str, ...], float], ...]:
+        """Trainable thresholds that have to keep their order, and their least distance: bin edges, and windows."""
+        edges = ((tuple(e), self.regions[name].bins.least_distance) for name, e in self.moving_edges.items() if e)
+        windows = (
+            (tuple(cut.thresholds(name)), 0.0) for name, cut in self.cuts.items() if cut.trainable and cut.between
+        )
+        return (*edges, *windows)
+
+    @property
+    def object_sets(self) -> dict[str, ObjectSet]:
+        """The sets of objects, each after the set that it lies within: one for each collection, and those of `sets`."""
+        named = {name: each for name, each in self.sets.items() if isinstance(each, ObjectSet)}
+        waiting = {name: ObjectSet(of=name) for name in self.objects if name not in self.sets} | named
+        placed: dict[str, ObjectSet] = {}
+        while ready := [name for name, each in waiting.items() if each.within is None or each.within in placed]:
+            for name in ready:
+                each = waiting.pop(name)
+                of = each.of or (placed[each.within].of if each.within is not None else None)
+                placed[name] = ObjectSet(of=of, within=each.within)
+        return placed
+
+    @property
+    def unions(self) -> dict[str, tuple[str, ...]]:
+        """Sets that count together."""
+        return {name: each for name, each in self.sets.items() if isinstance(each, tuple)}
+
+    def requirements(self, region: str) -> dict[str, Any]:
+        """What a region asks for: ranges by the names of sets, unions and variables."""
+        return self.require | self.regions[region].require
+
     def with_bandwidths(self, chosen: Mapping[str, float]) -> "Config":
         """The same run with kernels where it had none: each as wide as chosen at the start, a quarter of it at the end.
 
         Args:
-            chosen: by threshold; the moving edges of a region share one.
+            chosen: by threshold; the moving edges of a region, and the sides of a window, share one.
         """
 
         def widths(name: str) -> dict[str, float]:
             return {"bandwidth": chosen[name], "bandwidth_end": chosen[name] / 4}
 
-        cuts = {name: cut.model_copy(update=widths(name)) if name in chosen else cut for name, cut in self.cuts.items()}
+        cuts = {}
+        for name, cut in self.cuts.items():
+            first = next(iter(cut.thresholds(name)))
+            cuts[name] = cut.model_copy(update=widths(first)) if first in chosen else cut
         regions = {}
         for name, region in self.regions.items():
             first = next(iter(self.moving_edges[name]), "")
@@ -129,74 +177,139 @@ class Config(Model):
             regions[name] = region.model_copy(update={"bins": bins})
         return self.model_copy(update={"cuts": cuts, "regions": regions})
 
-    @model_validator(mode="after")
-    def _corrections_are_read(self) -> "Config":
-        if self.variations.corrections is None:
-            return self
-        return self.model_copy(update={"variations": with_corrections(self.variations, self.variations.corrections)})
+    @model_validator(mode="before")
+    @classmethod
+    def _of_this_release(cls, raw: Any) -> Any:
+        refuse_former_keys(raw)
+        return raw
 
     @model_validator(mode="after")
-    def _references_exist(self) -> "Config":
-        for name, systematic in self.systematics.items():
-            for process in systematic.processes or ():
-                _known(process, self.processes, f"systematics.{name}.processes", "process")
-            for direction, variation in (("up", systematic.up), ("down", systematic.down)):
-                if variation is not None:
-                    _known(variation, self.variations.names, f"systematics.{name}.{direction}", "variation")
-        for name, (process, _) in self.variations.process_weight.items():
-            _known(process, self.processes, f"variations.process_weight.{name}", "process")
-        for name, process in self.variations.samples.items():
-            _known(process, self.processes, f"variations.samples.{name}", "process")
-        for process in self.measurement.signal:
-            _known(process, self.processes, "measurement.signal", "process")
-        for process in self.measurement.free:
-            _known(process, self.processes, "measurement.free", "process")
-        for process, shares in self.measurement.pseudodata.items():
-            _known(process, self.processes, "measurement.pseudodata", "process")
-            for variation in shares:
-                known = ("nominal", *self.variations.names)
-                _known(variation, known, f"measurement.pseudodata.{process}", "variation")
+    def _sets_exist(self) -> "Config":
+        for name, each in self.sets.items():
+            if name == "event":
+                raise ValueError("sets.event: 'event' stands for the event itself; choose another name")
+            if isinstance(each, tuple):
+                for part in each:
+                    _known(part, self.object_sets, f"sets.{name}", "set")
+                if name in self.objects:
+                    raise ValueError(f"sets.{name}: '{name}' is a collection; give the union another name")
+                continue
+            if each.of is not None:
+                _known(each.of, self.objects, f"sets.{name}.of", "collection")
+            if each.within is not None:
+                _known(each.within, (*self.objects, *self.sets), f"sets.{name}.within", "set")
+            if name not in self.object_sets:
+                raise ValueError(f"sets.{name}.within: leads back to '{name}', or to a union; name a set of objects")
+            around = self.object_sets[each.within].of if each.within is not None else None
+            if None not in (each.of, around) and each.of != around:
+                raise ValueError(
+                    f"sets.{name}: is of '{each.of}', but lies within '{each.within}', a set of '{around}'"
+                )
+            if each.within is not None and not any(name in cut.objects for cut in self.cuts.values()):
+                raise ValueError(
+                    f"sets.{name}: no cut makes it, so it would be all of '{each.within}'; "
+                    f"add a cut with 'objects: [{name}]', or take the set out"
+                )
         return self
 
     @model_validator(mode="after")
     def _cuts_are_possible(self) -> "Config":
-        collections = {kind: getattr(self.objects, kind).variables for kind in ("electron", "muon", "jet")}
-        for variable in ("pt", "eta", "phi", "mass"):
-            if variable not in collections["jet"]:
-                raise ValueError(f"objects.jet.variables: trijets need '{variable}'; add it")
-        collections["bjet"] = collections["jet"]
+        made_by_function = self.event_function is not None
         for name, cut in self.cuts.items():
             for region in cut.regions or ():
                 _known(region, self.regions, f"cuts.{name}.regions", "region")
-            for kind in set(cut.objects) - {"event"}:
-                if cut.variable not in collections[kind]:
-                    collection = f"objects.{'jet' if kind == 'bjet' else kind}.variables"
+            for of in () if cut.on_events else cut.objects:
+                if of in self.unions:
                     raise ValueError(
-                        f"cuts.{name}.variable: {collection} has no '{cut.variable}'; "
-                        f"there are: {', '.join(collections[kind])}"
+                        f"cuts.{name}.objects: '{of}' is a union; name its sets: [{', '.join(self.unions[of])}]"
                     )
-        if not any(one.trainable for one in self.thresholds.values()):
+                _known(of, self.object_sets, f"cuts.{name}.objects", "set", also=("event",))
+                collection = self.object_sets[of].of or ""
+                known = self.variables_of(collection)
+                if not made_by_function:
+                    _known(cut.variable, known, f"cuts.{name}.variable: objects.{collection}.variables", "variable")
+        if not any(threshold.trainable for threshold in self.thresholds.values()):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
         return self
 
+    def variables_of(self, collection: str) -> tuple[str, ...]:
+        """The variables of the objects of a collection: those of the file, and corrections."""
+        corrections = (name for name, each in self.corrections.items() if each.objects == collection)
+        return (*self.objects[collection].variables, *corrections)
+
     @model_validator(mode="after")
-    def _nothing_counts_twice(self) -> "Config":
-        for (first, one), (second, other) in combinations(self.regions.items(), 2):
-            if one.jets.overlaps(other.jets) and one.btags.overlaps(other.btags):
-                raise ValueError(f"regions.{second}: overlaps with '{first}'; an event may be in one region only")
+    def _references_exist(self) -> "Config":
+        for name, correction in self.corrections.items():
+            if correction.objects is not None:
+                _known(correction.objects, self.objects, f"corrections.{name}.objects", "collection")
+        for name, variation in self.variations.items():
+            self._check_variation(name, variation)
+        for name, systematic in self.systematics.items():
+            for process in systematic.processes or ():
+                _known(process, self.processes, f"systematics.{name}.processes", "process")
+            for region in systematic.regions or ():
+                _known(region, self.regions, f"systematics.{name}.regions", "region")
+            for direction, varied in zip(("up", "down"), systematic.variations, strict=True):
+                if varied is not None:
+                    _known(varied, self.variations, f"systematics.{name}.{direction}", "variation")
+        for process in (*self.measurement.signal, *self.measurement.free):
+            where = "signal" if process in self.measurement.signal else "free"
+            _known(process, self.processes, f"measurement.{where}", "process")
+        for process, shares in self.measurement.pseudodata.items():
+            _known(process, self.processes, "measurement.pseudodata", "process")
+            for variation_name in shares:
+                known = ("nominal", *self.variations)
+                _known(variation_name, known, f"measurement.pseudodata.{process}", "variation")
+        return self
+
+    def _check_variation(self, name: str, variation: Variation) -> None:
+        where = f"variations.{name}"
+        if name == "nominal":
+            raise ValueError(f"{where}: 'nominal' is what is varied; choose another name")
+        for process in variation.processes or ():
+            _known(process, self.processes, f"{where}.processes", "process")
+        if variation.sample is not None:
+            _known(variation.sample, self.processes, f"{where}.sample", "process")
+        for column in variation.varied_columns:
+            collection, _, variable = column.rpartition(".")
+            if collection:
+                _known(collection, self.objects, f"{where}: {column}", "collection")
+                _known(variable, self.objects[collection].variables, f"{where}: {column}", "variable")
+        for factor in variation.weights:
+            of, dot, rest = factor.partition(".")
+            if dot:
+                _known(of, self.object_sets, f"{where}.weights.{factor}", "set")
+                known = self.variables_of(self.object_sets[of].of or "")
+                _known(rest.rpartition(".")[2], known, f"{where}.weights.{factor}", "variable")
+
+    @model_validator(mode="after")
+    def _everything_counts_once(self) -> "Config":
         _different({name: process.title for name, process in self.processes.items()}, "processes")
-        _different({name: systematic.title for name, systematic in self.systematics.items()}, "systematics")
+        for (first, before), (second, after) in combinations(self.systematics.items(), 2):
+            if before.title != after.title:
+                continue
+            processes = set(before.processes or self.processes) & set(after.processes or self.processes)
+            regions = set(before.regions or self.regions) & set(after.regions or self.regions)
+            if processes and regions:
+                raise ValueError(
+                    f"systematics.{second}: has the title of '{first}', so both are one parameter, but both say what it "
+                    f"does to {', '.join(sorted(processes))} in {', '.join(sorted(regions))}; "
+                    "give it another title, or other processes or regions"
+                )
         return self
 
 
-def _known(name: str, known: Iterable[str], where: str, what: str) -> None:
-    names = list(known)
-    if name not in names:
-        raise ValueError(f"{where}: no {what} is called '{name}'; there are: {', '.join(names) or 'none'}")
+def _known(name: str, known: Iterable[str], where: str, what: str, also: Iterable[str] = ()) -> None:
+    names = [*known, *also]
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    raise ValueError(f"{where}: no {what} is called '{name}'; {hint}there are: {', '.join(names) or 'none'}")
 
 
 def _different(titles: Mapping[str, str], where: str) -> None:
     """Titles are names in the workspace."""
-    for (_, one), (name, other) in combinations(titles.items(), 2):
-        if one == other:
+    for (_, title), (name, other) in combinations(titles.items(), 2):
+        if title == other:
             raise ValueError(f"{where}.{name}.title: '{other}' is the title of another one already")

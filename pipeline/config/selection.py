@@ -1,16 +1,16 @@
-"""What a run looks at: objects and the cuts on them, regions and their bins."""
+"""What a run looks at: collections of objects, the sets that cuts make of them, regions and their bins."""
 
-import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.model import Model
 
-__all__ = ["Bins", "Collection", "Count", "Cut", "Objects", "Region", "Requirement", "Threshold"]
+__all__ = ["Bins", "Collection", "Cut", "ObjectSet", "Range", "Region", "Requirement", "Threshold"]
 
-CutObject = Literal["electron", "muon", "jet", "bjet", "event"]
+STEPS_IN_BOUNDS = 50
+"""A typical step of an optimiser is this part of the range of a threshold, where the config does not say."""
 
 
 class Requirement(Model):
@@ -33,27 +33,34 @@ class Collection(Model):
     """Where the objects of one kind stand in the file: a NanoAOD collection and the branches behind our names."""
 
     branch: str
-    variables: dict[str, str]
+    variables: Annotated[dict[str, str], Field(min_length=1)]
     require: tuple[Requirement, ...] = ()
 
 
-class Objects(Model):
-    """The three kinds of objects of the analysis."""
+class ObjectSet(Model):
+    """The objects of a collection (`of`) that pass the cuts on the set; members of the set `within` which it lies.
 
-    electron: Collection
-    muon: Collection
-    jet: Collection
-
-
-class Threshold(Model):
-    """A number of the analysis that may be tuned: a cut, or an edge of a bin.
-
-    `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
-    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.tuning.bandwidths`). `step` is the
-    size of a typical optimisation step.
+    `of` may be left out where `within` says it.
     """
 
-    threshold: float
+    of: str | None = None
+    within: str | None = None
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "ObjectSet":
+        if self.of is None and self.within is None:
+            raise ValueError("say 'of' which collection it is, or 'within' which set")
+        return self
+
+
+class Movable(Model):
+    """How a threshold may be tuned.
+
+    `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
+    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.tuning.bandwidths`). `step`
+    is the size of a typical optimisation step; without one, it is a fiftieth of the bounds.
+    """
+
     unit: str = ""
     label: str = ""
     trainable: bool = False
@@ -62,18 +69,24 @@ class Threshold(Model):
     bandwidth_end: Annotated[float, Field(gt=0)] | None = None
     step: Annotated[float, Field(gt=0)] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _default_step(cls, raw: Any) -> Any:
+        match raw:
+            case {"step": _}:
+                return raw
+            case {"bounds": [int() | float() as low, int() | float() as high]} if low < high:
+                return raw | {"step": (high - low) / STEPS_IN_BOUNDS}
+        return raw
+
     @model_validator(mode="after")
-    def _can_move(self) -> "Threshold":
-        if self.trainable and (self.bounds is None or self.step is None):
-            raise ValueError("a trainable cut needs 'bounds' and 'step'")
+    def _can_move(self) -> "Movable":
+        if self.trainable and self.bounds is None:
+            raise ValueError("what is trainable needs 'bounds'")
         if self.bandwidth_end is not None and self.bandwidth is None:
             raise ValueError("'bandwidth_end' needs a 'bandwidth' to start from")
-        if self.bounds is not None:
-            low, high = self.bounds
-            if not low < high:
-                raise ValueError(f"the lower bound {low} is not below the upper bound {high}")
-            if not low <= self.threshold <= high:
-                raise ValueError(f"threshold {self.threshold} lies outside its bounds [{low}, {high}]")
+        if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"the lower bound {self.bounds[0]} is not below the upper bound {self.bounds[1]}")
         return self
 
     @property
@@ -83,43 +96,123 @@ class Threshold(Model):
         return (high - low) / 4 if self.bandwidth is None else self.bandwidth
 
 
-class Cut(Threshold):
-    """One threshold: `x > threshold` (keep: above) or `x < threshold` (keep: below), strict, in float32.
+class Threshold(Movable):
+    """A number of the analysis that may be tuned: that of a cut, or an edge of a bin."""
 
-    `objects` are what it cuts on; `bjet` means: a selected jet is called b-tagged if it passes.
+    threshold: float
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> "Threshold":
+        if self.bounds is not None and not self.bounds[0] <= self.threshold <= self.bounds[1]:
+            low, high = self.bounds
+            raise ValueError(f"threshold {self.threshold} lies outside its bounds [{low}, {high}]")
+        return self
+
+    def at_bound(self, value: float) -> str | None:
+        """Which bound a value of a trainable threshold is at, if any: `lower` or `upper`."""
+        if self.bounds is None or not self.trainable:
+            return None
+        tolerance = 1e-6 * (self.bounds[1] - self.bounds[0])
+        sides = zip(("lower", "upper"), self.bounds, strict=True)
+        return next((side for side, bound in sides if abs(value - bound) <= tolerance), None)
+
+
+class Cut(Movable):
+    """A condition on a variable, strict, in float32.
+
+    `objects` are the sets that it makes, or `[event]`. `keep: above` and `below` have one `threshold`: x > threshold,
+    x < threshold. `inside` and `outside` are windows `between` two of them, called `<cut>.low` and `<cut>.high`. A cut
+    on events may hold in some `regions` only.
     """
 
-    objects: tuple[CutObject, ...]
+    objects: Annotated[tuple[str, ...], Field(min_length=1)]
     variable: str
-    keep: Literal["above", "below"]
+    keep: Literal["above", "below", "inside", "outside"]
+    threshold: float | None = None
+    between: tuple[float, float] | None = None
     absolute: bool = False
     regions: tuple[str, ...] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Cut":
-        if len(set(self.objects) & {"bjet", "event"}) and len(self.objects) > 1:
-            raise ValueError("'bjet' and 'event' cannot be combined with other objects in one cut")
-        if self.regions is not None and self.objects != ("event",):
-            raise ValueError("'regions' is for event-level cuts: an object is selected once, for all regions")
+        if self.on_events and len(self.objects) > 1:
+            raise ValueError("'event' cannot be combined with sets of objects in one cut")
+        if self.regions is not None and not self.on_events:
+            raise ValueError(
+                "'regions' is for cuts on events: an object is selected once, for all regions; define another set of "
+                "such objects, and require it in these regions"
+            )
+        window = self.keep in ("inside", "outside")
+        if window and (self.between is None or self.threshold is not None):
+            raise ValueError(f"keep: {self.keep} needs 'between: [low, high]' in the place of a threshold")
+        if not window and (self.threshold is None or self.between is not None):
+            raise ValueError(f"keep: {self.keep} needs a 'threshold'; a window says keep: inside, or outside")
+        if self.between is not None and not self.between[0] < self.between[1]:
+            raise ValueError(f"between: {self.between[0]} is not below {self.between[1]}")
+        self.thresholds("threshold")  # they check their bounds
         return self
 
+    @property
+    def on_events(self) -> bool:
+        """Whether it is a cut on events."""
+        return "event" in self.objects
 
-class Count(Model):
-    """How many objects, both ends included; no maximum when `max` is left out."""
+    def thresholds(self, name: str) -> dict[str, Threshold]:
+        """Its thresholds, by the names that they have if the cut has this one."""
+        places = (
+            {name: self.threshold}
+            if self.between is None
+            else dict(zip((f"{name}.low", f"{name}.high"), self.between, strict=True))
+        )
+        common = {key: getattr(self, key) for key in Movable.model_fields}
+        return {
+            key: Threshold(**common | {"threshold": place, "label": self._label(key, name)})
+            for key, place in places.items()
+            if place is not None
+        }
 
-    min: Annotated[int, Field(ge=0)] = 0
-    max: int | None = None
+    def _label(self, key: str, name: str) -> str:
+        side = key.removeprefix(name).removeprefix(".")
+        return f"{self.label or name}, {side}" if side else self.label
+
+
+def _range(raw: Any) -> Any:
+    """`n`: exactly n; `[n]` or `[n, ]`: at least n; `[n, m]`: from n to m."""
+    match raw:
+        case bool():
+            return raw
+        case int() | float():
+            return {"min": raw, "max": raw}
+        case [low]:
+            return {"min": low}
+        case [low, high]:
+            return {"min": low, "max": high}
+        case list() | str() | tuple():
+            raise ValueError(f"{raw!r} is no range: give n (exactly), [n, ] (at least) or [n, m] (from, to)")
+    return raw
+
+
+class Bounds(Model):
+    """A range of numbers, both ends included; no end where it is left out."""
+
+    min: float | None = None
+    max: float | None = None
 
     @model_validator(mode="after")
-    def _not_empty(self) -> "Count":
-        if self.max is not None and self.max < self.min:
-            raise ValueError(f"max {self.max} is below min {self.min}")
+    def _not_empty(self) -> "Bounds":
+        if self.min is not None and self.max is not None and self.max < self.min:
+            raise ValueError(f"max {self.max:g} is below min {self.min:g}")
         return self
 
-    def overlaps(self, other: "Count") -> bool:
-        """Whether some number fulfils both."""
-        highest = min(math.inf if count.max is None else count.max for count in (self, other))
-        return max(self.min, other.min) <= highest
+    def overlaps(self, other: "Bounds") -> bool:
+        """Whether some number lies in both."""
+        lows = [each.min for each in (self, other) if each.min is not None]
+        highs = [each.max for each in (self, other) if each.max is not None]
+        return not lows or not highs or max(lows) <= min(highs)
+
+
+Range = Annotated[Bounds, BeforeValidator(_range)]
+"""How many members a set has, or what a variable is: `1`, `[4, ]`, `[1, 2]`."""
 
 
 class Bins(Model):
@@ -158,8 +251,8 @@ class Bins(Model):
     def _can_move(self) -> "Bins":
         if self.trainable is None:
             return self
-        if self.bounds is None or self.step is None or self.min_width is None:
-            raise ValueError("trainable bins need 'bounds', 'step' and 'min_width'")
+        if self.bounds is None or self.min_width is None:
+            raise ValueError("trainable bins need 'bounds' and 'min_width'")
         narrowest = min(b - a for a, b in pairwise(self.places))
         if narrowest < self.min_width:
             raise ValueError(f"a bin of width {narrowest:g} is narrower than min_width {self.min_width:g}")
@@ -191,29 +284,25 @@ class Bins(Model):
             moving = {"start": self.places[0], "stop": self.places[-1]}
         else:
             moving = {f"edge_{number}": place for number, place in enumerate(self.places)}
+        given = {key: getattr(self, key) for key in ("bounds", "bandwidth", "bandwidth_end", "step")}
+        common = {key: value for key, value in given.items() if value is not None}
         return {
             f"{region}.{name}": Threshold(
-                threshold=place,
-                label=f"{label or region}, {name.replace('_', ' ')}",
-                trainable=True,
-                bounds=self.bounds,
-                bandwidth=self.bandwidth,
-                bandwidth_end=self.bandwidth_end,
-                step=self.step,
+                threshold=place, label=f"{label or region}, {name.replace('_', ' ')}", trainable=True, **common
             )
             for name, place in moving.items()
         }
 
 
 class Region(Model):
-    """A set of events and the observable that is histogrammed in it. Regions must not overlap.
+    """The events that meet all requirements, and the observable that is histogrammed in them.
 
-    `observable` is an event-level variable, as in a cut on events: one that the selected jets make
-    (`pipeline.analyses.observables`: ht, trijet_mass, …), or a branch of the file with one value per event.
+    `require` says how many members sets and unions have, and what variables of the events are (`{jet: [4, ], btag: 1}`,
+    `{opposite_sign: 1}`); the requirements of the config hold in every region. `observable` is a variable of the events:
+    one that the event function makes, a number of members (`n_jet`), or a branch of the file with one value per event.
     """
 
-    jets: Count
-    btags: Count
+    require: dict[str, Range] = {}
     observable: str
     bins: Bins
     title: str = ""

@@ -5,94 +5,117 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.analyses.corrections import CorrectionError, affine_weight
 from pipeline.config.model import Model
 
-__all__ = ["Measurement", "Objective", "Process", "Systematic", "Variations", "with_corrections"]
+__all__ = ["Correction", "Measurement", "Objective", "Process", "Systematic", "Variation"]
 
 
 class Process(Model):
     """One sample of the model. `title` is its name in the workspace and in plots."""
 
     title: str
-    color: str = ""
 
 
 class Systematic(Model):
-    """One constrained nuisance parameter, in cabinetry's terms (agc-spec §8.1).
+    """One constrained nuisance parameter, in cabinetry's terms.
 
-    `normalization`: a fixed relative size. `norm_plus_shape`: templates of varied events, named in `up` and `down`;
-    without `down` the up variation is mirrored about the nominal template (normalise first, then mirror).
+    `normalization`: a fixed relative `size`, or two, `up` and `down` (0.2, -0.1). `norm_plus_shape`: templates of
+    varied events, named in `up` and `down`; without `down` the up variation is mirrored about the nominal template
+    (normalise first, then mirror). It acts on all `processes` in all `regions`, or on those that are named. Several of
+    the same `title` are one parameter: what they say is fully correlated.
     """
 
     title: str
     type: Literal["normalization", "norm_plus_shape"]
     processes: tuple[str, ...] | None = None
-    up: str | None = None
-    down: str | None = None
+    regions: tuple[str, ...] | None = None
+    up: float | str | None = None
+    down: float | str | None = None
     size: float | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "Systematic":
-        if self.type == "normalization" and self.size is None:
-            raise ValueError("a normalization systematic needs 'size'")
-        if self.type == "norm_plus_shape" and self.up is None:
-            raise ValueError("a norm_plus_shape systematic needs 'up', the name of a variation")
+        if self.type == "norm_plus_shape":
+            if not isinstance(self.up, str) or isinstance(self.down, float) or self.size is not None:
+                raise ValueError("a norm_plus_shape systematic needs 'up', the name of a variation, and no sizes")
+            return self
+        if (self.size is None) == (self.up is None):
+            raise ValueError("a normalization systematic needs 'size', or 'up' and 'down'")
+        if isinstance(self.up, str) or isinstance(self.down, str) or (self.down is None) != (self.up is None):
+            raise ValueError("a normalization systematic of two sizes needs numbers: up: 0.2, down: -0.1")
+        sizes = self.sizes
+        if sizes is not None and min(sizes) <= -1:
+            raise ValueError(
+                f"a change of the yield by {min(sizes):g} leaves nothing of it; it is relative: 0.2 is 20 %"
+            )
         return self
 
+    @property
+    def sizes(self) -> tuple[float, float] | None:
+        """Relative changes of the yield, up and down; None where templates say them."""
+        if self.type == "norm_plus_shape":
+            return None
+        if self.size is not None:
+            return self.size, -self.size
+        assert isinstance(self.up, float) and isinstance(self.down, float)
+        return self.up, self.down
 
-class CorrectedWeight(Model):
-    """A weight variation from a correction, with values for all inputs but the pt.
-
-    That pt is the one of the selected jet of rank `jet`; the weight of a whole `process` depends on none.
-    """
-
-    jet: Annotated[int, Field(ge=0)] | None = None
-    process: str | None = None
-    inputs: dict[str, str | int | float]
-
-    @model_validator(mode="after")
-    def _one_target(self) -> "CorrectedWeight":
-        if (self.jet is None) == (self.process is None):
-            raise ValueError("give exactly one of 'jet' (its rank) and 'process'")
-        return self
+    @property
+    def variations(self) -> tuple[str | None, str | None]:
+        """Names of the varied templates, up and down."""
+        up, down = (name if isinstance(name, str) else None for name in (self.up, self.down))
+        return up, down
 
 
-class Corrections(Model):
-    """Weight variations that a correctionlib file defines; they join `jet_weight_slope` and `process_weight`.
+class Correction(Model):
+    """A correction of a correctionlib file, evaluated by correctionlib for each object of a collection, or each event.
 
-    With the AGC's file: `btag_var_0_up: {jet: 0, inputs: {syst_name: btag_var, direction: up}}` under `weights`.
+    It becomes a variable of the collection `objects` (of the events without it), under its key, which weights may name.
+    An input is a variable of the same kind, or else a constant.
     """
 
     file: Path
     correction: str
-    weights: dict[str, CorrectedWeight]
+    objects: str | None = None
+    inputs: dict[str, str | int | float]
 
 
-class Variations(Model):
-    """How varied templates are made (agc-spec §7). Names are those that `systematics` refers to.
+class Variation(Model):
+    """How events are varied: a row of numbers over kinematic columns, weights and data sets.
 
-    `corrections` are read once, and stand in a loaded config as what they say: slopes and factors.
+    `scale` multiplies columns (`jet.pt`, or a variable of the events); `resolution` multiplies them by a random factor of
+    this width, or by that in the `branch` of the collection, where the file has it; `columns` puts a branch of the file
+    in the place of one. `weights` is Σ coefficient · factor, the factor of an event being 1 for `nominal`, a variable of
+    the events, a weight of the event function, or a variable of an object: `jet.0.pt` is that of the first member of the
+    set `jet` (0 where there is none), `jet.sf` the product over its members. `sample` is the process that has a data
+    set of its own for this variation. It acts on all `processes`, or on those that are named.
     """
 
-    jet_pt_scale: dict[str, float] = {}
-    jet_pt_resolution: dict[str, float] = {}
-    resolution_branch: str = "resfac"
-    jet_weight_slope: dict[str, tuple[Annotated[int, Field(ge=0)], float]] = {}
-    process_weight: dict[str, tuple[str, float]] = {}
-    samples: dict[str, str] = {}
-    corrections: Corrections | None = None
+    scale: dict[str, float] = {}
+    resolution: dict[str, Annotated[float, Field(gt=0)]] = {}
+    branch: str = "resfac"
+    columns: dict[str, str] = {}
+    weights: dict[str, float] = {}
+    sample: str | None = None
+    processes: tuple[str, ...] | None = None
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """All variations, kinematic ones first."""
-        return (
-            *self.jet_pt_scale,
-            *self.jet_pt_resolution,
-            *self.jet_weight_slope,
-            *self.process_weight,
-            *self.samples,
-        )
+    def is_kinematic(self) -> bool:
+        """Whether it changes columns, so that the selection is made anew."""
+        return bool(self.scale or self.resolution or self.columns)
+
+    @property
+    def varied_columns(self) -> tuple[str, ...]:
+        """What it changes."""
+        return tuple(dict.fromkeys((*self.scale, *self.resolution, *self.columns)))
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "Variation":
+        if self.sample is not None and (self.is_kinematic or self.weights or self.processes):
+            raise ValueError("'sample' stands alone: the events of that data set are taken as they are")
+        if self.sample is None and not self.is_kinematic and not self.weights:
+            raise ValueError("say what varies: 'scale', 'resolution', 'columns', 'weights' or 'sample'")
+        return self
 
 
 class Measurement(Model):
@@ -136,28 +159,3 @@ class Objective(Model):
     ] = "discovery_significance"
     method: Literal["CLs", "CLs+b"] = "CLs"
     confidence_level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-
-
-def with_corrections(variations: Variations, corrections: Corrections) -> Variations:
-    """The same variations with the weights of a correctionlib file as slopes and factors."""
-    slopes, factors = dict(variations.jet_weight_slope), dict(variations.process_weight)
-    for name, weight in corrections.weights.items():
-        where = f"variations.corrections.weights.{name}"
-        if name in variations.names:
-            raise ValueError(f"{where}: the variation '{name}' is defined twice; remove one")
-        try:
-            constant, slope = affine_weight(corrections.file, corrections.correction, weight.inputs)
-        except CorrectionError as error:
-            raise ValueError(f"{where}: {error}") from None
-        found = f"{where}: correction '{corrections.correction}' gives {constant:g} + {slope:g}·pt"
-        if weight.process is not None:
-            if slope != 0:
-                raise ValueError(
-                    f"{found}, but the weight of a process cannot depend on a pt; say which jet's with 'jet'"
-                )
-            factors[name] = (weight.process, constant)
-        elif weight.jet is not None:
-            if constant != 1:
-                raise ValueError(f"{found}, but the weight by a jet must be 1 + slope·pt; choose another correction")
-            slopes[name] = (weight.jet, slope)
-    return variations.model_copy(update={"jet_weight_slope": slopes, "process_weight": factors, "corrections": None})

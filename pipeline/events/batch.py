@@ -1,7 +1,7 @@
-"""Events as the analysis sees them: dense arrays, grouped by jet multiplicity, events last.
+"""Events as the analysis sees them: dense arrays, grouped by multiplicity, events last.
 
 A hard analysis of ragged events needs no padding to the largest event if events of like multiplicity stand
-together. An `EventGroup` holds events with at most `jets` jets each (the capacities are a grid, see
+together. An `EventGroup` holds events with about as many objects each (the capacities are a grid, see
 `pipeline.events.dense`), cut into chunks of one data set each. Inside a chunk the event axis comes last:
 every operation of the analysis is then one vector operation over contiguous events.
 
@@ -9,100 +9,128 @@ Absent objects are NaN in every column: NaN fails every comparison, so an absent
 on no boundary, without a mask beside the data. An object that is there has a pt; another variable of it may be NaN in
 the file, and then fails the cuts on that variable only.
 
-Axes: `kinematics` (nominal first, then the jet-pt variations), `chunks`, `jets`, `electrons`, `muons`,
-`rows` (trijets), `events` (within a chunk).
+Axes: `kinematics` (nominal first, then the kinematic variations), `chunks`, `objects` (of a collection), `rows` (of what
+an event function has prepared), `events` (within a chunk).
 """
 
-import equinox as eqx
-import jax.numpy as jnp
-from jaxtyping import Array, Float32, Int32, UInt32
+from dataclasses import KW_ONLY
+from typing import Any
 
-__all__ = ["CandidateGroup", "Chunk", "EventGroup", "take_chunk"]
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Float32, Int32
+
+__all__ = ["Edges", "Event", "EventGroup", "Events", "Prepared", "take_chunk"]
+
+Edges = dict[str, Float[Array, " _edges"]]
+"""Bin edges of each region, keyed by its name, in the unit of its observable."""
+
+Anything = Array | np.ndarray
+"""Arrays on the host or on a device."""
 
 
 class EventGroup(eqx.Module, strict=True):
-    """Events of like jet multiplicity, `chunks` × `events` of them; padding events have weight 0.
+    """Events of like multiplicity, `chunks` × `events` of them; padding events have weight 0.
 
-    The columns are open sets, keyed by the variable names of the config (`pt`, `eta`, `btag`, …); units are those
-    of the input file (GeV). Only the jet transverse momentum knows kinematic variations. `index` is the row of the
-    event in its file; events of one `collision` (several detector simulations of it) are not independent; `trijets`
-    is the number of trijets of the busiest event of a chunk. A `task` is a pair of a kinematic variation and a chunk:
-    alternative samples, for which the AGC defines no further variation, have nominal tasks only.
+    The columns are open sets, keyed by the names of the config; units are those of the input file (GeV). `varied_*`
+    are the columns that some kinematic variation changes. `index` is the row of the event in its file; events of one
+    `collision` (several detector simulations of it) are not independent. A `task` is a pair of a kinematic variation
+    and a chunk: alternative samples, for which the AGC defines no further variation, have nominal tasks only.
+
+    `prepared` is what the event function made of the events before any threshold (`pipeline.events.function`): the
+    rows of all tasks, one after another. Those of a task begin at `first`, and are `rows` many. `capacity` is how many
+    objects of the most frequent collection an event of the group may have.
     """
 
-    electrons: dict[str, Float32[Array, "chunks electrons events"]]
-    muons: dict[str, Float32[Array, "chunks muons events"]]
-    jets: dict[str, Float32[Array, "chunks jets events"]]
-    jet_pt: Float32[Array, "kinematics chunks jets events"]
-    variables: dict[str, Float32[Array, "chunks events"]]
+    capacity: int = eqx.field(static=True)
+    objects: dict[str, dict[str, Float32[Array, "chunks _objects events"]]]
+    varied_objects: dict[str, dict[str, Float32[Array, "kinematics chunks _objects events"]]]
+    columns: dict[str, Float32[Array, "chunks events"]]
+    varied_columns: dict[str, Float32[Array, "kinematics chunks events"]]
     weight: Float32[Array, "chunks events"]
     index: Int32[Array, "chunks events"]
     collision: Int32[Array, "chunks events"]
     dataset: Int32[Array, " chunks"]
-    trijets: Int32[Array, " chunks"]
     task_kinematic: Int32[Array, " tasks"]
     task_chunk: Int32[Array, " tasks"]
-
-
-class CandidateGroup(eqx.Module, strict=True):
-    """All trijets of an `EventGroup`, sorted by falling transverse momentum (ties: first in lexicographic order).
-
-    `jets` is a set of three jets as a bit mask; `mass` and `pt` are in GeV. No threshold enters here: which trijet
-    an event uses is decided by the first one whose bits are all selected and of which one is b-tagged.
-
-    A chunk has as many rows as its busiest event has trijets, from row `first` on, for each kinematic variation; an
-    alternative sample has those of the nominal one only. So there is no padding but that within a chunk.
-    """
-
-    jets: UInt32[Array, "rows events"]
-    mass: Float32[Array, "rows events"]
-    pt: Float32[Array, "rows events"]
+    prepared: dict[str, Array]
     first: Int32[Array, "kinematics chunks"]
+    rows: Int32[Array, "kinematics chunks"]
 
 
-class Chunk(eqx.Module, strict=True):
-    """The events of one data set under one kinematic variation; jets carry the varied pt, trijets fall in pt.
+class Events(eqx.Module, strict=True):
+    """All events, and the edges of the bins that they fall into."""
 
-    The trijets stay in the arrays of the group, which are larger than all the rest: only rows are taken.
+    _: KW_ONLY
+    groups: tuple[EventGroup, ...]
+    edges: Edges
+
+
+class Prepared(eqx.Module, strict=True):
+    """What an event function prepared for the events of a chunk: columns of so many `rows`, shape "rows events".
+
+    The rows of a whole group stay in one array, which may be larger than all the rest of the events. So nothing is
+    taken of it but what is asked for, row by row.
     """
 
-    electrons: dict[str, Float32[Array, "electrons events"]]
-    muons: dict[str, Float32[Array, "muons events"]]
-    jets: dict[str, Float32[Array, "jets events"]]
-    variables: dict[str, Float32[Array, " events"]]
-    weight: Float32[Array, " events"]
-    collision: Int32[Array, " events"]
-    trijets: Int32[Array, ""]
-    first_trijet: Int32[Array, ""]
-    candidates: CandidateGroup
+    table: dict[str, Array]
+    first: Int32[Array, ""]
+    rows: Int32[Array, ""]
+    event: Int32[Array, " items"] | None = None
 
-    def trijet(
-        self, rank: Int32[Array, ""]
-    ) -> tuple[UInt32[Array, " events"], Float32[Array, " events"], Float32[Array, " events"]]:
-        """(jets, mass, pt) of the trijet of this rank in each event."""
-        row = self.first_trijet + rank
-        return self.candidates.jets[row], self.candidates.mass[row], self.candidates.pt[row]
+    def row(self, name: str, rank: Int32[Array, ""] | int) -> Array:
+        """One row of a column: a value for each event."""
+        row = self.table[name][self.first + rank]
+        return row if self.event is None else row[self.event]
 
-    def trijet_of(
-        self, rank: Int32[Array, " rows"], event: Int32[Array, " rows"]
-    ) -> tuple[Float32[Array, " rows"], Float32[Array, " rows"]]:
-        """(mass, pt) of one trijet in each of some events; of the hardest one where the rank is negative."""
-        place = self.first_trijet + jnp.maximum(rank, 0), event
-        return self.candidates.mass[place], self.candidates.pt[place]
+    def at(self, name: str, rank: Int32[Array, " items"]) -> Array:
+        """The value in another row for each event."""
+        event = jnp.arange(rank.shape[0], dtype=jnp.int32) if self.event is None else self.event
+        return self.table[name][self.first + rank, event]
+
+    def column(self, name: str, rows: int) -> Array:
+        """The first so many rows, shape "rows events", for an event function that always makes as many."""
+        return jnp.stack([self.row(name, rank) for rank in range(rows)])
 
 
-def take_chunk(
-    group: EventGroup, candidates: CandidateGroup, kinematic: Int32[Array, ""], chunk: Int32[Array, ""]
-) -> Chunk:
+class Event(eqx.Module):
+    """The events of one data set under one kinematic variation, or some of them, as an event function sees them.
+
+    `objects` are the variables of each collection, shape "objects events", NaN where there is no object; `columns` have
+    one value an event. `prepared` is what `EventFunction.prepare` made; it sees events on the host, in which varied
+    columns are float64, and which have no weight yet.
+    """
+
+    _: KW_ONLY
+    objects: dict[str, dict[str, Float[Anything, "_objects events"]]]
+    columns: dict[str, Float[Anything, " events"]]
+    weight: Float32[Array, " events"] | None = None
+    collision: Int32[Array, " events"] | None = None
+    prepared: Prepared | None = None
+
+    def at(self, event: Int32[Array, " items"]) -> "Event":
+        """Some of the events, as often as they are named."""
+        take: Any = jax.tree.map(lambda column: column[..., event], (self.objects, self.columns, self.weight))
+        prepared = self.prepared
+        if prepared is not None:
+            prepared = Prepared(table=prepared.table, first=prepared.first, rows=prepared.rows, event=event)
+        return Event(objects=take[0], columns=take[1], weight=take[2], prepared=prepared)
+
+
+def take_chunk(group: EventGroup, kinematic: Int32[Array, ""], chunk: Int32[Array, ""]) -> Event:
     """One task of a group."""
-    return Chunk(
-        electrons={name: column[chunk] for name, column in group.electrons.items()},
-        muons={name: column[chunk] for name, column in group.muons.items()},
-        jets={name: column[chunk] for name, column in group.jets.items()} | {"pt": group.jet_pt[kinematic, chunk]},
-        variables={name: column[chunk] for name, column in group.variables.items()},
+    objects = {
+        name: {variable: column[chunk] for variable, column in columns.items()}
+        | {variable: column[kinematic, chunk] for variable, column in group.varied_objects.get(name, {}).items()}
+        for name, columns in group.objects.items()
+    }
+    columns = {name: column[chunk] for name, column in group.columns.items()}
+    return Event(
+        objects=objects,
+        columns=columns | {name: column[kinematic, chunk] for name, column in group.varied_columns.items()},
         weight=group.weight[chunk],
         collision=group.collision[chunk],
-        trijets=group.trijets[chunk],
-        first_trijet=candidates.first[kinematic, chunk],
-        candidates=candidates,
+        prepared=Prepared(table=group.prepared, first=group.first[kinematic, chunk], rows=group.rows[kinematic, chunk]),
     )

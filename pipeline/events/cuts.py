@@ -1,68 +1,112 @@
-"""Named cuts, the objects and events they select, and regions.
+"""Named cuts, the sets of objects that they make, and regions.
 
-Thresholds are a dict keyed by cut name; everything else about a selection is static. Comparisons are strict and made in
+Thresholds are a dict keyed by name; everything else about a selection is static. Comparisons are strict and made in
 float32, the precision of the data: |eta| = float32(2.1) fails |eta| < 2.1, as it does in the AGC under NumPy.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import reduce
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Float64
 
 from pipeline.events.flux import boundary_flux, kernel_integral
 
 __all__ = [
-    "Count",
+    "EVENT",
     "Cut",
+    "ObjectSet",
     "Region",
+    "Requirement",
     "Selection",
+    "Side",
     "Thresholds",
-    "count_bits",
+    "Union",
+    "as_arrays",
     "cut_flux",
-    "in_region",
     "pass_probability",
     "passes",
+    "passes_all",
     "present",
+    "side_flux",
     "within",
 ]
 
-Thresholds = dict[str, Float[Array, ""]]
-"""One scalar a cut, keyed by the name of the cut, in the cut's own unit."""
+Thresholds = dict[str, Float[Array, "..."]]
+"""A number a threshold, keyed by its name, in its own unit; or copies of it (`pipeline.events.yields`)."""
+
+EVENT = "event"
+"""What a cut on events names in the place of sets."""
+
+
+class Side(NamedTuple):
+    """One boundary of a cut: the name of its threshold, and whether values above it pass."""
+
+    threshold: str
+    above: bool
 
 
 @dataclass(frozen=True)
 class Cut:
-    """`variable > threshold` (keep above) or `< threshold` (keep below) on one or several kinds of objects."""
+    """A condition on a variable of the members of some sets, or of events.
+
+    `above` and `below` have one threshold, which has the name of the cut. The windows `inside` and `outside` have two:
+    `<cut>.low` and `<cut>.high`. A cut on events may concern some `regions` only.
+    """
 
     name: str
     objects: tuple[str, ...]
     variable: str
-    keep: Literal["above", "below"]
+    keep: Literal["above", "below", "inside", "outside"]
     absolute: bool = False
     regions: tuple[str, ...] | None = None
 
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Its boundaries."""
+        if self.keep in ("above", "below"):
+            return (Side(self.name, self.keep == "above"),)
+        return (Side(f"{self.name}.low", self.keep == "inside"), Side(f"{self.name}.high", self.keep == "outside"))
+
 
 @dataclass(frozen=True)
-class Count:
-    """How many objects are asked for, both ends included."""
+class ObjectSet:
+    """The objects of a collection that pass the cuts on the set, and, `within` another set, are members of that one."""
 
-    minimum: int
-    maximum: int | None = None
+    name: str
+    collection: str
+    within: str | None = None
+
+
+@dataclass(frozen=True)
+class Union:
+    """Sets whose members are counted together."""
+
+    name: str
+    sets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """How many members a set or a union has, or what a variable is: a range, both ends included."""
+
+    name: str
+    minimum: float | None = None
+    maximum: float | None = None
 
 
 @dataclass(frozen=True)
 class Region:
-    """A region and its observable. Its bins stand at `offset` … in the joint axis of all regions.
+    """The events that meet all requirements and all cuts on events that concern the region, and their observable.
 
-    `observable` is any event-level variable: one that the selected jets make, or one of the file.
-    `edges` names the thresholds that move the bin edges: none, or the first and the last edge, or each of them
-    (`pipeline.events.bin_edges`).
+    Its bins stand at `offset` … in the joint axis of all regions. `edges` names the thresholds that move the bin edges:
+    none, or the first and the last edge, or each of them (`pipeline.events.binning`).
     """
 
     name: str
-    jets: Count
-    btags: Count
+    requirements: tuple[Requirement, ...]
     observable: str
     bins: int
     offset: int
@@ -71,102 +115,141 @@ class Region:
 
 @dataclass(frozen=True)
 class Selection:
-    """The static part of the analysis: what is cut on and which regions there are."""
+    """The static part of the analysis: what is cut on and which regions there are. A set stands after that around it.
 
+    An event that is in several regions counts in the first of them.
+    """
+
+    sets: tuple[ObjectSet, ...]
+    unions: tuple[Union, ...]
     cuts: tuple[Cut, ...]
-    leptons: Count
     regions: tuple[Region, ...]
 
-    def on(self, kind: str) -> tuple[Cut, ...]:
-        """The cuts on one kind of object: electron, muon, jet, bjet or event."""
-        return tuple(cut for cut in self.cuts if kind in cut.objects)
+    def on(self, name: str) -> tuple[Cut, ...]:
+        """The cuts on a set, or on events."""
+        return tuple(cut for cut in self.cuts if name in cut.objects)
 
     @property
     def bins(self) -> int:
-        """Bins of all regions together."""
+        """Length of the joint axis of all regions."""
         return sum(region.bins for region in self.regions)
 
+    def parts(self, name: str) -> tuple[str, ...]:
+        """The sets whose members count under a name: itself, or those of a union; none for what is no set."""
+        sets = {union.name: union.sets for union in self.unions} | {each.name: (each.name,) for each in self.sets}
+        return sets.get(name, ())
 
-def passes(
-    cuts: tuple[Cut, ...], thresholds: Thresholds, columns: dict[str, Float32[Array, "*objects events"]]
-) -> dict[str, Bool[Array, "*objects events"]]:
-    """For each cut, which objects pass it. Absent objects (NaN) pass none."""
-    return {cut.name: _passes(cut, thresholds[cut.name], _values(cut, columns)) for cut in cuts}
+
+Columns = Mapping[str, Float32[Array, "*objects events"]]
+"""Variables of objects, or of events; NaN where there is none."""
+
+
+def as_arrays(values: Mapping[str, float]) -> Thresholds:
+    """Thresholds from numbers."""
+    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
+
+
+def passes(cut: Cut, thresholds: Thresholds, columns: Columns) -> Bool[Array, "*objects events"]:
+    """Who passes a cut. Absent objects (NaN) pass none."""
+    values = _values(cut, columns)
+    sides = [_passes(side, thresholds, values) for side in cut.sides]
+    return reduce(jnp.logical_or if cut.keep == "outside" else jnp.logical_and, sides)
+
+
+def passes_all(cuts: Sequence[Cut], thresholds: Thresholds, columns: Columns) -> Bool[Array, "*objects events"]:
+    """Which objects are there and pass all cuts."""
+    return reduce(jnp.logical_and, (passes(cut, thresholds, columns) for cut in cuts), present(columns))
 
 
 def cut_flux(
-    cuts: tuple[Cut, ...],
-    thresholds: Thresholds,
-    bandwidths: Thresholds,
-    columns: dict[str, Float32[Array, "*objects events"]],
+    cuts: Sequence[Cut], thresholds: Thresholds, bandwidths: Thresholds, columns: Columns
 ) -> dict[str, Float32[Array, "*objects events"]]:
-    """For each cut with a bandwidth, the boundary flux of every object that passes all other cuts on it."""
-    passed = passes(cuts, thresholds, columns)
+    """For each threshold with a bandwidth, the boundary flux of every object that passes all other cuts on it."""
+    passed = {cut.name: passes(cut, thresholds, columns) for cut in cuts}
     flux = {}
     for cut in cuts:
-        if cut.name not in bandwidths:
-            continue
-        values = _values(cut, columns)
         others = present(columns)
-        for other in cuts:
-            if other.name != cut.name:
-                others &= passed[other.name]
-        threshold, bandwidth = _float32(thresholds[cut.name]), _float32(bandwidths[cut.name])
-        above = passed[cut.name] if cut.keep == "above" else ~passed[cut.name]
-        flux[cut.name] = boundary_flux(values, threshold, bandwidth, above, others)
+        for name, passing in passed.items():
+            others &= passing | (name == cut.name)
+        flux |= side_flux(cut, thresholds, bandwidths, columns, others)
+    return flux
+
+
+def side_flux(
+    cut: Cut, thresholds: Thresholds, bandwidths: Thresholds, columns: Columns, others: Bool[Array, "*objects events"]
+) -> dict[str, Float32[Array, "*objects events"]]:
+    """The boundary flux at each side of one cut that has a bandwidth; `others`: who passes all other cuts.
+
+    At one side of a window matters only who would pass (inside) or fail (outside) at its other side.
+    """
+    values = _values(cut, columns)
+    flux = {}
+    for side in cut.sides:
+        if side.threshold not in bandwidths:
+            continue
+        passed = _passes(side, thresholds, values)
+        concerned = others
+        for other in cut.sides:
+            if other != side:
+                concerned &= _passes(other, thresholds, values) ^ (cut.keep == "outside")
+        flux[side.threshold] = boundary_flux(
+            values,
+            _float32(thresholds[side.threshold]),
+            _float32(bandwidths[side.threshold]),
+            passed if side.above else ~passed,
+            concerned,
+        )
     return flux
 
 
 def pass_probability(
-    cuts: tuple[Cut, ...],
-    thresholds: Thresholds,
-    bandwidths: Thresholds,
-    columns: dict[str, Float32[Array, "*objects events"]],
-) -> dict[str, Float64[Array, "*objects events"]]:
-    """For each cut, the probability that an object passes it if its threshold is smeared with the kernel.
+    cut: Cut, thresholds: Thresholds, bandwidths: Thresholds, columns: Columns
+) -> Float64[Array, "*objects events"]:
+    """The probability that an object passes a cut if its thresholds are smeared with their kernels.
 
-    A cut without a bandwidth is as sharp as ever: 0 or 1. Smeared thresholds stay in float64, so that the probability
-    changes smoothly with them.
+    A threshold without a bandwidth is as sharp as ever: 0 or 1. Smeared thresholds stay in float64, so that the
+    probability changes smoothly with them. The two sides of a window move independently.
     """
-    probability = {}
-    for cut in cuts:
-        values = _values(cut, columns)
-        if cut.name in bandwidths:
-            side = 1 if cut.keep == "above" else -1
-            distance = side * (values.astype(jnp.float64) - thresholds[cut.name])
-            probability[cut.name] = kernel_integral(distance, bandwidths[cut.name])
-        else:
-            probability[cut.name] = _passes(cut, thresholds[cut.name], values).astype(jnp.float64)
-    return probability
+    values = _values(cut, columns)
+    odds = [_probability(side, thresholds, bandwidths, values) for side in cut.sides]
+    if cut.keep == "outside":
+        return 1 - reduce(jnp.multiply, [1 - each for each in odds])
+    return reduce(jnp.multiply, odds)
 
 
-def present(columns: dict[str, Float32[Array, "*objects events"]]) -> Bool[Array, "*objects events"]:
+def present(columns: Columns) -> Bool[Array, "*objects events"]:
     """Which places hold an object: absent ones have no pt. Another variable may be NaN in an object that is there."""
     column = columns["pt"] if "pt" in columns else next(iter(columns.values()))
     return ~jnp.isnan(column)
 
 
-def in_region(region: Region, jets: Int32[Array, " events"], btags: Int32[Array, " events"]) -> Bool[Array, " events"]:
-    """Whether the counts of selected and of b-tagged jets put an event into the region."""
-    return within(region.jets, jets) & within(region.btags, btags)
+def within(requirement: Requirement, number: Array, slack: int = 0) -> Bool[Array, "*shape"]:
+    """Whether a number meets a requirement, or may after it has changed by up to `slack`."""
+    met = number == number
+    if requirement.minimum is not None:
+        met &= number >= jnp.asarray(requirement.minimum - slack, number.dtype)
+    if requirement.maximum is not None:
+        met &= number <= jnp.asarray(requirement.maximum + slack, number.dtype)
+    return met
 
 
-def count_bits(bits: UInt32[Array, " events"]) -> Int32[Array, " events"]:
-    """Number of objects in each set."""
-    return jnp.bitwise_count(bits).astype(jnp.int32)
+def _probability(
+    side: Side, thresholds: Thresholds, bandwidths: Thresholds, values: Float32[Array, "*objects events"]
+) -> Float64[Array, "*objects events"]:
+    if side.threshold not in bandwidths:
+        return _passes(side, thresholds, values).astype(jnp.float64)
+    distance = values.astype(jnp.float64) - thresholds[side.threshold]
+    return kernel_integral(distance if side.above else -distance, bandwidths[side.threshold])
 
 
-def within(count: Count, number: Int[Array, "*shape"]) -> Bool[Array, "*shape"]:
-    """Whether a number of objects is one that is asked for."""
-    enough = number >= count.minimum
-    return enough if count.maximum is None else enough & (number <= count.maximum)
+def _passes(
+    side: Side, thresholds: Thresholds, values: Float32[Array, "*objects events"]
+) -> Bool[Array, "*objects events"]:
+    threshold = _float32(thresholds[side.threshold])
+    return values > threshold if side.above else values < threshold
 
 
-def _passes(cut: Cut, threshold: Float[Array, ""], values: Float32[Array, "*shape"]) -> Bool[Array, "*shape"]:
-    return values > _float32(threshold) if cut.keep == "above" else values < _float32(threshold)
-
-
-def _values(cut: Cut, columns: dict[str, Float32[Array, "*objects events"]]) -> Float32[Array, "*objects events"]:
+def _values(cut: Cut, columns: Columns) -> Float32[Array, "*objects events"]:
     values = columns[cut.variable]
     return jnp.abs(values) if cut.absolute else values
 

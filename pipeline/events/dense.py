@@ -1,133 +1,191 @@
-"""Ragged events to dense groups: where awkward ends.
+"""Ragged events to dense groups.
 
-Events are put together by their number of jets, on a grid of capacities, so that hardly any space is padding and no
-event is cut short. Within a group each data set is cut into chunks of equal size, the last one filled up with events
-of weight 0.
+Events are put together by their number of objects, on a grid of capacities, so that hardly any space is padding and no
+event is cut short. What counts is the collection that has most objects; there is room for all objects of the others.
+Within a group each data set is cut into chunks of equal size, the last one filled up with events of weight 0.
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
-import awkward as ak
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32
 from numpy.typing import NDArray
 
-from pipeline.analyses.observables import TRIJETS_AT_A_TIME
-from pipeline.analyses.reconstruction import trijet_candidates
-from pipeline.events.batch import CandidateGroup, EventGroup
+from pipeline.events.batch import Event, EventGroup
 from pipeline.events.flux import MAX_OBJECTS
-from pipeline.events.variations import round_up
-from pipeline.ingest.manifest import InputError
+from pipeline.events.function import call
+from pipeline.events.variations import round_down, round_up
 
-__all__ = ["RaggedSample", "dense_groups"]
+__all__ = ["Ragged", "RaggedSample", "dense_groups"]
 
-# Each group is compiled by itself, and room for absent jets costs memory and a little time. Trijets need none: a chunk
-# has no more of them than its busiest event, and events are sorted by number of jets. So few groups for few events,
-# where compiling is what takes time, and a finer grid for many.
+# Each group is compiled by itself, and room for absent objects costs memory and a little time. What is prepared needs
+# none: a chunk has its own number of rows, and events are sorted by multiplicity. So few groups for few events, where
+# compiling is what takes time, and a finer grid for many.
 FINE_GRID_FROM = 300_000
 COARSE = (8, 16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
 
+Column = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """The objects of one collection, laid end to end: how many each event has, and their variables.
+
+    A variable has shape "objects"; one that is varied has a column for each kinematic variation, nominal first, in
+    float64: shape "kinematics objects".
+    """
+
+    counts: NDArray[np.int64]
+    variables: Mapping[str, Column]
+
+    def of_events(self, events: NDArray[np.int64]) -> "Ragged":
+        """The objects of some events."""
+        counts = self.counts[events]
+        first = np.cumsum(self.counts)[events] - counts
+        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        place = np.repeat(first, counts) + number
+        return Ragged(counts, {name: column[..., place] for name, column in self.variables.items()})
+
+    def where(self, keep: NDArray[np.bool_]) -> "Ragged":
+        """Without the objects that are not to be kept."""
+        event = np.repeat(np.arange(len(self.counts)), self.counts)
+        counts = np.bincount(event[keep], minlength=len(self.counts))
+        return Ragged(counts, {name: column[..., keep] for name, column in self.variables.items()})
+
+    def hardest(self, number: int = MAX_OBJECTS) -> "Ragged":
+        """At most so many objects an event: those of largest nominal pt, or else the first ones, in stored order."""
+        if not len(self.counts) or self.counts.max() <= number:
+            return self
+        event = np.repeat(np.arange(len(self.counts)), self.counts)
+        pt = np.atleast_2d(self.variables.get("pt", -np.arange(len(event))))[0]
+        order = np.lexsort((-pt, event))
+        rank = np.empty(len(event), np.int64)
+        rank[order] = np.arange(len(event)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
+        return self.where(rank < number)
+
 
 @dataclass(frozen=True)
 class RaggedSample:
-    """The events of one data set, with jets already varied.
+    """The events of one data set, with everything that kinematic variations change.
 
     Attributes:
-        name: for error messages.
-        events: records with fields `electron`, `muon`, `jet` (lists of records), `index` (row in the file) and
-            `collision` (a number shared by the events of one collision, below the number of events).
-        jet_pt: for each kinematic variation, nominal first, the pt of every jet in GeV, ragged like `events.jet`.
-        weight: of each event; 1 unless the sample has generator weights.
-        variables: event-level columns.
+        objects: the collections.
+        columns: with one value an event: shape "events", or "kinematics events" in float64 where they are varied.
+        weight: of each event; 1 unless the sample has weights.
+        index: row in the file.
+        collision: a number that the events of one collision share, below the number of events.
+        kinematics: how many kinematic variations the sample has, the nominal one included.
     """
 
-    name: str
-    events: ak.Array
-    jet_pt: Sequence[ak.Array]
+    objects: Mapping[str, Ragged]
+    columns: Mapping[str, Column]
     weight: NDArray[np.float32]
-    variables: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    index: NDArray[np.int32]
+    collision: NDArray[np.int32]
+    kinematics: int = 1
+
+    def __len__(self) -> int:
+        """Number of events."""
+        return len(self.weight)
+
+    def of_events(self, events: NDArray[np.int64]) -> "RaggedSample":
+        """Some of the events."""
+        return replace(
+            self,
+            objects={name: ragged.of_events(events) for name, ragged in self.objects.items()},
+            columns={name: column[..., events] for name, column in self.columns.items()},
+            weight=self.weight[events],
+            index=self.index[events],
+            collision=self.collision[events],
+        )
 
 
-def dense_groups(
-    folds: Sequence[Sequence[RaggedSample]], *, chunk_size: int
-) -> list[tuple[tuple[EventGroup, ...], tuple[CandidateGroup, ...]]]:
-    """Several disjoint parts of the same data sets as dense groups of equal shapes: compiled code serves all of them.
+class _Shape(NamedTuple):
+    """Room in a group: objects of each collection, kinematic variations, events in a chunk, chunks of each data set."""
 
-    Args:
-        folds: for each part, one sample a data set; the number of a data set is its place.
-        chunk_size: largest number of events in a chunk.
-
-    Raises:
-        InputError: an event has more jets than fit a bit mask.
-    """
-    folds = [[_sorted(sample) for sample in samples] for samples in folds]
-    kinematics = max(len(sample.jet_pt) for samples in folds for sample in samples)
-    parts: list[list[tuple[EventGroup, CandidateGroup]]] = [[] for _ in folds]
-    capacities = FINE if sum(len(s.events) for samples in folds for s in samples) >= FINE_GRID_FROM else COARSE
-    for lower, capacity in itertools.pairwise((-1, *capacities)):
-        within = [[_between(sample, lower, capacity) for sample in samples] for samples in folds]
-        if not any(len(sample.events) for samples in within for sample in samples):
-            continue
-        shape = _common_shape(within, capacity, kinematics, chunk_size)
-        made = [_group(samples, shape) for samples in within]
-        rows = max(1, *(int(_first_rows(group)[1]) for group, _ in made))
-        for part, (group, pt) in zip(parts, made, strict=True):
-            part.append((group, _candidates(group, pt, rows)))
-    return [(tuple(group for group, _ in part), tuple(trijets for _, trijets in part)) for part in parts]
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """Room in a group: places for objects, events in a chunk, and chunks for each data set."""
-
-    jets: int
-    leptons: Mapping[str, int]
+    capacity: int
+    objects: Mapping[str, int]
     kinematics: int
     events: int
     chunks: tuple[int, ...]
 
 
-def _sorted(sample: RaggedSample) -> RaggedSample:
-    """By number of jets, stably; and none with more than a bit mask holds."""
-    jets = ak.to_numpy(ak.num(sample.events.jet))
-    if jets.size and jets.max() > MAX_OBJECTS:
-        row = int(sample.events.index[int(jets.argmax())])
-        raise InputError(
-            f"{sample.name}: event {row} has {jets.max()} jets above the loosest threshold, and at most {MAX_OBJECTS} "
-            "fit; raise the lower bound of the jet pt cut"
-        )
-    return _picked(sample, np.argsort(jets, kind="stable"))
+def dense_groups(
+    folds: Sequence[Sequence[RaggedSample]],
+    function: object,
+    *,
+    chunk_size: int,
+    from_below: Collection[str] = (),
+) -> list[tuple[EventGroup, ...]]:
+    """Several disjoint parts of the same data sets as dense groups of equal shapes: compiled code serves all of them.
+
+    Args:
+        folds: for each part, one sample a data set; the number of a data set is its place. No event has more than
+            `MAX_OBJECTS` objects of a kind (`Ragged.hardest`).
+        function: the event function, which prepares what no threshold changes.
+        chunk_size: largest number of events in a chunk.
+        from_below: varied columns (`jet.pt`, `met`) that cuts keep below a threshold only. They are rounded down to
+            float32, all others up, so that comparisons in float32 and float64 agree.
+    """
+    main = _most_frequent([sample for samples in folds for sample in samples])
+    folds = [[_sorted(sample, main) for sample in samples] for samples in folds]
+    kinematics = max(sample.kinematics for samples in folds for sample in samples)
+    parts: list[list[EventGroup]] = [[] for _ in folds]
+    capacities = FINE if sum(len(sample) for samples in folds for sample in samples) >= FINE_GRID_FROM else COARSE
+    for lower, capacity in itertools.pairwise((-1, *capacities)):
+        within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
+        if not any(len(sample) for samples in within for sample in samples):
+            continue
+        shape = _common_shape(within, main, capacity, kinematics, chunk_size)
+        hosts = [_host(samples, shape, function) for samples in within]
+        rows = max(1, *(host.rows for host in hosts))
+        for part, host in zip(parts, hosts, strict=True):
+            part.append(_group(host, shape, rows, from_below))
+    return [tuple(part) for part in parts]
 
 
-def _between(sample: RaggedSample, lower: int, upper: int) -> RaggedSample:
-    """The events with more than `lower` and at most `upper` jets."""
-    jets = ak.to_numpy(ak.num(sample.events.jet))
-    return _picked(sample, np.flatnonzero((jets > lower) & (jets <= upper)))
+def _most_frequent(samples: Sequence[RaggedSample]) -> str | None:
+    """The collection with most objects; None where there is none."""
+    totals: dict[str, int] = {}
+    for sample in samples:
+        for name, ragged in sample.objects.items():
+            totals[name] = totals.get(name, 0) + int(ragged.counts.sum())
+    return max(totals, key=lambda name: totals[name], default=None)
 
 
-def _picked(sample: RaggedSample, rows: NDArray[np.int64]) -> RaggedSample:
-    return RaggedSample(
-        name=sample.name,
-        events=sample.events[rows],
-        jet_pt=[pt[rows] for pt in sample.jet_pt],
-        weight=sample.weight[rows],
-        variables={name: column[rows] for name, column in sample.variables.items()},
-    )
+def _multiplicity(sample: RaggedSample, main: str | None) -> NDArray[np.int64]:
+    return np.zeros(len(sample), np.int64) if main is None else sample.objects[main].counts
 
 
-def _common_shape(folds: Sequence[Sequence[RaggedSample]], jets: int, kinematics: int, chunk_size: int) -> _Shape:
+def _sorted(sample: RaggedSample, main: str | None) -> RaggedSample:
+    """By number of objects, stably."""
+    return sample.of_events(np.argsort(_multiplicity(sample, main), kind="stable"))
+
+
+def _between(sample: RaggedSample, main: str | None, lower: int, upper: int) -> RaggedSample:
+    """The events with more than `lower` and at most `upper` objects."""
+    number = _multiplicity(sample, main)
+    return sample.of_events(np.flatnonzero((number > lower) & (number <= upper)))
+
+
+def _common_shape(
+    folds: Sequence[Sequence[RaggedSample]], main: str | None, capacity: int, kinematics: int, chunk_size: int
+) -> _Shape:
     """Room for the largest of the folds."""
-    events = [max(len(samples[d].events) for samples in folds) for d in range(len(folds[0]))]
+    events = [max(len(samples[d]) for samples in folds) for d in range(len(folds[0]))]
     size = _chunk_size(max(events), chunk_size)
-    every = [sample.events for samples in folds for sample in samples if len(sample.events)]
-    leptons = {kind: max(1, *(int(ak.max(ak.num(sample[kind]))) for sample in every)) for kind in ("electron", "muon")}
-    return _Shape(jets, leptons, kinematics, size, tuple(-(-number // size) for number in events))
+    every = [sample for samples in folds for sample in samples]
+    objects = {
+        name: max(1, *(int(sample.objects[name].counts.max(initial=0)) for sample in every))
+        for name in every[0].objects
+    }
+    if main is not None:
+        objects[main] = capacity
+    return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events))
 
 
 def _chunk_size(events: int, largest: int) -> int:
@@ -136,107 +194,156 @@ def _chunk_size(events: int, largest: int) -> int:
     return max(smallest, min(largest, 1 << max(events - 1, 0).bit_length() >> 1))
 
 
-def _group(samples: Sequence[RaggedSample], shape: _Shape) -> tuple[EventGroup, NDArray[np.float64]]:
-    """One group, and its jet pt in float64 for the reconstruction."""
+class _Host(NamedTuple):
+    """One group on the host, in full precision, and what the event function prepares of each of its tasks."""
+
+    objects: dict[str, dict[str, Column]]
+    columns: dict[str, Column]
+    plain: dict[str, Column]
+    dataset: NDArray[np.int32]
+    tasks: NDArray[np.int32]
+    prepared: list[dict[str, Column]]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tasks."""
+        return sum(_rows(table) for table in self.prepared)
+
+
+def _host(samples: Sequence[RaggedSample], shape: _Shape, function: object) -> _Host:
     blocks = [_block(sample, shape, chunks) for sample, chunks in zip(samples, shape.chunks, strict=True) if chunks]
-    columns = _joined(blocks)
-    dataset = np.repeat(np.arange(len(samples)), shape.chunks)
-    varied = np.repeat([len(sample.jet_pt) for sample in samples], shape.chunks)
-    tasks = np.array([(k, c) for k in range(shape.kinematics) for c in range(len(dataset)) if k < varied[c]], np.int32)
-    pt = columns.pop("jet_pt")
-    group = EventGroup(
-        **jax.tree.map(jnp.asarray, columns),
-        jet_pt=jnp.asarray(np.where(np.isnan(pt), np.float32(np.nan), round_up(pt))),
-        dataset=jnp.asarray(dataset, jnp.int32),
-        trijets=jnp.asarray(_trijets(pt), jnp.int32),
-        task_kinematic=jnp.asarray(tasks[:, 0]),
-        task_chunk=jnp.asarray(tasks[:, 1]),
+    objects = {
+        name: {variable: _joined([block[0][name][variable] for block in blocks], 3) for variable in variables}
+        for name, variables in blocks[0][0].items()
+    }
+    columns = {name: _joined([block[1][name] for block in blocks], 2) for name in blocks[0][1]}
+    plain = {name: _joined([block[2][name] for block in blocks], 2) for name in blocks[0][2]}
+    dataset = np.repeat(np.arange(len(samples), dtype=np.int32), shape.chunks)
+    varied = np.repeat([sample.kinematics for sample in samples], shape.chunks)
+    tasks = [(k, c) for k in range(shape.kinematics) for c in range(len(dataset)) if k < varied[c]]
+    prepared = [_prepared(function, objects, columns, *task) for task in tasks]
+    return _Host(objects, columns, plain, dataset, np.array(tasks, np.int32), prepared)
+
+
+def _prepared(
+    function: object,
+    objects: Mapping[str, Mapping[str, Column]],
+    columns: Mapping[str, Column],
+    kinematic: int,
+    chunk: int,
+) -> dict[str, Column]:
+    """What the event function prepares of one task."""
+    event = Event(
+        objects={
+            name: {
+                v: column[kinematic, chunk] if column.ndim == 4 else column[chunk] for v, column in variables.items()
+            }
+            for name, variables in objects.items()
+        },
+        columns={
+            name: column[kinematic, chunk] if column.ndim == 3 else column[chunk] for name, column in columns.items()
+        },
     )
-    return group, pt
+    return {name: np.atleast_2d(np.asarray(column)) for name, column in call(function, "prepare", event).items()}
 
 
-def _first_rows(group: EventGroup) -> tuple[NDArray[np.int32], int]:
-    """The first row of the trijets of each task's chunk, shape "kinematics chunks", and the number of rows.
-
-    Chunks without a kinematic variation are nominal in it.
-    """
-    trijets = np.asarray(group.trijets)[np.asarray(group.task_chunk)]
-    # Whole blocks of the search: what it looks at beyond the last trijet belongs to no other chunk.
-    starts = np.cumsum([0, *(-(-trijets // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME)])
-    first = np.zeros((group.jet_pt.shape[0], len(group.dataset)), np.int32)
-    first[np.asarray(group.task_kinematic), np.asarray(group.task_chunk)] = starts[:-1]
-    return first, int(starts[-1])
+def _rows(table: Mapping[str, Column]) -> int:
+    return max((len(column) for column in table.values()), default=0)
 
 
-def _candidates(group: EventGroup, pt: NDArray[np.float64], rows: int) -> CandidateGroup:
-    """The trijets of a group, task by task, so that memory is bounded, with room for so many rows."""
-    first, _ = _first_rows(group)
-    momenta = _in_trijets(pt, group.jets)
-    make = jax.jit(trijet_candidates)
-    columns = [np.zeros((rows, pt.shape[3]), dtype) for dtype in (np.uint32, np.float32, np.float32)]
-    for kinematic, chunk in zip(np.asarray(group.task_kinematic), np.asarray(group.task_chunk), strict=True):
-        direction = (group.jets[name][chunk] for name in ("eta", "phi", "mass"))
-        number = int(group.trijets[chunk])
-        inside = slice(first[kinematic, chunk], first[kinematic, chunk] + number)
-        for column, made in zip(columns, make(jnp.asarray(momenta[kinematic, chunk]), *direction), strict=True):
-            column[inside] = np.asarray(made)[:number]
-    jets, mass, trijet_pt = map(jnp.asarray, columns)
-    return CandidateGroup(jets=jets, mass=mass, pt=trijet_pt, first=jnp.asarray(first))
+def _group(host: _Host, shape: _Shape, rows: int, from_below: Collection[str]) -> EventGroup:
+    """The group as the analysis sees it, with room for so many prepared rows."""
+    numbers = np.array([_rows(table) for table in host.prepared])
+    first, number = (np.zeros((shape.kinematics, len(host.dataset)), np.int32) for _ in range(2))
+    kinematic, chunk = host.tasks.T
+    first[kinematic, chunk], number[kinematic, chunk] = np.cumsum(numbers) - numbers, numbers
+    objects, varied_objects = ({name: {} for name in host.objects} for _ in range(2))
+    for name, variables in host.objects.items():
+        for variable, column in variables.items():
+            of = varied_objects if column.ndim == 4 else objects
+            of[name][variable] = _single(column, f"{name}.{variable}" in from_below)
+    single = {name: _single(column, name in from_below) for name, column in host.columns.items()}
+    return EventGroup(
+        capacity=shape.capacity,
+        objects=objects,
+        varied_objects=varied_objects,
+        columns={name: column for name, column in single.items() if column.ndim == 2},
+        varied_columns={name: column for name, column in single.items() if column.ndim == 3},
+        weight=jnp.asarray(host.plain["weight"]),
+        index=jnp.asarray(host.plain["index"]),
+        collision=jnp.asarray(host.plain["collision"]),
+        dataset=jnp.asarray(host.dataset),
+        task_kinematic=jnp.asarray(kinematic),
+        task_chunk=jnp.asarray(chunk),
+        prepared=_table(host.prepared, rows),
+        first=jnp.asarray(first),
+        rows=jnp.asarray(number),
+    )
 
 
-def _in_trijets(
-    pt: NDArray[np.float64], jets: Mapping[str, Float32[Array, "chunks jets events"]]
-) -> NDArray[np.float64]:
-    """The pt of the jets that may be in a trijet, NaN for others; shape "kinematics chunks jets events".
-
-    A jet whose b-tag is NaN is in none: the AGC asks whether the largest of the three tags is above the threshold, and
-    NumPy's maximum with NaN is NaN. A mass that is NaN does not matter here: the choice is by pt.
-    """
-    incomplete = [np.isnan(column) for name, column in jets.items() if name != "mass"]
-    return np.where(np.logical_or.reduce(incomplete), np.nan, pt)
-
-
-def _trijets(pt: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Trijets of the busiest event of each chunk; pt has shape "kinematics chunks jets events"."""
-    jets = np.isfinite(pt[0]).sum(axis=1).max(axis=1)
-    return jets * (jets - 1) * (jets - 2) // 6
+def _table(tables: list[dict[str, Column]], rows: int) -> dict[str, jnp.ndarray]:
+    """The rows of all tasks, one after another; what fills the room at the end is 0."""
+    names = tables[0]
+    full = {name: np.zeros((rows, names[name].shape[1]), names[name].dtype) for name in names}
+    place = 0
+    for table in tables:
+        for name, column in table.items():
+            full[name][place : place + len(column)] = column
+        place += _rows(table)
+        table.clear()
+    return {name: jnp.asarray(column) for name, column in full.items()}
 
 
-def _block(sample: RaggedSample, shape: _Shape, chunks: int) -> dict[str, Any]:
-    """One sample, chunked: arrays with leading axis "chunks" (jet_pt: "kinematics chunks")."""
-    events, last = sample.events, len(sample.jet_pt) - 1
+def _single(column: Column, down: bool) -> jnp.ndarray:
+    """A column in float32; one in float64 is rounded to one side."""
+    if column.dtype == np.float64:
+        column = round_down(column) if down else round_up(column)
+    return jnp.asarray(column.astype(np.float32))
 
-    def chunked(column: NDArray[Any], fill: float = np.nan) -> NDArray[Any]:
+
+def _block(
+    sample: RaggedSample, shape: _Shape, chunks: int
+) -> tuple[dict[str, dict[str, Column]], dict[str, Column], dict[str, Column]]:
+    """One sample, chunked: objects, columns, and what every event has; axes as in `EventGroup`."""
+
+    def chunked(column: Column, fill: float = np.nan) -> Column:
         return _chunked(column, chunks, shape.events, fill)
 
-    def objects(kind: str, places: int) -> dict[str, NDArray[np.floating[Any]]]:
-        columns = {name: events[kind][name] for name in events[kind].fields}
-        return {name: chunked(_dense(column, places, np.float32)) for name, column in columns.items()}
+    def varied(column: Column) -> Column:
+        """Alternative samples have their nominal column in all variations."""
+        return np.concatenate([column, np.repeat(column[:1], shape.kinematics - len(column), axis=0)])
 
-    jets = objects("jet", shape.jets)
-    del jets["pt"]
-    pt = [_dense(sample.jet_pt[min(k, last)], shape.jets, np.float64) for k in range(shape.kinematics)]
-    return {
-        "electrons": objects("electron", shape.leptons["electron"]),
-        "muons": objects("muon", shape.leptons["muon"]),
-        "jets": jets,
-        "jet_pt": np.stack([chunked(column) for column in pt]),
-        "variables": {name: chunked(column[None])[:, 0] for name, column in sample.variables.items()},
-        "weight": chunked(sample.weight[None], fill=0.0)[:, 0],
-        "index": chunked(ak.to_numpy(events.index).astype(np.int32)[None], fill=-1.0)[:, 0],
-        "collision": chunked(ak.to_numpy(events.collision).astype(np.int32)[None], fill=-1.0)[:, 0],
+    def dense(counts: NDArray[np.int64], column: Column, places: int) -> Column:
+        if column.ndim == 2:
+            return np.stack([chunked(_dense(counts, each, places)) for each in varied(column)])
+        return chunked(_dense(counts, column, places))
+
+    def of_event(column: Column, fill: float = np.nan) -> Column:
+        if column.ndim == 2:
+            return np.stack([chunked(each[None], fill)[:, 0] for each in varied(column)])
+        return chunked(column[None], fill)[:, 0]
+
+    objects = {
+        name: {v: dense(ragged.counts, column, shape.objects[name]) for v, column in ragged.variables.items()}
+        for name, ragged in sample.objects.items()
     }
+    plain = {
+        "weight": of_event(sample.weight, 0.0),
+        "index": of_event(sample.index, -1),
+        "collision": of_event(sample.collision, -1),
+    }
+    return objects, {name: of_event(column) for name, column in sample.columns.items()}, plain
 
 
-def _dense(column: ak.Array, places: int, dtype: type[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+def _dense(counts: NDArray[np.int64], column: Column, places: int) -> Column:
     """Shape "places events"; absent objects are NaN."""
-    counts = ak.to_numpy(ak.num(column))
+    dtype = np.float64 if column.dtype == np.float64 else np.float32
     dense = np.full((len(counts), places), np.nan, dtype)
-    dense[np.arange(places) < counts[:, None]] = ak.to_numpy(ak.flatten(column))
+    dense[np.arange(places) < counts[:, None]] = column
     return dense.T
 
 
-def _chunked(column: NDArray[Any], chunks: int, size: int, fill: float) -> NDArray[Any]:
+def _chunked(column: Column, chunks: int, size: int, fill: float) -> Column:
     """Shape "places events" to "chunks places size", filled up at the end."""
     places, events = column.shape
     full = np.full((places, chunks * size), fill, column.dtype)
@@ -244,7 +351,6 @@ def _chunked(column: NDArray[Any], chunks: int, size: int, fill: float) -> NDArr
     return np.ascontiguousarray(full.reshape(places, chunks, size).swapaxes(0, 1))
 
 
-def _joined(blocks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The chunks of all samples, one after another."""
-    pt = np.concatenate([block.pop("jet_pt") for block in blocks], axis=1)
-    return jax.tree.map(lambda *parts: np.concatenate(parts), *blocks) | {"jet_pt": pt}
+def _joined(columns: Sequence[Column], axes: int) -> Column:
+    """The chunks of all samples, one after another; with a varied column, kinematic variations come first."""
+    return np.concatenate(columns, axis=columns[0].ndim - axes)

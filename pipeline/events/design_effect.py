@@ -8,23 +8,12 @@ is measured once, at the default cuts, for each data set; where every event is a
 
 from collections.abc import Sequence
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data
-from pipeline.events.cuts import Thresholds
-from pipeline.events.table import EventList, list_events
+from pipeline.events.table import EventList
 
-__all__ = ["design_effects", "with_design_effects"]
-
-
-def with_design_effects(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> list[Data]:
-    """The same parts of the events, with variances of templates that know which events belong together."""
-    lists = [list_events(analysis, thresholds, data) for data in parts]
-    effects = jnp.asarray(design_effects(lists, analysis.layout.datasets, analysis.selection.bins))
-    return [eqx.tree_at(lambda one: one.recipe.variance, one, one.recipe.variance * effects[None]) for one in parts]
+__all__ = ["design_effects"]
 
 
 def design_effects(lists: Sequence[EventList], datasets: int, bins: int) -> NDArray[np.float64]:

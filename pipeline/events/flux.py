@@ -147,17 +147,24 @@ def _nth_bit(bits: UInt32[Array, " flips"], n: Int32[Array, " flips"], width: in
 
 
 def with_derivatives(
-    value: Callable[..., Float[Array, "..."]],
-    value_and_flux: Callable[..., tuple[Float[Array, "..."], dict[str, Float[Array, "..."]]]],
-) -> Callable[..., Float[Array, "..."]]:
+    value: Callable[..., Float[Array, "kinematics datasets bins columns"]],
+    value_and_flux: Callable[
+        ...,
+        tuple[
+            Float[Array, "kinematics datasets bins columns"],
+            dict[str, Float[Array, "kinematics datasets subsamples bins columns"]],
+        ],
+    ],
+) -> Callable[..., Float[Array, "kinematics datasets bins columns"]]:
     """The hard function `value(thresholds, *data)` with its derivative by thresholds taken from `value_and_flux`.
 
     `value_and_flux` returns the same value and, keyed as `thresholds`, the boundary flux of each. The rule is a
     contraction with the tangents, so JAX uses it forward and backward; data and bandwidths carry no derivative here.
+    A threshold is a scalar, or copies of shape "datasets subsamples" of which each moves its part of the events.
     """
 
     @jax.custom_jvp
-    def differentiable(thresholds: dict[str, Float[Array, ""]], *data: Any) -> Float[Array, "..."]:
+    def differentiable(thresholds: dict[str, Float[Array, "..."]], *data: Any) -> Float[Array, "..."]:
         return value(thresholds, *data)
 
     @differentiable.defjvp
@@ -166,7 +173,11 @@ def with_derivatives(
         result, flux = value_and_flux(thresholds, *data)
         tangent = jnp.zeros_like(result)
         for name, derivative in flux.items():
-            tangent += derivative * tangents[0][name].astype(result.dtype)
+            moved = tangents[0][name].astype(result.dtype)
+            if moved.ndim == 0:
+                tangent += moved * derivative.sum(axis=2)
+            else:
+                tangent += jnp.einsum("kdsbc,ds->kdbc", derivative, moved)
         return result, tangent
 
     return differentiable

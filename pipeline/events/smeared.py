@@ -1,348 +1,200 @@
 """The smooth sibling of the hard analysis: what it yields on average when every threshold is smeared.
 
 Each object meets a threshold of its own, drawn from the kernel of the cut about its nominal place. Far from all
-thresholds an event has one outcome; near some it has several, one for each way in which its uncertain jets may be out,
-in, or in and b-tagged. The yields are the expectation over these outcomes, each of them found by the very function of
-the hard analysis (`pipeline.events.yields.outcome_of_jets`) for a definite set of jets. So counting, ordering, the choice of
-the trijet and the regions stay what they are, there is no soft jet, and bandwidths that tend to 0 give back the hard
-yields.
+thresholds an event has one outcome; near some it has several: one for each subset of its uncertain objects, those that
+may be in or out of a set. The yields are the expectation over these subsets, each of them judged by the very functions
+of the hard analysis (`pipeline.events.yields`). So counting, ordering, the choice of objects and the regions stay what
+they are, there is no soft object, and bandwidths that tend to 0 give back the hard yields.
 
-The expectation is a smooth function of the thresholds, and comes with its own exact derivative: what line searches and
-quasi-Newton methods need. To first order in the bandwidth that derivative is the boundary flux.
+The expectation is a smooth function of the thresholds, and JAX differentiates it: what line searches and quasi-Newton
+methods need. To first order in the bandwidth that derivative is the boundary flux.
 
-The number of outcomes is a product over the uncertain jets of an event. Events are therefore not padded to a number of
-outcomes: all of them are numbered through and visited in blocks, as flips are (`pipeline.events.flux.for_each`).
+The number of subsets is 2 to the number of uncertain objects of an event. Events are therefore not padded to a number
+of them: all subsets are numbered through and visited in blocks, as flips are (`pipeline.events.flux.for_each`).
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
-from typing import Any
+from functools import reduce
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Float64, Int, Int32, Int64, UInt32
+from jaxtyping import Array, Bool, Float64, Int32, Int64, UInt32
 
-from pipeline.analyses.observables import first_trijet
-from pipeline.events.batch import CandidateGroup, Chunk, EventGroup
-from pipeline.events.bin_edges import Edges, edge_flux
-from pipeline.events.cuts import Count, Region, Selection, Thresholds, count_bits, pass_probability, present
+from pipeline.events.batch import Event, Events
+from pipeline.events.binning import bin_index
+from pipeline.events.cuts import EVENT, Region, Thresholds, pass_probability, present, within
 from pipeline.events.flux import for_each, kernel_integral, pack, with_derivatives
+from pipeline.events.function import Sets, members
 from pipeline.events.yields import (
-    HardAnalysis,
-    JetsOutcome,
-    Layout,
+    EventAnalysis,
+    Point,
+    as_variables,
     columns_of,
-    concerns,
-    event_variables,
-    hard_analysis,
-    outcome_of_jets,
+    concerned,
+    counts_of,
+    factors_of,
+    is_derived,
+    point,
     sum_over_chunks,
+    variables_of,
 )
 
-__all__ = ["outcomes_per_event", "smeared_yields", "smeared_yields_and_slopes"]
+__all__ = ["outcomes_per_event", "smeared_yields"]
 
 
-class _States(eqx.Module, strict=True):
-    """What each jet may be, as sets of jets: out, selected without a b-tag, selected with one."""
+class _Odds(NamedTuple):
+    """Of one set: who passes its own cuts for certain, who may, and with which probability."""
 
-    out: UInt32[Array, " events"]
-    plain: UInt32[Array, " events"]
-    tagged: UInt32[Array, " events"]
-
-
-class _Odds(eqx.Module, strict=True):
-    """A probability, and its derivative by the thresholds that it depends on."""
-
-    value: Float64[Array, " items"]
-    slopes: dict[str, Float64[Array, " items"]]
+    certain: UInt32[Array, " events"]
+    uncertain: UInt32[Array, " events"]
+    passes: Float64[Array, "objects events"]
 
 
-def smeared_yields(
-    selection: Selection, layout: Layout
-) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
+def smeared_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
     """The smeared yields of all data sets, as a function that JAX can differentiate by the thresholds.
 
     Returns:
-        `yields(thresholds, bandwidths, edges, groups, candidates)`, shape "kinematics datasets bins columns". Its
-        derivative by a threshold that has a bandwidth is exact; any other threshold is hard, with derivative 0.
+        `yields(thresholds, bandwidths, events)`, shape "kinematics datasets bins columns". Its derivative by a
+        threshold that has a bandwidth is exact; any other threshold is hard, with derivative 0.
+
+    Raises:
+        ValueError: a cut is on a variable of objects that the event function makes.
     """
 
-    def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: Any) -> Array:
-        analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
-        return sum_over_chunks(lambda chunk: _chunk_yields(analysis, (), chunk)[0], layout, *events)
+    def value(thresholds: Thresholds, bandwidths: Thresholds, events: Events) -> Array:
+        at = point(analysis, thresholds, bandwidths, events.edges)
+        return sum_over_chunks(lambda event: _chunk_yields(at, event), analysis.layout, events)
 
-    return with_derivatives(value, partial(smeared_yields_and_slopes, selection, layout))
+    def value_and_slopes(
+        thresholds: Thresholds, bandwidths: Thresholds, events: Events
+    ) -> tuple[Array, dict[str, Array]]:
+        def twice(moving: Thresholds) -> tuple[Array, Array]:
+            yields = value(thresholds | moving, bandwidths, events)
+            return yields, yields
 
+        slopes, yields = jax.jacfwd(twice, has_aux=True)({name: thresholds[name] for name in bandwidths})
+        return yields, {name: slope[:, :, None] for name, slope in slopes.items()}
 
-def smeared_yields_and_slopes(
-    selection: Selection,
-    layout: Layout,
-    thresholds: Thresholds,
-    bandwidths: Thresholds,
-    edges: Edges,
-    groups: tuple[EventGroup, ...],
-    candidates: tuple[CandidateGroup, ...],
-) -> tuple[
-    Float64[Array, "kinematics datasets bins columns"], dict[str, Float64[Array, "kinematics datasets bins columns"]]
-]:
-    """The smeared yields, and their derivative by each threshold that has a bandwidth, in one pass over the events."""
-    analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
-    return sum_over_chunks(partial(_chunk_yields, analysis, tuple(bandwidths)), layout, groups, candidates)
+    return with_derivatives(value, value_and_slopes)
 
 
 def outcomes_per_event(
-    selection: Selection,
-    layout: Layout,
-    thresholds: Thresholds,
-    bandwidths: Thresholds,
-    edges: Edges,
-    groups: tuple[EventGroup, ...],
-    candidates: tuple[CandidateGroup, ...],
+    analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, events: Events
 ) -> Float64[Array, ""]:
     """How many outcomes an event has on average: what the smeared yields cost, in hard ones."""
-    analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
+    at = point(analysis, thresholds, bandwidths, events.edges)
 
-    def outcomes_and_events(chunk: Chunk) -> Float64[Array, "1 2"]:
-        outcomes = _count_outcomes(analysis, _jet_states(analysis, chunk), _lepton_odds(analysis, (), chunk))
-        return jnp.stack([outcomes.sum(), jnp.count_nonzero(chunk.weight)]).astype(jnp.float64)[None]
+    def outcomes_and_events(event: Event) -> Float64[Array, "1 2"]:
+        outcomes = _count_outcomes(at, event, _odds(at, event))
+        return jnp.stack([outcomes.sum(), jnp.count_nonzero(event.weight)]).astype(jnp.float64)[None]
 
-    total = sum_over_chunks(outcomes_and_events, layout, groups, candidates).sum(axis=(0, 1, 2))
+    total = sum_over_chunks(outcomes_and_events, analysis.layout, events).sum(axis=(0, 1, 2))
     return total[0] / total[1]
 
 
-def _chunk_yields(
-    analysis: HardAnalysis, by: tuple[str, ...], chunk: Chunk
-) -> tuple[Float64[Array, "bins columns"], dict[str, Float64[Array, "bins columns"]]]:
-    """Every outcome of every event, weighted with its probability; and the derivative by some thresholds."""
-    columns, states, leptons = columns_of(chunk), _jet_states(analysis, chunk), _lepton_odds(analysis, by, chunk)
-    nothing = jnp.zeros((analysis.selection.bins, 2 + analysis.layout.ranks))
+def _chunk_yields(at: Point, event: Event) -> Float64[Array, "bins columns"]:
+    """Every outcome of every event, weighted with its probability."""
+    odds = _odds(at, event)
+    start = jnp.zeros((at.selection.bins, 2 + len(at.analysis.layout.factors)))
 
     def visit(
-        event: Int32[Array, " items"],
-        number: Int64[Array, " items"],
-        real: Bool[Array, " items"],
-        total: tuple[Array, dict[str, Array]],
-    ) -> tuple[Array, dict[str, Array]]:
-        selected, btag = _nth_sets(states, len(columns.jets["pt"]), event, number)
-        trijet = first_trijet(chunk, selected, btag, event)
-        of_events = jax.tree.map(lambda column: column[..., event], columns)
-        outcome = outcome_of_jets(analysis, of_events, selected, btag, trijet)
-        variables = event_variables(of_events, selected, trijet)
-        factors = (
-            jax.tree.map(lambda one: jnp.where(real, one[event], 0), leptons),
-            _jet_odds(analysis, by, {name: one[:, event] for name, one in chunk.jets.items()}, selected, btag),
-            _event_odds(analysis, by, variables, outcome),
-        )
-        odds = _product(*factors)
-        return jax.tree.map(jnp.add, total, _histograms(analysis, by, variables, outcome, odds))
+        number: Int32[Array, " items"], outcome: Int64[Array, " items"], real: Bool[Array, " items"], total: Array
+    ) -> Array:
+        some = event.at(number)
+        bits, probability = _nth_outcome(odds, number, outcome)
+        sets = Sets(at.selection, some, members(at.selection, bits))
+        variables = variables_of(at, some, sets)
+        columns = columns_of(some.weight, factors_of(at, some, sets, variables)).astype(jnp.float64)
+        shares = _shares(at, variables | as_variables(counts_of(at.selection, bits)), counts_of(at.selection, bits))
+        weighted = jnp.where(real, probability, 0)[None] * columns
+        return total + jnp.matmul(shares, weighted.T, precision=jax.lax.Precision.HIGHEST)
 
-    start = (nothing, dict.fromkeys(by, nothing))
-    return for_each(_count_outcomes(analysis, states, leptons), visit, start)
+    return for_each(_count_outcomes(at, event, odds), visit, start)
 
 
-# --- The outcomes of an event: which sets of jets are possible --------------------------------------------------------
+def _odds(at: Point, event: Event) -> dict[str, _Odds]:
+    """Of each set. Whether an object passes does not matter where it cannot be in the set around."""
+    odds: dict[str, _Odds] = {}
+    for each in at.selection.sets:
+        if is_derived(at.selection, each, event):
+            raise ValueError(
+                f"sets.{each.name}: a cut on it is on a variable that the event function makes, which the smooth "
+                "forward pass cannot smear; use 'forward: exact'"
+            )
+        columns = event.objects[each.collection]
+        cuts = [pass_probability(cut, at.thresholds, at.bandwidths, columns) for cut in at.selection.on(each.name)]
+        passes = reduce(jnp.multiply, cuts, present(columns).astype(jnp.float64))
+        certain, uncertain = pack(passes >= 1), pack((passes > 0) & (passes < 1))
+        if each.within is not None:
+            around = odds[each.within]
+            uncertain &= around.certain | around.uncertain
+        odds[each.name] = _Odds(certain, uncertain, passes)
+    return odds
 
 
-def _jet_states(analysis: HardAnalysis, chunk: Chunk) -> _States:
-    selected, tagged = (_pass_all(analysis, analysis.thresholds, kind, chunk.jets) for kind in ("jet", "bjet"))
-    return _States(
-        out=pack(selected < 1), plain=pack((selected > 0) & (tagged < 1)), tagged=pack((selected > 0) & (tagged > 0))
-    )
-
-
-def _count_outcomes(analysis: HardAnalysis, states: _States, leptons: _Odds) -> Int64[Array, " events"]:
+def _count_outcomes(at: Point, event: Event, odds: dict[str, _Odds]) -> Int64[Array, " events"]:
     """Number of outcomes of each event: 0 where none can get into any region."""
-    regions = analysis.selection.regions
-    jets, tags = count_bits(states.plain | states.tagged), count_bits(states.tagged)
-    possible = leptons.value > 0
-    possible &= jets >= min(region.jets.minimum for region in regions)
-    possible &= tags >= min(region.btags.minimum for region in regions)
-    every = states.out & states.plain & states.tagged
-    two = (states.out & states.plain) | (states.out & states.tagged) | (states.plain & states.tagged)
-    twos, threes = (count_bits(one).astype(jnp.int64) for one in (two & ~every, every))
-    choices = 2**twos * 3**threes
-    return jnp.where(possible, choices, 0)
+    fewest = counts_of(at.selection, {name: own.certain for name, own in odds.items()})
+    most = counts_of(at.selection, {name: own.certain | own.uncertain for name, own in odds.items()})
+    assert event.weight is not None
+    possible = jnp.zeros(event.weight.shape, bool)
+    for region in at.selection.regions:
+        inside = event.weight != 0
+        for requirement in region.requirements:
+            if requirement.name in most:
+                low = -jnp.inf if requirement.minimum is None else requirement.minimum
+                high = jnp.inf if requirement.maximum is None else requirement.maximum
+                inside &= (most[requirement.name] >= low) & (fewest[requirement.name] <= high)
+        possible |= inside
+    uncertain = (jnp.bitwise_count(own.uncertain).astype(jnp.int64) for own in odds.values())
+    return jnp.where(possible, 2 ** reduce(jnp.add, uncertain, jnp.zeros(possible.shape, jnp.int64)), 0)
 
 
-def _nth_sets(
-    states: _States, jets: int, event: Int32[Array, " items"], number: Int64[Array, " items"]
-) -> tuple[UInt32[Array, " items"], UInt32[Array, " items"]]:
-    """Selected and b-tagged jets in the outcome of this number: its digits, one a jet, say which state each is in."""
-    out, plain, tagged = states.out[event], states.plain[event], states.tagged[event]
-
-    def add_jet(jet: Int[Array, ""], found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        left, selected, btag = found
-        bit = jnp.uint32(1) << jet.astype(jnp.uint32)
-        may_be_out, may_be_plain, may_be_tagged = (((one & bit) != 0).astype(jnp.int64) for one in (out, plain, tagged))
-        choices = may_be_out + may_be_plain + may_be_tagged
-        # Divisions by constants: by a variable they are ten times slower.
-        rest = jnp.where(choices == 3, left // 3, jnp.where(choices == 2, left >> 1, left))
-        digit = left - rest * choices
-        is_in = digit >= may_be_out
-        is_tagged = digit >= may_be_out + may_be_plain
-        nothing = jnp.uint32(0)
-        return rest, selected | jnp.where(is_in, bit, nothing), btag | jnp.where(is_tagged, bit, nothing)
-
-    none = jnp.zeros_like(out)
-    return jax.lax.fori_loop(0, jets, add_jet, (number, none, none))[1:]
-
-
-# --- How probable an outcome is ---------------------------------------------------------------------------------------
-
-
-def _lepton_odds(analysis: HardAnalysis, by: tuple[str, ...], chunk: Chunk) -> _Odds:
-    """That the number of selected leptons is one that is asked for.
-
-    Reverse mode through the counting, forward mode through the cuts: there are few leptons, and many cuts on them.
-    """
-    kinds = (("electron", chunk.electrons), ("muon", chunk.muons))
-
-    def each(thresholds: Thresholds) -> Float64[Array, "leptons events"]:
-        return jnp.concatenate([_pass_all(analysis, thresholds, kind, columns) for kind, columns in kinds])
-
-    passes, slopes = _with_slopes(analysis, by, ("electron", "muon"), each)
-    value, by_lepton = jax.vjp(partial(_number_within, analysis.selection.leptons), passes)
-    (weight,) = by_lepton(jnp.ones_like(value))
-    return _Odds(value=value, slopes={name: jnp.sum(weight * slope, axis=0) for name, slope in slopes.items()})
-
-
-def _number_within(count: Count, passes: Float64[Array, "objects events"]) -> Float64[Array, " events"]:
-    """The probability that so many objects pass: they are added one by one, each counts or does not."""
-    most = len(passes) if count.maximum is None else min(count.maximum, len(passes))
-    of_number = [jnp.ones(passes.shape[1])] + [jnp.zeros(passes.shape[1])] * most
-    for one in passes:
-        before = [jnp.zeros(passes.shape[1]), *of_number[:-1]]
-        of_number = [same * (1 - one) + fewer * one for same, fewer in zip(of_number, before, strict=True)]
-    return sum(of_number[count.minimum :], start=jnp.zeros(passes.shape[1]))
-
-
-def _jet_odds(
-    analysis: HardAnalysis,
-    by: tuple[str, ...],
-    jets: dict[str, Float32[Array, "jets items"]],
-    selected: UInt32[Array, " items"],
-    btag: UInt32[Array, " items"],
-) -> _Odds:
-    """That the jets are these ones: a factor for each, which is 1 for the certain ones and for absent ones."""
-    bits = jnp.uint32(1) << jnp.arange(len(jets["pt"]), dtype=jnp.uint32)
-    is_in, is_tagged = ((one[None] & bits[:, None]) != 0 for one in (selected, btag))
-
-    def each(thresholds: Thresholds) -> Float64[Array, "jets items"]:
-        selects, tags = (_pass_all(analysis, thresholds, kind, jets) for kind in ("jet", "bjet"))
-        return jnp.where(is_in, selects * jnp.where(is_tagged, tags, 1 - tags), 1 - selects)
-
-    factors, slopes = _with_slopes(analysis, by, ("jet", "bjet"), each)
-    value = jnp.prod(factors, axis=0)
-    inverse = jnp.where(factors > 0, 1 / jnp.where(factors > 0, factors, 1), 0)
-    return _Odds(value=value, slopes={name: value * jnp.sum(slope * inverse, axis=0) for name, slope in slopes.items()})
-
-
-def _event_odds(
-    analysis: HardAnalysis,
-    by: tuple[str, ...],
-    variables: dict[str, Float32[Array, " items"]],
-    outcome: JetsOutcome,
-) -> _Odds:
-    """That the event-level cuts which concern its region accept the event."""
-    cuts = analysis.selection.on("event")
-
-    def probability(thresholds: Thresholds) -> Float64[Array, " items"]:
-        accepted = pass_probability(cuts, thresholds, analysis.bandwidths, variables)
-        total = jnp.ones(outcome.region.shape)
-        for cut in cuts:
-            total *= jnp.where(concerns(cut, analysis.selection, outcome.region), accepted[cut.name], 1)
-        return total
-
-    value, slopes = _with_slopes(analysis, by, ("event",), probability)
-    return _Odds(value=value, slopes=slopes)
-
-
-def _pass_all(
-    analysis: HardAnalysis, thresholds: Thresholds, kind: str, columns: dict[str, Float32[Array, "objects events"]]
-) -> Float64[Array, "objects events"]:
-    """The probability that an object passes all cuts on its kind, each smeared on its own."""
-    passed = pass_probability(analysis.selection.on(kind), thresholds, analysis.bandwidths, columns)
-    return reduce(jnp.multiply, passed.values(), present(columns).astype(jnp.float64))
-
-
-def _with_slopes(
-    analysis: HardAnalysis,
-    by: tuple[str, ...],
-    kinds: tuple[str, ...],
-    function: Callable[[Thresholds], Float64[Array, "*shape"]],
-) -> tuple[Float64[Array, "*shape"], dict[str, Float64[Array, "*shape"]]]:
-    """A function of the thresholds, and its derivative by those that cut on some kinds of objects."""
-    names = {cut.name for kind in kinds for cut in analysis.selection.on(kind)} & set(by)
-    moving = {name: analysis.thresholds[name] for name in sorted(names)}
-    if not moving:
-        return function(analysis.thresholds), {}
-
-    def twice(moving: Thresholds) -> tuple[Array, Array]:
-        value = function(analysis.thresholds | moving)
-        return value, value
-
-    slopes, value = jax.jacfwd(twice, has_aux=True)(moving)
-    return value, slopes
-
-
-def _product(*factors: _Odds) -> _Odds:
-    """All of them together. A threshold may act in several: an object of each kind may meet it."""
-    value, slopes = jnp.ones_like(factors[0].value), dict[str, Array]()
-    for factor in factors:
-        slopes = {name: slope * factor.value for name, slope in slopes.items()}
-        for name, slope in factor.slopes.items():
-            slopes[name] = slopes.get(name, 0) + value * slope
-        value *= factor.value
-    return _Odds(value=value, slopes=slopes)
-
-
-# --- Where an outcome goes --------------------------------------------------------------------------------------------
-
-
-def _histograms(
-    analysis: HardAnalysis,
-    by: tuple[str, ...],
-    variables: dict[str, Float32[Array, " items"]],
-    outcome: JetsOutcome,
-    odds: _Odds,
-) -> tuple[Float64[Array, "bins columns"], dict[str, Float64[Array, "bins columns"]]]:
-    """The histogram of outcomes, and its derivative by each threshold: of the odds, and of the edges of the bins."""
-    selection = analysis.selection
-    observables = {
-        region.name: jnp.where(outcome.region == number, variables[region.observable], jnp.nan)
-        for number, region in enumerate(selection.regions)
-    }
-    in_order = sorted(selection.regions, key=lambda region: region.offset)
-    shares = jnp.concatenate(
-        [_shares(analysis, region, observables[region.name], outcome.position) for region in in_order]
-    )
-    columns = outcome.columns.astype(jnp.float64)
-    weights = jnp.stack([odds.value, *odds.slopes.values()])
-    products = (weights[:, None] * columns[None]).reshape(-1, columns.shape[1])
-    total = (
-        jnp.matmul(shares, products.T, precision=jax.lax.Precision.HIGHEST)
-        .reshape(len(shares), *weights.shape[:1], -1)
-        .swapaxes(0, 1)
-    )
-    together = jnp.zeros(odds.value.shape, jnp.int32)
-    by_edges = edge_flux(
-        selection, analysis.bandwidths, analysis.edges, observables, odds.value[None] * columns, together, 1
-    )
-    slopes = dict(zip(odds.slopes, total[1:], strict=True)) | {name: one[0] for name, one in by_edges.items()}
-    return total[0], {name: slopes.get(name, jnp.zeros_like(total[0])) for name in by}
+def _nth_outcome(
+    odds: dict[str, _Odds], event: Int32[Array, " items"], outcome: Int64[Array, " items"]
+) -> tuple[dict[str, UInt32[Array, " items"]], Float64[Array, " items"]]:
+    """Who passes in the outcome of this number, whose digits say it of the uncertain objects; and its probability."""
+    bits, probability = {}, jnp.ones(outcome.shape)
+    for name, own in odds.items():
+        uncertain, passes = own.uncertain[event], own.passes[:, event]
+        bit = (jnp.uint32(1) << jnp.arange(len(passes), dtype=jnp.uint32))[:, None]
+        digit = jnp.bitwise_count(uncertain[None] & (bit - jnp.uint32(1))).astype(jnp.int64)
+        passing = (outcome[None] >> digit) & 1 > 0
+        concerned = uncertain[None] & bit != 0
+        bits[name] = own.certain[event] | pack(concerned & passing)
+        probability *= jnp.prod(jnp.where(concerned, jnp.where(passing, passes, 1 - passes), 1), axis=0)
+        outcome = outcome >> jnp.bitwise_count(uncertain).astype(jnp.int64)
+    return bits, probability
 
 
 def _shares(
-    analysis: HardAnalysis,
-    region: Region,
-    observable: Float32[Array, " items"],
-    position: Int32[Array, " items"],
+    at: Point, variables: dict[str, Array], counts: dict[str, Int32[Array, " items"]]
 ) -> Float64[Array, "bins items"]:
-    """Which part of an outcome is in each bin of a region: all of it in one, unless the edges move and are smeared."""
-    if region.edges and region.edges[0] in analysis.bandwidths:
-        distance = analysis.edges[region.name][:, None] - observable.astype(jnp.float64)[None]
-        below = kernel_integral(distance, analysis.bandwidths[region.edges[0]])
-        return below[1:] - below[:-1]
-    bins = region.offset + jnp.arange(region.bins, dtype=position.dtype)
-    return (position[None] == bins[:, None]).astype(jnp.float64)
+    """Which part of an outcome is in each bin: of the first region that it is in, of the second one if not, ….
+
+    Cuts on events are smeared, and so are edges that move.
+    """
+    accepted = {
+        cut.name: pass_probability(cut, at.thresholds, at.bandwidths, variables) for cut in at.selection.on(EVENT)
+    }
+    left: Any = jnp.ones(next(iter(variables.values())).shape)
+    shares = {}
+    for region in at.selection.regions:
+        inside = reduce(jnp.multiply, (accepted[cut.name] for cut in concerned(at.selection, region)), left)
+        for requirement in region.requirements:
+            inside = jnp.where(within(requirement, {**variables, **counts}[requirement.name]), inside, 0)
+        shares[region.offset] = inside[None] * _shares_of_region(at, region, variables[region.observable])
+        left = left - inside
+    return jnp.concatenate([shares[offset] for offset in sorted(shares)])
+
+
+def _shares_of_region(at: Point, region: Region, observable: Array) -> Float64[Array, "bins items"]:
+    """All of an outcome is in one bin, unless the edges move and are smeared."""
+    edges = at.edges[region.name][0]
+    if region.edges and region.edges[0] in at.bandwidths:
+        distance = edges[:, None] - observable.astype(jnp.float64)[None]
+        below = kernel_integral(distance, at.bandwidths[region.edges[0]])
+        return jnp.where(jnp.isnan(observable)[None], 0, below[1:] - below[:-1])
+    bins = jnp.arange(region.bins, dtype=jnp.int32)
+    return (bin_index(observable, edges.astype(jnp.float32))[None] == bins[:, None]).astype(jnp.float64)

@@ -17,13 +17,13 @@ import numpy as np
 from jax.tree_util import GetAttrKey, PyTreeDef
 from numpy.typing import NDArray
 
-from pipeline.analysis import Data
-from pipeline.events.batch import CandidateGroup, EventGroup
+from pipeline.events.batch import EventGroup
 
 __all__ = ["StoredParts", "store_parts"]
 
 _Path = tuple[Any, ...]
-_Group = tuple[EventGroup, CandidateGroup]
+Part = Any
+"""A pytree whose `events` are a part of all (`pipeline.events.batch.Events`), such as `pipeline.analysis.Data`."""
 
 NO_EVENT = {"weight": 0, "index": -1, "collision": -1, "task_chunk": -1}
 """What fills the room in columns of these names; NaN or 0 in all others."""
@@ -41,14 +41,14 @@ class StoredParts:
         """The number of parts."""
         return self.number
 
-    def __iter__(self) -> Iterator[Data]:
+    def __iter__(self) -> Iterator[Part]:
         """One part after another."""
         for number in range(self.number):
             # On a CPU this shares the memory of the files; `jnp.asarray` would copy it.
             yield jax.device_put(_read(self.folder, number, self.structure))
 
 
-def store_parts(parts: Iterable[Data], folder: Path) -> StoredParts:
+def store_parts(parts: Iterable[Part], folder: Path) -> StoredParts:
     """Write parts into an empty folder, one at a time, then once more in their common shape.
 
     Raises:
@@ -57,11 +57,11 @@ def store_parts(parts: Iterable[Data], folder: Path) -> StoredParts:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ValueError(f"{folder} is not empty: parts of events need a folder of their own")
-    rooms: list[dict[int, _Group]] = []
+    rooms: list[dict[int, EventGroup]] = []
     structures: list[PyTreeDef] = []
     for part in parts:
         _write(part, folder, len(rooms))
-        rooms.append({_capacity(group): jax.tree.map(_outline, group) for group in _groups(part)})
+        rooms.append({group.capacity: jax.tree.map(_outline, group) for group in part.events.groups})
         structures.append(jax.tree.structure(part))
     if not rooms:
         raise ValueError("there are no parts of events to store")
@@ -72,40 +72,30 @@ def store_parts(parts: Iterable[Data], folder: Path) -> StoredParts:
     return StoredParts(folder, len(rooms), jax.tree.structure(part))
 
 
-def _groups(part: Data) -> list[_Group]:
-    return list(zip(part.groups, part.candidates, strict=True))
-
-
-def _capacity(group: _Group) -> int:
-    """Jets that an event of the group may have."""
-    return int(group[0].jet_pt.shape[2])
-
-
 def _outline(column: Any) -> NDArray[Any]:
     """Shape and kind of a column, without its memory."""
     return np.broadcast_to(np.zeros((), column.dtype), column.shape)
 
 
-def _largest(groups: list[_Group]) -> _Group:
+def _largest(groups: list[EventGroup]) -> EventGroup:
     """An outline with room for each of them along every axis."""
 
     def largest(*columns: NDArray[Any]) -> NDArray[Any]:
         shape = tuple(max(sizes) for sizes in zip(*(column.shape for column in columns), strict=True))
         return np.broadcast_to(np.zeros((), columns[0].dtype), shape)
 
-    largest_of_all: _Group = jax.tree.map(largest, *groups)
+    largest_of_all: EventGroup = jax.tree.map(largest, *groups)
     return largest_of_all
 
 
-def _with_room(part: Data, room: dict[int, _Group]) -> Data:
+def _with_room(part: Data, room: dict[int, EventGroup]) -> Data:
     """The same events with room for more, in a group for each capacity that occurs in any part."""
-    own = {_capacity(group): group for group in _groups(part)}
+    own = {group.capacity: group for group in part.events.groups}
     roomy = []
     for capacity, outline in sorted(room.items()):
         group = own.get(capacity) or jax.tree.map(lambda column: np.empty((0,) * column.ndim, column.dtype), outline)
         roomy.append(jax.tree_util.tree_map_with_path(_filled_up, group, outline))
-    groups, candidates = zip(*roomy, strict=True)
-    return eqx.tree_at(lambda data: (data.groups, data.candidates), part, (groups, candidates))
+    return eqx.tree_at(lambda data: data.events.groups, part, tuple(roomy))
 
 
 def _filled_up(path: _Path, column: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
@@ -115,7 +105,7 @@ def _filled_up(path: _Path, column: NDArray[Any], room: NDArray[Any]) -> NDArray
     return np.pad(column, widths, constant_values=fill)
 
 
-def _write(part: Data, folder: Path, number: int) -> None:
+def _write(part: Part, folder: Path, number: int) -> None:
     """One file an array; what is mapped into memory meanwhile stays as it is."""
     for place, leaf in enumerate(jax.tree.leaves(part)):
         file = _file(folder, number, place)
@@ -124,9 +114,9 @@ def _write(part: Data, folder: Path, number: int) -> None:
         unfinished.replace(file)
 
 
-def _read(folder: Path, number: int, structure: PyTreeDef) -> Data:
+def _read(folder: Path, number: int, structure: PyTreeDef) -> Part:
     files = (_file(folder, number, place) for place in range(structure.num_leaves))
-    part: Data = jax.tree.unflatten(structure, [np.load(file, mmap_mode="r") for file in files])
+    part: Part = jax.tree.unflatten(structure, [np.load(file, mmap_mode="r") for file in files])
     return part
 
 

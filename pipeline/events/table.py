@@ -11,10 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from pipeline.analysis import Analysis, Data
-from pipeline.events.batch import CandidateGroup, EventGroup, take_chunk
+from pipeline.events.batch import Edges, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
-from pipeline.events.yields import EventOutcomes, event_outcomes
+from pipeline.events.yields import EventAnalysis, EventOutcomes, event_outcomes, point
 
 __all__ = ["EventList", "list_events"]
 
@@ -30,8 +29,8 @@ class EventList:
         collision: shared by the events of one collision, which are not independent.
         region: −1 for none.
         position: bin on the joint axis of all regions; the number of bins for none.
-        observable: GeV; NaN outside the regions.
-        columns: terms of the sums: w, w², and w·pt of the first selected jets.
+        observable: in its own unit; NaN outside the regions.
+        columns: terms of the sums: w, w², and w·factor for each factor that a variation of the weight names.
     """
 
     kinematic: Int32[np.ndarray, " rows"]
@@ -44,57 +43,51 @@ class EventList:
     columns: Float32[np.ndarray, "columns rows"]
 
 
-def list_events(analysis: Analysis, thresholds: Thresholds, data: Data) -> EventList:
+def list_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> EventList:
     """Every event that is not padding, group by group."""
     parts = [
-        _no_events(analysis),  # of the right types, when there is no group
-        *(
-            _list_group(analysis, thresholds, data, group, candidates)
-            for group, candidates in zip(data.groups, data.candidates, strict=True)
-        ),
+        _empty(analysis),  # of the right types, when there is no group
+        *(_list_group(analysis, thresholds, events.edges, group) for group in events.groups),
     ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     return EventList(**joined)
 
 
-def _no_events(analysis: Analysis) -> dict[str, np.ndarray]:
+def _empty(analysis: EventAnalysis) -> dict[str, np.ndarray]:
     integers = dict.fromkeys(
         ("kinematic", "dataset", "index", "collision", "region", "position"), np.zeros(0, np.int32)
     )
-    columns = np.zeros((2 + analysis.layout.ranks, 0), np.float32)
+    columns = np.zeros((2 + len(analysis.layout.factors), 0), np.float32)
     return integers | {"observable": np.zeros(0, np.float32), "columns": columns}
 
 
 def _list_group(
-    analysis: Analysis, thresholds: Thresholds, data: Data, group: EventGroup, candidates: CandidateGroup
+    analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> dict[str, np.ndarray]:
-    found = _outcomes_of_group(analysis, thresholds, data.edges, group, candidates)
+    outcomes = _outcomes_of_group(analysis, thresholds, edges, group)
     kinematic, chunk = np.asarray(group.task_kinematic), np.asarray(group.task_chunk)
     index = np.asarray(group.index)[chunk]
     real = index >= 0
-    columns = np.moveaxis(np.asarray(found.columns), 1, 0)
+    columns = np.moveaxis(np.asarray(outcomes.columns), 1, 0)
     return {
         "kinematic": np.broadcast_to(kinematic[:, None], index.shape)[real],
         "dataset": np.broadcast_to(np.asarray(group.dataset)[chunk][:, None], index.shape)[real],
         "index": index[real],
         "collision": np.asarray(group.collision)[chunk][real],
-        "region": np.asarray(found.region)[real],
-        "position": np.asarray(found.position)[real],
-        "observable": np.asarray(found.observable)[real],
+        "region": np.asarray(outcomes.region)[real],
+        "position": np.asarray(outcomes.position)[real],
+        "observable": np.asarray(outcomes.observable)[real],
         "columns": columns[:, real],
     }
 
 
 @partial(jax.jit, static_argnums=0)
 def _outcomes_of_group(
-    analysis: Analysis,
-    thresholds: Thresholds,
-    edges: dict[str, jax.Array],
-    group: EventGroup,
-    candidates: CandidateGroup,
+    analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> EventOutcomes:
-    def one(task: tuple[jax.Array, jax.Array]) -> EventOutcomes:
-        chunk = take_chunk(group, candidates, *task)
-        return event_outcomes(analysis.selection, analysis.layout, thresholds, edges, chunk)
+    at = point(analysis, thresholds, {}, edges)
 
-    return jax.lax.map(one, (group.task_kinematic, group.task_chunk))
+    def outcomes(task: tuple[jax.Array, jax.Array]) -> EventOutcomes:
+        return event_outcomes(at, take_chunk(group, *task))
+
+    return jax.lax.map(outcomes, (group.task_kinematic, group.task_chunk))

@@ -1,34 +1,15 @@
-"""Kinematic variations: the transverse momentum of every jet, nominal and varied.
+"""What kinematic variations need: random factors of a resolution, and rounding that keeps comparisons true.
 
-Made once, on the host, from the columns of the file. The random factors of the jet energy resolution are a pure
-function of the jet itself (event number, direction) and of a seed: neither the order of files nor chunking, skim or
+Varied columns are made once, on the host, from the columns of the file. The random factors of a resolution are a pure
+function of the object itself (event number, direction) and of a seed: neither the order of files nor chunking, skim or
 number of workers changes a result, and every repetition is identical.
 """
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-__all__ = ["resolution_factors", "round_up", "varied_pt"]
-
-
-def varied_pt(
-    pt: NDArray[np.float32], scales: Mapping[str, float], factors: Mapping[str, NDArray[np.float64]]
-) -> dict[str, NDArray[np.float64]]:
-    """Jet pt in GeV for each kinematic variation, nominal first, in float64 as in the AGC.
-
-    Args:
-        pt: nominal, as in the file, one entry a jet.
-        scales: a common factor for each scale variation.
-        factors: one factor a jet for each resolution variation.
-    """
-    nominal = pt.astype(np.float64)
-    varied = {"nominal": nominal}
-    varied |= {name: nominal * scale for name, scale in scales.items()}
-    varied |= {name: nominal * factor for name, factor in factors.items()}
-    return varied
+__all__ = ["resolution_factors", "round_down", "round_up", "splitmix64"]
 
 
 def round_up(value: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -39,6 +20,11 @@ def round_up(value: NDArray[np.float64]) -> NDArray[np.float32]:
     nearest = value.astype(np.float32)
     above = np.nextafter(nearest, np.float32(np.inf))
     return np.where(nearest.astype(np.float64) < value, above, nearest)
+
+
+def round_down(value: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The largest float32 that is not above the value: the same for `value < threshold`."""
+    return -round_up(-value)
 
 
 def resolution_factors(

@@ -1,92 +1,126 @@
-"""The hard analysis of a chunk of events: cut, count, choose, histogram; and the boundary flux of every threshold.
+"""The hard analysis of a chunk of events: cut, call the event function, histogram; and the flux of every threshold.
 
-`outcome_of_jets` is the analysis of each event given the *sets* of its selected and b-tagged jets. The yields are the
-histogram of the outcomes; the flux is the histogram, again, of the outcomes for sets that differ by one object near a
-boundary (`pipeline.events.flux`). Both use the very same function, so there is no second analysis that could differ.
+The analysis of an event is a function of the *sets* of its objects (`pipeline.events.function`), of which regions and
+bins follow. The yields are the histogram of the outcomes. The flux is the histogram, again, of the outcomes for sets
+that differ by one object near a boundary (`pipeline.events.flux`): one bit of one set is flipped, whichever it is, and
+the very same functions are called. So there is no second analysis that could differ, and one rule for all.
 
-The columns of the histogram are Σw, Σw² and Σ w·pt of the first selected jets; every template is linear in these.
-Weights are those of single events (1 in most samples), so plain counts stay exact in float32 within a chunk; chunks are
-added in float64, and the normalisation of a data set multiplies the finished sums.
+The columns of the histogram are Σw, Σw² and Σ w·factor for the factors that variations of the weight name; every
+template is linear in these. Weights are those of single events (1 in most samples), so plain counts stay exact in
+float32 within a chunk; chunks are added in float64, and the normalisation of a data set multiplies the finished sums.
+
+Thresholds may be copies, shape "datasets subsamples", all of one value: each disjoint part of the collisions then has
+thresholds of its own, and how the derivatives by them scatter is the statistical error of their sum.
 """
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, UInt32
+from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
 
-from pipeline.analyses.observables import TRIJET_OBSERVABLES, first_trijet, jet_observables, ranked_pt
-from pipeline.events.batch import CandidateGroup, Chunk, EventGroup, take_chunk
-from pipeline.events.bin_edges import Edges, edge_flux, placed_edges
-from pipeline.events.binning import add_to_histogram, bin_index, hard_histogram
+from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
+from pipeline.events.binning import PlacedEdges, add_to_histogram, bin_index, binned, placed_edges
 from pipeline.events.cuts import (
+    EVENT,
     Cut,
+    ObjectSet,
+    Region,
     Selection,
     Thresholds,
-    count_bits,
     cut_flux,
-    in_region,
     passes,
-    present,
+    passes_all,
+    side_flux,
     within,
 )
 from pipeline.events.flux import for_each_flip, pack, with_derivatives
+from pipeline.events.function import Sets, call, members
 
 __all__ = [
     "SUBSAMPLES",
-    "Columns",
+    "EventAnalysis",
     "EventOutcomes",
-    "HardAnalysis",
-    "JetsOutcome",
+    "Factor",
     "Layout",
+    "Point",
+    "as_variables",
     "columns_of",
-    "concerns",
+    "concerned",
+    "copies_of",
+    "counts_of",
     "event_outcomes",
-    "event_variables",
-    "hard_analysis",
+    "factors_of",
     "hard_yields",
-    "outcome_of_jets",
+    "is_derived",
+    "point",
     "sum_over_chunks",
+    "variables_of",
     "yields_and_flux",
-    "yields_and_subsampled_flux",
 ]
 
 SUBSAMPLES = 16
 """Disjoint parts of the collisions whose fluxes are told apart: how they scatter is the error of their sum."""
 
 Result = TypeVar("Result")
+Bits = dict[str, UInt32[Array, " events"]]
+Variables = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A number for each event that multiplies its weight in a column of the yields.
+
+    With a `set`, it is a variable of the `nth` member in stored order, `fill` where there are fewer; or, without `nth`,
+    the product over all members. Without a set it is a variable of the event, or a weight of the event function.
+    """
+
+    variable: str
+    set: str | None = None
+    nth: int | None = None
+    fill: float = 0.0
 
 
 class Layout(NamedTuple):
-    """Static sizes of the yields: data sets, kinematic variations, and jet ranks whose pt is summed."""
+    """Static sizes of the yields: data sets, kinematic variations, and factors of the weight."""
 
     datasets: int
     kinematics: int
-    ranks: int
+    factors: tuple[Factor, ...] = ()
 
 
-class JetsOutcome(eqx.Module, strict=True):
-    """What the analysis makes of each event for given sets of jets, leptons left aside.
+class EventAnalysis(NamedTuple):
+    """The static part of the hard analysis."""
 
-    `region` counts in the order of the selection, −1 for none; `position` is the bin on the joint axis of all regions,
-    and the number of bins for none. `accepted`: all event-level cuts pass. `columns` are the per-event terms of the
-    sums.
-    """
+    selection: Selection
+    function: object
+    layout: Layout
 
-    region: Int32[Array, " events"]
-    position: Int32[Array, " events"]
-    accepted: dict[str, Bool[Array, " events"]]
-    columns: Float32[Array, "columns events"]
+
+class Point(NamedTuple):
+    """The hard analysis at some thresholds, with the edges of the bins where these put them."""
+
+    analysis: EventAnalysis
+    thresholds: Thresholds
+    bandwidths: Thresholds
+    edges: PlacedEdges
+    subsamples: int
+
+    @property
+    def selection(self) -> Selection:
+        """Of the analysis."""
+        return self.analysis.selection
 
 
 class EventOutcomes(eqx.Module, strict=True):
     """The fate of each event, all cuts included.
 
-    `region` is −1 for none; `position` is the bin on the joint axis. The observable is in GeV, NaN outside the regions.
-    An event inside a region may still lie in no bin.
+    `region` is −1 for none; `position` is the bin on the joint axis, and the number of bins for none. The observable is
+    in its own unit, NaN outside the regions. An event inside a region may still lie in no bin.
     """
 
     region: Int32[Array, " events"]
@@ -95,427 +129,473 @@ class EventOutcomes(eqx.Module, strict=True):
     columns: Float32[Array, "columns events"]
 
 
-class _Objects(eqx.Module, strict=True):
-    """The sets of objects of each event: selected jets, jets that pass the b-tag cuts, number of selected leptons."""
+class _Evaluation(NamedTuple):
+    """The hard analysis of some events. `bits`: who passes the own cuts of each set; `columns`: what these cut on.
 
-    selected: UInt32[Array, " events"]
-    btag: UInt32[Array, " events"]
-    leptons: Int32[Array, " events"]
+    `used_by_*` are the sets that the variables of objects and of events and the factors depend on.
+    """
 
-
-class Columns(eqx.Module, strict=True):
-    """What the analysis of given sets of jets looks at."""
-
-    jets: dict[str, Float32[Array, "jets events"]]
-    weight: Float32[Array, " events"]
-    variables: dict[str, Float32[Array, " events"]]
-
-
-_Trijet = tuple[Float32[Array, " events"], Float32[Array, " events"]]
-"""Mass and pt of the chosen trijet in GeV; NaN without one."""
-
-_Visit = Callable[[Array, Array, Array, Array], Array]
-"""What `for_each_flip` calls."""
+    bits: Bits
+    columns: dict[str, dict[str, Array]]
+    variables: Variables
+    factors: Float32[Array, "factors events"]
+    accepted: dict[str, Bool[Array, " events"]]
+    region: Int32[Array, " events"]
+    position: Int32[Array, " events"]
+    used_by_objects: frozenset[str]
+    used_by_variables: frozenset[str]
+    used_by_factors: frozenset[str]
 
 
-class HardAnalysis(NamedTuple):
-    """What stays the same for all chunks and flips. `edges` are where the thresholds put them."""
+class _Change(NamedTuple):
+    """What a flip in a set may change: how members are counted there, and sets whose cuts depend on its members."""
 
-    selection: Selection
-    layout: Layout
-    thresholds: Thresholds
-    bandwidths: Thresholds
-    edges: Edges
-    subsamples: int
+    set: ObjectSet
+    by_one: frozenset[str]
+    anew: tuple[ObjectSet, ...]
+    unknown: frozenset[str]
 
-
-def hard_analysis(
-    selection: Selection,
-    layout: Layout,
-    thresholds: Thresholds,
-    bandwidths: Thresholds,
-    edges: Edges,
-    subsamples: int = 1,
-) -> HardAnalysis:
-    """The hard analysis at some thresholds, with the edges of the bins where these put them."""
-    placed = placed_edges(selection, thresholds, edges)
-    return HardAnalysis(selection, layout, thresholds, bandwidths, placed, subsamples)
+    @property
+    def sets(self) -> frozenset[str]:
+        """All of them."""
+        return self.by_one | self.unknown
 
 
-def hard_yields(
-    selection: Selection, layout: Layout
-) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
+# --- Yields and their derivatives -------------------------------------------------------------------------------------
+
+
+def point(
+    analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, subsamples: int = 1
+) -> Point:
+    """The hard analysis at some thresholds."""
+    placed = placed_edges(analysis.selection, thresholds, edges)
+    return Point(analysis, thresholds, bandwidths, placed, subsamples)
+
+
+def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
     """The yields of all data sets, exact, as a function that JAX can differentiate by the thresholds.
 
     Returns:
-        `yields(thresholds, bandwidths, edges, groups, candidates)`, shape "kinematics datasets bins columns". Its
-        derivative by a threshold that has a bandwidth is the boundary flux; by any other threshold it is 0.
+        `yields(thresholds, bandwidths, events)`, shape "kinematics datasets bins columns". Its derivative by a
+        threshold that has a bandwidth is the boundary flux; by any other threshold it is 0. Thresholds are scalars, or
+        copies of shape "datasets subsamples" (`copies_of`).
     """
 
-    def value(thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, *events: Any) -> Array:
-        analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
-        return sum_over_chunks(partial(_chunk_yields, analysis), layout, *events)
+    def value(thresholds: Thresholds, bandwidths: Thresholds, events: Events) -> Array:
+        at = point(analysis, _without_copies(thresholds), bandwidths, events.edges)
+        return sum_over_chunks(lambda event: _chunk_yields(at, event)[0], analysis.layout, events)
 
-    return with_derivatives(value, partial(yields_and_flux, selection, layout))
+    def value_and_flux(
+        thresholds: Thresholds, bandwidths: Thresholds, events: Events
+    ) -> tuple[Array, dict[str, Array]]:
+        copies = max((each.shape[1] for each in thresholds.values() if each.ndim == 2), default=1)
+        at = _without_copies(thresholds)
+        return yields_and_flux(analysis, at, bandwidths, events, subsamples=copies)
+
+    return with_derivatives(value, value_and_flux)
+
+
+def copies_of(thresholds: Thresholds, layout: Layout) -> Thresholds:
+    """The thresholds, once for each subsample of each data set."""
+    return {name: jnp.broadcast_to(each, (layout.datasets, SUBSAMPLES)) for name, each in thresholds.items()}
+
+
+def _without_copies(thresholds: Thresholds) -> Thresholds:
+    return {name: each if each.ndim == 0 else each[0, 0] for name, each in thresholds.items()}
 
 
 def yields_and_flux(
-    selection: Selection,
-    layout: Layout,
+    analysis: EventAnalysis,
     thresholds: Thresholds,
     bandwidths: Thresholds,
-    edges: Edges,
-    groups: tuple[EventGroup, ...],
-    candidates: tuple[CandidateGroup, ...],
-) -> tuple[
-    Float64[Array, "kinematics datasets bins columns"], dict[str, Float64[Array, "kinematics datasets bins columns"]]
-]:
-    """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events."""
-    analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges)
-    yields, flux = sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
-    return yields, {name: one[:, :, 0] for name, one in flux.items()}
-
-
-def yields_and_subsampled_flux(
-    selection: Selection,
-    layout: Layout,
-    thresholds: Thresholds,
-    bandwidths: Thresholds,
-    edges: Edges,
-    groups: tuple[EventGroup, ...],
-    candidates: tuple[CandidateGroup, ...],
+    events: Events,
+    subsamples: int = 1,
 ) -> tuple[
     Float64[Array, "kinematics datasets bins columns"],
     dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]],
 ]:
-    """`yields_and_flux` with the flux of `SUBSAMPLES` parts of the events.
+    """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events.
 
-    A collision is in one part, in all its detector simulations and kinematic variations.
+    A collision is in one subsample, in all its detector simulations and kinematic variations.
     """
-    analysis = hard_analysis(selection, layout, thresholds, bandwidths, edges, SUBSAMPLES)
-    return sum_over_chunks(partial(_chunk_yields_and_flux, analysis), layout, groups, candidates)
+    at = point(analysis, thresholds, bandwidths, events.edges, subsamples)
+    return sum_over_chunks(partial(_chunk_yields_and_flux, at), analysis.layout, events)
 
 
-def sum_over_chunks(
-    of_chunk: Callable[[Chunk], Result],
-    layout: Layout,
-    groups: tuple[EventGroup, ...],
-    candidates: tuple[CandidateGroup, ...],
-) -> Result:
+def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events: Events) -> Result:
     """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set."""
 
-    def of_group(group: EventGroup, trijets: CandidateGroup) -> Result:
+    def of_group(group: EventGroup) -> Result:
         def of_task(number: Array) -> Result:
-            return of_chunk(take_chunk(group, trijets, group.task_kinematic[number], group.task_chunk[number]))
+            return of_chunk(take_chunk(group, group.task_kinematic[number], group.task_chunk[number]))
 
         def add(number: Array, sums: Result) -> Result:
             place = group.task_kinematic[number], group.dataset[group.task_chunk[number]]
-            return jax.tree.map(lambda total, one: total.at[place].add(one.astype(total.dtype)), sums, of_task(number))
+            return jax.tree.map(
+                lambda total, part: total.at[place].add(part.astype(total.dtype)), sums, of_task(number)
+            )
 
         shapes = jax.eval_shape(of_task, jnp.int32(0))
         axes = (layout.kinematics, layout.datasets)
-        nothing = jax.tree.map(lambda one: jnp.zeros((*axes, *one.shape), jnp.float64), shapes)
+        start = jax.tree.map(lambda part: jnp.zeros((*axes, *part.shape), jnp.float64), shapes)
         # A part of a larger set of events may have room for more tasks than it has: they come last, and are not done.
-        return jax.lax.fori_loop(0, jnp.sum(group.task_chunk >= 0, dtype=jnp.int32), add, nothing)
+        return jax.lax.fori_loop(0, jnp.sum(group.task_chunk >= 0, dtype=jnp.int32), add, start)
 
-    results = [of_group(group, trijets) for group, trijets in zip(groups, candidates, strict=True)]
+    results = [of_group(group) for group in events.groups]
     return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *results)
 
 
-def event_outcomes(
-    selection: Selection, layout: Layout, thresholds: Thresholds, edges: Edges, chunk: Chunk
-) -> EventOutcomes:
-    """What the analysis makes of every event of a chunk, one by one."""
-    return _event_outcomes(hard_analysis(selection, layout, thresholds, {}, edges), chunk)
-
-
-def _event_outcomes(analysis: HardAnalysis, chunk: Chunk) -> EventOutcomes:
-    selection = analysis.selection
-    objects = _objects(analysis, chunk)
-    trijet = first_trijet(chunk, objects.selected, objects.btag)
-    outcome = _unflipped(analysis, chunk, objects, trijet)
-    keep = within(selection.leptons, objects.leptons) & _all(outcome.accepted, objects.leptons)
-    observable = jnp.full(chunk.weight.shape, jnp.nan, jnp.float32)
-    for values in _observables(analysis, chunk, objects, trijet, outcome).values():
+def event_outcomes(at: Point, event: Event) -> EventOutcomes:
+    """What the analysis makes of every event of a chunk."""
+    hard = _evaluated(at, event)
+    observable = jnp.full(hard.region.shape, jnp.nan, jnp.float32)
+    for values in _observables(at.selection, hard).values():
         observable = jnp.where(jnp.isnan(values), observable, values)
     return EventOutcomes(
-        region=jnp.where(keep, outcome.region, -1),
-        position=jnp.where(keep, outcome.position, selection.bins),
-        observable=jnp.where(keep, observable, jnp.nan),
-        columns=outcome.columns,
+        region=hard.region,
+        position=hard.position,
+        observable=observable,
+        columns=columns_of(event.weight, hard.factors),
     )
 
 
-def _observables(
-    analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: JetsOutcome
-) -> dict[str, Float32[Array, " events"]]:
-    """The observable of each region, NaN for events outside it."""
-    values = event_variables(columns_of(chunk), objects.selected, trijet)
-    nothing = jnp.float32(jnp.nan)
-    return {
-        region.name: jnp.where(outcome.region == number, values[region.observable], nothing)
-        for number, region in enumerate(analysis.selection.regions)
-    }
+def _chunk_yields(at: Point, event: Event) -> tuple[Float32[Array, "bins columns"], _Evaluation]:
+    hard = _evaluated(at, event)
+    return _histogram(at, event, hard, at.edges), hard
 
 
-def _chunk_yields(analysis: HardAnalysis, chunk: Chunk) -> Float32[Array, "bins columns"]:
-    outcome = _event_outcomes(analysis, chunk)
-    return hard_histogram(outcome.position, outcome.columns.T, analysis.selection.bins)
+def _histogram(at: Point, event: Event, hard: _Evaluation, edges: PlacedEdges) -> Float32[Array, "bins columns"]:
+    return binned(
+        at.selection,
+        hard.position,
+        _subsample(at, event),
+        {region.name: at.bandwidths[region.edges[0]] for region in _moving_regions(at)},
+        edges,
+        _observables(at.selection, hard),
+        columns_of(event.weight, hard.factors),
+    )
 
 
 def _chunk_yields_and_flux(
-    analysis: HardAnalysis, chunk: Chunk
+    at: Point, event: Event
 ) -> tuple[Float32[Array, "bins columns"], dict[str, Float32[Array, "subsamples bins columns"]]]:
-    """The yields, and their boundary flux for each threshold that has a bandwidth."""
-    selection, bins = analysis.selection, analysis.selection.bins
-    objects = _objects(analysis, chunk)
-    trijet = first_trijet(chunk, objects.selected, objects.btag)
-    outcome = _unflipped(analysis, chunk, objects, trijet)
-    one_lepton = within(selection.leptons, objects.leptons)
-    accepted = _all(outcome.accepted, objects.leptons)
-    position = jnp.where(one_lepton & accepted, outcome.position, bins)
-    yields = hard_histogram(position, outcome.columns.T, bins)
-
-    unflipped = _lepton_terms(analysis, chunk, objects, accepted) | _event_terms(
-        analysis, chunk, objects, trijet, outcome, one_lepton
-    )
-    flux = _histogram_of_terms(analysis, chunk, unflipped, outcome)
-    for kind in ("jet", "bjet"):
-        # A cut may be on leptons and on jets: both flow through the same boundary.
-        for name, one in _terms_of_flips(analysis, chunk, kind, objects, outcome, one_lepton).items():
-            flux[name] = flux[name] + one if name in flux else one
-    observables = _observables(analysis, chunk, objects, trijet, outcome)
-    selected = jnp.where(one_lepton & accepted, outcome.columns, 0)
-    subsample = _subsample(analysis, chunk)
-    flux |= edge_flux(
-        selection, analysis.bandwidths, analysis.edges, observables, selected, subsample, analysis.subsamples
-    )
+    """The yields, and their derivative by each threshold that has a bandwidth."""
+    yields, hard = _chunk_yields(at, event)
+    flux = _flux_of_edges(at, event, hard) | _flux_of_event_cuts(at, event, hard)
+    for each in at.selection.sets:
+        # A cut may be on several sets: the objects of all of them flow through the same boundary.
+        for name, part in _flux_of_flips(at, event, hard, each).items():
+            flux[name] = flux[name] + part if name in flux else part
     return yields, flux
 
 
-def _subsample(analysis: HardAnalysis, chunk: Chunk) -> Int32[Array, " events"]:
-    """Which part of the events each one is in."""
-    return chunk.collision % jnp.int32(analysis.subsamples)
+# --- The analysis of an event -----------------------------------------------------------------------------------------
 
 
-def _objects(analysis: HardAnalysis, chunk: Chunk) -> _Objects:
-    return _Objects(
-        selected=pack(_pass_all(analysis, "jet", chunk.jets)),
-        btag=pack(_pass_all(analysis, "bjet", chunk.jets)),
-        leptons=_pass_all(analysis, "electron", chunk.electrons).sum(axis=0, dtype=jnp.int32)
-        + _pass_all(analysis, "muon", chunk.muons).sum(axis=0, dtype=jnp.int32),
+def _evaluated(at: Point, event: Event) -> _Evaluation:
+    """Sets, variables, factors and place of some events."""
+    bits, columns, used = _own_bits(at, event)
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    variables = variables_of(at, event, sets)
+    used_by_variables = frozenset(sets.used)
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    factors = factors_of(at, event, sets, variables)
+    used_by_factors = frozenset(sets.used)
+    if any(factor.set is None and factor.variable in variables for factor in at.analysis.layout.factors):
+        used_by_factors |= used_by_variables
+    counts = counts_of(at.selection, bits)
+    accepted = _accepted(at, variables | as_variables(counts))
+    region, position = _placed(at, counts, variables, accepted)
+    return _Evaluation(
+        bits, columns, variables, factors, accepted, region, position, used, used_by_variables, used_by_factors
     )
 
 
-def _pass_all(analysis: HardAnalysis, kind: str, columns: dict[str, Array]) -> Bool[Array, "objects events"]:
-    passed = present(columns)
-    for one in passes(analysis.selection.on(kind), analysis.thresholds, columns).values():
-        passed &= one
-    return passed
+def _own_bits(at: Point, event: Event) -> tuple[Bits, dict[str, dict[str, Array]], frozenset[str]]:
+    """The objects that pass the own cuts of each set; the columns of these; the sets that object variables depend on."""
+    bits: Bits = {}
+    columns = {each.name: dict(event.objects[each.collection]) for each in at.selection.sets}
+    for each in at.selection.sets:
+        if not is_derived(at.selection, each, event):
+            own = passes_all(at.selection.on(each.name), at.thresholds, columns[each.name])
+            bits[each.name] = pack(own)
+    used: set[str] = set()
+    for each in at.selection.sets:
+        if is_derived(at.selection, each, event):
+            bits[each.name], columns[each.name], asked = _derived_bits(at, event, bits, each)
+            used |= asked
+    return bits, columns, frozenset(used)
 
 
-def _flux(analysis: HardAnalysis, kind: str, columns: dict[str, Array]) -> dict[str, Float32[Array, "*objects events"]]:
-    return cut_flux(analysis.selection.on(kind), analysis.thresholds, analysis.bandwidths, columns)
+def is_derived(selection: Selection, each: ObjectSet, event: Event) -> bool:
+    """Whether a cut on the set is on a variable that the event function makes."""
+    return any(cut.variable not in event.objects[each.collection] for cut in selection.on(each.name))
 
 
-def columns_of(chunk: Chunk) -> Columns:
-    """What the analysis looks at once it knows the sets of jets."""
-    return Columns(jets=chunk.jets, weight=chunk.weight, variables=chunk.variables)
+def _derived_bits(
+    at: Point, event: Event, bits: Bits, each: ObjectSet
+) -> tuple[UInt32[Array, " events"], dict[str, Array], set[str]]:
+    """The objects that pass the own cuts of a set some of which are on variables that the event function makes."""
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    by_collection = call(at.analysis.function, "object_variables", event, sets)
+    columns = event.objects[each.collection] | dict(by_collection.get(each.collection, {}))
+    return pack(passes_all(at.selection.on(each.name), at.thresholds, columns)), columns, sets.used
 
 
-def _unflipped(analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet) -> JetsOutcome:
-    return outcome_of_jets(analysis, columns_of(chunk), objects.selected, objects.btag, trijet)
+def variables_of(at: Point, event: Event, sets: Sets) -> Variables:
+    """Variables of the events: those of the file, and those of the event function."""
+    return event.columns | call(at.analysis.function, "variables", event, sets)
 
 
-def outcome_of_jets(
-    analysis: HardAnalysis,
-    of_events: Columns,
-    selected: UInt32[Array, " events"],
-    btag: UInt32[Array, " events"],
-    trijet: _Trijet,
-) -> JetsOutcome:
-    """The hard analysis of each event for the given sets of jets and the trijet chosen from them."""
-    selection, weight = analysis.selection, of_events.weight
-    jets, btags = count_bits(selected), count_bits(selected & btag)
-    variables = event_variables(of_events, selected, trijet)
-    region_of = jnp.full(jets.shape, -1, jnp.int32)
-    position = jnp.full(jets.shape, selection.bins, jnp.int32)
-    for number, region in enumerate(selection.regions):
-        inside = in_region(region, jets, btags)
-        bin_ = bin_index(variables[region.observable], _float32(analysis.edges[region.name]))
-        region_of = jnp.where(inside, number, region_of)
-        position = jnp.where(inside & (bin_ < region.bins), region.offset + bin_, position)
-    accepted = passes(selection.on("event"), analysis.thresholds, variables)
-    for cut in selection.on("event"):
-        accepted[cut.name] |= ~concerns(cut, selection, region_of)
-    ranked = ranked_pt(of_events.jets["pt"], selected, analysis.layout.ranks)
-    columns = jnp.stack([weight, weight * weight, *(weight[None] * ranked)])
-    return JetsOutcome(region=region_of, position=position, accepted=accepted, columns=columns)
+def counts_of(selection: Selection, bits: Bits) -> dict[str, Int32[Array, " events"]]:
+    """Number of members of each set and union."""
+    counts = {name: jnp.bitwise_count(own).astype(jnp.int32) for name, own in members(selection, bits).items()}
+    for union in selection.unions:
+        counts[union.name] = reduce(jnp.add, (counts[name] for name in union.sets))
+    return counts
 
 
-def _lepton_terms(
-    analysis: HardAnalysis, chunk: Chunk, objects: _Objects, accepted: Bool[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
-    """A lepton that flips changes nothing but the number of leptons: the event enters or leaves where it stands."""
-    count = analysis.selection.leptons
-    now = within(count, objects.leptons).astype(jnp.float32)
-    terms: dict[str, Float32[Array, " events"]] = {}
-    for kind, leptons in (("electron", chunk.electrons), ("muon", chunk.muons)):
-        step = jnp.where(_pass_all(analysis, kind, leptons), jnp.int32(-1), jnp.int32(1))
-        change = within(count, objects.leptons[None] + step).astype(jnp.float32) - now[None]
-        for name, flux in _flux(analysis, kind, leptons).items():
-            term = jnp.where(accepted, (flux * change).sum(axis=0), 0)
-            terms[name] = terms[name] + term if name in terms else term
-    return terms
+def factors_of(at: Point, event: Event, sets: Sets, variables: Variables) -> Float32[Array, "factors events"]:
+    weights = call(at.analysis.function, "weights", event, sets)
+
+    def value(factor: Factor) -> Array:
+        if factor.set is None:
+            return weights[factor.variable] if factor.variable in weights else variables[factor.variable]
+        if factor.nth is None:
+            return jnp.prod(sets[factor.set].column(factor.variable, 1.0), axis=0)
+        return sets[factor.set].nth(factor.variable, factor.nth, factor.fill)
+
+    values = [value(factor).astype(jnp.float32) for factor in at.analysis.layout.factors]
+    assert event.weight is not None
+    return jnp.stack(values) if values else jnp.zeros((0, *event.weight.shape), jnp.float32)
 
 
-def _event_terms(
-    analysis: HardAnalysis, chunk: Chunk, objects: _Objects, trijet: _Trijet, outcome: JetsOutcome, one_lepton: Array
-) -> dict[str, Float32[Array, " events"]]:
-    """For an event-level cut the event itself is the object."""
-    cuts = analysis.selection.on("event")
-    variables = event_variables(columns_of(chunk), objects.selected, trijet)
-    terms = {}
-    for cut in cuts:
-        if cut.name not in analysis.bandwidths:
-            continue
-        others = one_lepton & concerns(cut, analysis.selection, outcome.region)
-        for other in cuts:
-            if other.name != cut.name:
-                others &= outcome.accepted[other.name]
-        flux = cut_flux((cut,), analysis.thresholds, analysis.bandwidths, {cut.variable: variables[cut.variable]})[
-            cut.name
-        ]
-        change = jnp.where(outcome.accepted[cut.name], jnp.float32(-1), jnp.float32(1))
-        terms[cut.name] = jnp.where(others, flux * change, 0)
-    return terms
+def _accepted(at: Point, variables: Variables) -> dict[str, Bool[Array, " events"]]:
+    """Which events pass each cut on events."""
+    return {cut.name: passes(cut, at.thresholds, variables) for cut in at.selection.on(EVENT)}
 
 
-def _terms_of_flips(
-    analysis: HardAnalysis,
-    chunk: Chunk,
-    kind: str,
-    objects: _Objects,
-    outcome: JetsOutcome,
-    one_lepton: Bool[Array, " events"],
+def _placed(
+    at: Point,
+    counts: dict[str, Int32[Array, " events"]],
+    variables: Variables,
+    accepted: dict[str, Bool[Array, " events"]],
+) -> tuple[Int32[Array, " events"], Int32[Array, " events"]]:
+    """Region of each event, −1 for none, and its bin on the joint axis, the number of bins for none."""
+    events = next(iter(counts.values() or variables.values())).shape
+    region_of = jnp.full(events, -1, jnp.int32)
+    position = jnp.full(events, at.selection.bins, jnp.int32)
+    for number, region in reversed(list(enumerate(at.selection.regions))):
+        inside = jnp.ones(events, bool)
+        for requirement in region.requirements:
+            inside &= within(requirement, {**as_variables(counts), **variables, **counts}[requirement.name])
+        for cut in concerned(at.selection, region):
+            inside &= accepted[cut.name]
+        values = {**as_variables(counts), **variables}[region.observable]
+        bin_ = bin_index(values, at.edges[region.name][0].astype(jnp.float32))
+        place = jnp.where(bin_ < region.bins, region.offset + bin_, at.selection.bins)
+        region_of, position = jnp.where(inside, number, region_of), jnp.where(inside, place, position)
+    return region_of, position
+
+
+def as_variables(counts: dict[str, Int32[Array, " events"]]) -> Variables:
+    """Counts as variables: `n_<set>`."""
+    return {f"n_{name}": count.astype(jnp.float32) for name, count in counts.items()}
+
+
+def concerned(selection: Selection, region: Region) -> tuple[Cut, ...]:
+    """The cuts on events that hold in a region."""
+    return tuple(cut for cut in selection.on(EVENT) if cut.regions is None or region.name in cut.regions)
+
+
+def _observables(selection: Selection, hard: _Evaluation) -> dict[str, Float32[Array, " events"]]:
+    """The observable of each region, NaN for events outside it."""
+    variables = hard.variables | as_variables(counts_of(selection, hard.bits))
+    return {
+        region.name: jnp.where(hard.region == number, variables[region.observable], jnp.float32(jnp.nan))
+        for number, region in enumerate(selection.regions)
+    }
+
+
+def columns_of(
+    weight: Float32[Array, " events"], factors: Float32[Array, "factors events"]
+) -> Float32[Array, "columns events"]:
+    # An event that fills up a chunk has weight 0, and its factors may be NaN.
+    weighted = jnp.where(weight[None] == 0, 0, weight[None] * factors)
+    return jnp.concatenate([jnp.stack([weight, weight * weight]), weighted])
+
+
+# --- The flux of a threshold ------------------------------------------------------------------------------------------
+
+
+def _flux_of_edges(at: Point, event: Event, hard: _Evaluation) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    """Edges move: the derivative of the histogram by copies of them, one for each subsample."""
+    names = [name for region in _moving_regions(at) for name in region.edges]
+    if not names:
+        return {}
+
+    def histogram(moving: Thresholds) -> Array:
+        edges = {region.name: at.edges[region.name] for region in at.selection.regions}
+        return _histogram(at, event, hard, edges | placed_edges(_only(at), moving, edges_of_regions))
+
+    edges_of_regions = {region.name: at.edges[region.name][0] for region in _moving_regions(at)}
+    copies = {name: jnp.broadcast_to(at.thresholds[name], (at.subsamples,)) for name in names}
+    slopes = jax.jacfwd(histogram)(copies)
+    return {name: jnp.moveaxis(slope, -1, 0).astype(jnp.float32) for name, slope in slopes.items()}
+
+
+def _moving_regions(at: Point) -> tuple[Region, ...]:
+    """The regions whose edges move; one region has one kernel, that of its first edge."""
+    return tuple(region for region in at.selection.regions if region.edges and region.edges[0] in at.bandwidths)
+
+
+def _only(at: Point) -> Selection:
+    return at.selection.__class__(sets=(), unions=(), cuts=(), regions=_moving_regions(at))
+
+
+def _flux_of_event_cuts(
+    at: Point, event: Event, hard: _Evaluation
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
-    """One jet, or one b-tag, flipped: the event leaves the bin where it is and enters the one where it would be."""
-    flux = _flux(analysis, kind, chunk.jets)
+    """For a cut on events, the event itself is flipped: it leaves the place where it is and enters another one."""
+    variables = hard.variables | as_variables(counts_of(at.selection, hard.bits))
+    flux: dict[str, Array] = {}
+    enters: list[Array] = []
+    for cut in at.selection.on(EVENT):
+        sides = side_flux(cut, at.thresholds, at.bandwidths, variables, ~jnp.isnan(variables[cut.variable]))
+        accepted = hard.accepted | {cut.name: ~hard.accepted[cut.name]}
+        _, position = _placed(at, counts_of(at.selection, hard.bits), variables, accepted)
+        flux |= sides
+        enters += [position] * len(sides)
     if not flux:
         return {}
-    bins, columns = analysis.selection.bins, columns_of(chunk)
-    first, end = _first_bin(analysis, chunk), bins * analysis.subsamples
-    may_matter = one_lepton & _within_one_jet(analysis.selection, objects.selected)
-    near = pack(may_matter[None] & _any_flux(flux))
-    if kind == "bjet":
-        near &= objects.selected
-    stays = _all(outcome.accepted, objects.leptons) & (outcome.position < bins)
-
-    def visit(
-        event: Int32[Array, " flips"],
-        jet: Int32[Array, " flips"],
-        real: Bool[Array, " flips"],
-        total: Float32[Array, "places terms"],
-    ) -> Float32[Array, "places terms"]:
-        flip = jnp.uint32(1) << jet.astype(jnp.uint32)
-        selected, btag = objects.selected[event], objects.btag[event]
-        selected, btag = (selected ^ flip, btag) if kind == "jet" else (selected, btag ^ flip)
-        of_events = jax.tree.map(lambda column: column[..., event], columns)
-        flipped = outcome_of_jets(analysis, of_events, selected, btag, first_trijet(chunk, selected, btag, event))
-        terms = jnp.stack([one[jet, event] for one in flux.values()])
-        entering = real & _all(flipped.accepted, jet) & (flipped.position < bins)
-        enters = jnp.where(entering, first[event] + flipped.position, end)
-        leaves = jnp.where(real & stays[event], first[event] + outcome.position[event], end)
-        total = add_to_histogram(total, enters, _rows(terms, flipped.columns))
-        return add_to_histogram(total, leaves, _rows(-terms, outcome.columns[:, event]))
-
-    return _collected(analysis, near, len(chunk.jets["pt"]), visit, tuple(flux), outcome.columns.shape[0])
-
-
-def _histogram_of_terms(
-    analysis: HardAnalysis, chunk: Chunk, terms: dict[str, Float32[Array, " events"]], outcome: JetsOutcome
-) -> dict[str, Float32[Array, "subsamples bins columns"]]:
-    """One histogram a term, each event weighted with the term where it is; few events have any."""
-    if not terms:
-        return {}
-    bins, stacked = analysis.selection.bins, jnp.stack(list(terms.values()))
-    inside = outcome.position < bins
-    place = jnp.where(inside, _first_bin(analysis, chunk) + outcome.position, bins * analysis.subsamples)
+    terms = jnp.where(jnp.stack(enters) == hard.position[None], 0, jnp.stack(list(flux.values())))
+    columns, names, bins = columns_of(event.weight, hard.factors), len(flux), at.selection.bins
+    first, end = _first_place(at, event), at.subsamples * bins
 
     def visit(
         event: Int32[Array, " some"],
         _: Int32[Array, " some"],
         real: Bool[Array, " some"],
-        total: Float32[Array, "places products"],
-    ) -> Float32[Array, "places products"]:
-        position = jnp.where(real, place[event], bins * analysis.subsamples)
-        return add_to_histogram(total, position, _rows(stacked[:, event], outcome.columns[:, event]))
+        total: Float32[Array, "places columns"],
+    ) -> Float32[Array, "places columns"]:
+        rows = (terms[:, event][..., None] * columns[:, event].T[None]).reshape(-1, columns.shape[0])
+        for position, row in ((jnp.stack(enters)[:, event], rows), (hard.position[event][None], -rows)):
+            inside = real[None] & (position < bins) & (terms[:, event] != 0)
+            place = jnp.arange(names, dtype=jnp.int32)[:, None] * end + first[event][None] + position
+            total = add_to_histogram(total, jnp.where(inside, place, names * end).reshape(-1), row)
+        return total
 
-    near = jnp.any(stacked != 0, axis=0).astype(jnp.uint32)
-    return _collected(analysis, near, 1, visit, tuple(terms), outcome.columns.shape[0])
+    near = jnp.any(terms != 0, axis=0).astype(jnp.uint32)
+    start = jnp.zeros((names * end, columns.shape[0]), jnp.float32)
+    total = for_each_flip(near, 1, visit, start).reshape(names, at.subsamples, bins, -1)
+    return dict(zip(flux, total, strict=True))
 
 
-def _first_bin(analysis: HardAnalysis, chunk: Chunk) -> Int32[Array, " events"]:
-    """Where the bins of an event's subsample start, when those of all subsamples stand side by side."""
-    return _subsample(analysis, chunk) * jnp.int32(analysis.selection.bins)
-
-
-def _collected(
-    analysis: HardAnalysis,
-    near: UInt32[Array, " events"],
-    objects: int,
-    visit: _Visit,
-    names: tuple[str, ...],
-    columns: int,
+def _flux_of_flips(
+    at: Point, event: Event, hard: _Evaluation, each: ObjectSet
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
-    """The sum of what `visit` adds, a histogram for each name; its columns are the products that `_rows` makes."""
-    subsamples, bins = analysis.subsamples, analysis.selection.bins
-    start = jnp.zeros((subsamples * bins, len(names) * columns), jnp.float32)
-    total = for_each_flip(near, objects, visit, start).reshape(subsamples, bins, len(names), columns)
-    return {name: total[:, :, number] for number, name in enumerate(names)}
+    """One object of a set flipped: the event leaves the bin where it is and enters the one where it would be."""
+    flux = cut_flux(at.selection.on(each.name), at.thresholds, at.bandwidths, hard.columns[each.name])
+    if not flux:
+        return {}
+    change = _change(at, event, hard, each)
+    may_matter = _within_reach(at, hard, change)
+    near = pack(may_matter[None] & reduce(jnp.logical_or, (term != 0 for term in flux.values())))
+    if each.within is not None:
+        near &= members(at.selection, hard.bits)[each.within]
+    bins, columns = at.selection.bins, columns_of(event.weight, hard.factors)
+    first, end = _first_place(at, event), bins * at.subsamples
+
+    def visit(
+        number: Int32[Array, " flips"],
+        place: Int32[Array, " flips"],
+        real: Bool[Array, " flips"],
+        total: Float32[Array, "places terms"],
+    ) -> Float32[Array, "places terms"]:
+        bit = jnp.uint32(1) << place.astype(jnp.uint32)
+        position, factors = _flipped(at, event, hard, change, number, bit)
+        terms = jnp.stack([term[place, number] for term in flux.values()])
+        entering = real & (position < bins)
+        enters = jnp.where(entering, first[number] + position, end)
+        leaving = real & (hard.position[number] < bins)
+        leaves = jnp.where(leaving, first[number] + hard.position[number], end)
+        total = add_to_histogram(total, enters, _rows(terms, columns_of(event.weight[number], factors)))
+        return add_to_histogram(total, leaves, _rows(-terms, columns[:, number]))
+
+    start = jnp.zeros((end, len(flux) * columns.shape[0]), jnp.float32)
+    objects = next(iter(hard.columns[each.name].values())).shape[0]
+    total = for_each_flip(near, objects, visit, start).reshape(at.subsamples, bins, len(flux), -1)
+    return {name: total[:, :, number] for number, name in enumerate(flux)}
 
 
-def _any_flux(flux: dict[str, Float32[Array, "jets events"]]) -> Bool[Array, "jets events"]:
-    near = jnp.zeros(next(iter(flux.values())).shape, bool)
-    for one in flux.values():
-        near |= one != 0
-    return near
+def _flipped(
+    at: Point, event: Event, hard: _Evaluation, change: _Change, number: Int32[Array, " flips"], bit: Array
+) -> tuple[Int32[Array, " flips"], Float32[Array, "factors flips"]]:
+    """Position and factors of some events with one bit of one set flipped; only what may change is computed again."""
+    some = event.at(number)
+    bits = {name: own[number] for name, own in hard.bits.items()}
+    bits[change.set.name] = bits[change.set.name] ^ bit
+    for each in change.anew:
+        bits[each.name], _, _ = _derived_bits(at, some, {n: b for n, b in bits.items() if n != each.name}, each)
+    variables = {name: value[number] for name, value in hard.variables.items()}
+    factors = hard.factors[:, number]
+    if change.sets & hard.used_by_variables:
+        variables = variables_of(at, some, Sets(at.selection, some, members(at.selection, bits)))
+    if change.sets & hard.used_by_factors:
+        factors = factors_of(at, some, Sets(at.selection, some, members(at.selection, bits)), variables)
+    counts = counts_of(at.selection, bits)
+    _, position = _placed(at, counts, variables, _accepted(at, variables | as_variables(counts)))
+    return position, factors
+
+
+def _change(at: Point, event: Event, hard: _Evaluation, each: ObjectSet) -> _Change:
+    """What a flip in a set may change."""
+    selection = at.selection
+    by_one = _with_inner(selection, {each.name})
+    derived = [other for other in selection.sets if is_derived(selection, other, event)]
+    later = derived[derived.index(each) + 1 :] if each in derived else derived
+    anew = tuple(later) if by_one & hard.used_by_objects else ()
+    return _Change(each, by_one, anew, _with_inner(selection, {other.name for other in anew}))
+
+
+def _with_inner(selection: Selection, names: set[str]) -> frozenset[str]:
+    """Sets, and those within them."""
+    inner = set(names)
+    for each in selection.sets:
+        if each.within in inner:
+            inner.add(each.name)
+    return frozenset(inner)
+
+
+def _within_reach(at: Point, hard: _Evaluation, change: _Change) -> Bool[Array, " events"]:
+    """Which events a flip may bring into a region, or out of one: most are further away, and stay out."""
+    counts = counts_of(at.selection, hard.bits)
+    variables_stay = not change.sets & hard.used_by_variables
+    reachable = jnp.zeros(hard.region.shape, bool)
+    for region in at.selection.regions:
+        possible = jnp.ones(hard.region.shape, bool)
+        for requirement in region.requirements:
+            parts = at.selection.parts(requirement.name)
+            if parts and not change.unknown & set(parts):
+                possible &= within(requirement, counts[requirement.name], len(change.by_one & set(parts)))
+            elif not parts and variables_stay and requirement.name in hard.variables:
+                possible &= within(requirement, hard.variables[requirement.name])
+        reachable |= possible
+    return reachable
+
+
+def _subsample(at: Point, event: Event) -> Int32[Array, " events"]:
+    """Which part of the events each one is in."""
+    assert event.collision is not None
+    return event.collision % jnp.int32(at.subsamples)
+
+
+def _first_place(at: Point, event: Event) -> Int32[Array, " events"]:
+    """Where the bins of an event's subsample start, when those of all subsamples stand side by side."""
+    return _subsample(at, event) * jnp.int32(at.selection.bins)
 
 
 def _rows(
     terms: Float32[Array, "terms events"], columns: Float32[Array, "columns events"]
 ) -> Float32[Array, "events products"]:
     return (terms[:, None] * columns[None]).reshape(-1, columns.shape[1]).T
-
-
-def event_variables(
-    columns: Columns, selected: UInt32[Array, " events"], trijet: _Trijet
-) -> dict[str, Float32[Array, " events"]]:
-    """The event-level variables: those of the file, and those that the selected jets make."""
-    made = jet_observables(columns.jets, selected) | dict(zip(TRIJET_OBSERVABLES, trijet, strict=True))
-    return columns.variables | made
-
-
-def _within_one_jet(selection: Selection, selected: UInt32[Array, " events"]) -> Bool[Array, " events"]:
-    """An event that is two jets short of every region stays out whatever single object is flipped."""
-    return count_bits(selected) + 1 >= min(region.jets.minimum for region in selection.regions)
-
-
-def concerns(cut: Cut, selection: Selection, region_of: Int32[Array, " events"]) -> Bool[Array, " events"]:
-    """Whether an event-level cut applies to the region that each event is in."""
-    concerned = jnp.zeros(region_of.shape, bool)
-    for number, region in enumerate(selection.regions):
-        if cut.regions is None or region.name in cut.regions:
-            concerned |= region_of == number
-    return concerned
-
-
-def _all(conditions: dict[str, Bool[Array, " events"]], like: Array) -> Bool[Array, " events"]:
-    met = jnp.ones(like.shape, bool)
-    for condition in conditions.values():
-        met &= condition
-    return met
-
-
-def _float32(value: Float[Array, "*shape"]) -> Float32[Array, "*shape"]:
-    return jnp.asarray(value, jnp.float32)

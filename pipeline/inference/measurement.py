@@ -8,11 +8,12 @@ then: κ− = 2 − κ+, shape− = 2·nominal − shape+ (cabinetry `templates/
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64, Int, Int32
+from numpy.typing import NDArray
 
 from pipeline.inference.histfactory import Numbers, Structure, modifiers_of, neutral_numbers
 from pipeline.inference.templates import Templates, populated_bins
@@ -37,17 +38,23 @@ class Channel:
 
 @dataclass(frozen=True)
 class Nuisance:
-    """A constrained nuisance parameter, acting on some processes.
+    """A constrained nuisance parameter, acting on some processes in some channels; in all of them without `channels`.
 
-    `up` and `down` number variations of the templates; without `down` the up variation is mirrored. A `size`
-    stands for a fixed relative change of the yield.
+    `up` and `down` number variations of the templates; without `down` the up variation is mirrored. `sizes` stand for
+    fixed relative changes of the yield, up and down. Several with one name are one parameter: what they say of
+    different processes or channels is fully correlated.
     """
 
     name: str
     processes: tuple[int, ...]
     up: int | None = None
     down: int | None = None
-    size: float | None = None
+    sizes: tuple[float, float] | None = None
+    channels: tuple[str, ...] | None = None
+
+    def acts_on(self, process: int, channel: "Channel") -> bool:
+        """Whether it changes a process in a channel."""
+        return process in self.processes and (self.channels is None or channel.name in self.channels)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def skeleton(measurement: Measurement) -> dict[str, Any]:
         free = [{"name": n, "type": "normfactor", "data": None} for n, scaled in measurement.free if scaled == process]
         constrained: list[dict[str, Any]] = []
         for nuisance in measurement.nuisances:
-            if process in nuisance.processes:
+            if nuisance.acts_on(process, channel):
                 constrained.append({"name": nuisance.name, "type": "normsys", "data": {"hi": 1.0, "lo": 1.0}})
                 if nuisance.up is not None and channel.bins > 1:  # one bin has no shape; cabinetry writes none either
                     shape = {"hi_data": ones, "lo_data": ones}
@@ -125,13 +132,12 @@ def numbers(measurement: Measurement, structure: Structure, templates: Templates
     Factors and shapes are made for all variations at once and then sorted into the rows of the structure.
     """
     samples, bins, channels = _order(measurement, structure)
-    by_name = {nuisance.name: nuisance for nuisance in measurement.nuisances}
-    scales = [by_name[modifier.name] for modifier in modifiers_of(structure, "normsys")]
-    shifts = [by_name[modifier.name] for modifier in modifiers_of(structure, "histosys")]
+    scales = _wiring(measurement, [modifier.name for modifier in modifiers_of(structure, "normsys")])
+    shifts = _wiring(measurement, [modifier.name for modifier in modifiers_of(structure, "histosys")])
     nominal = templates.yields[0]
     factors, shapes = _factors_and_shapes(measurement, templates)
     hi, lo = _factors_of(scales, factors)
-    up, down = _shapes_of(shifts, shapes, nominal)
+    up, down = _shapes_of(shifts, _channel_of_bins(measurement), shapes, nominal)
     empty = neutral_numbers(structure)
     return Numbers(
         nominal=nominal[samples][:, bins],
@@ -197,35 +203,65 @@ def _factors_and_shapes(
     return factors, jnp.where((usable.astype(jnp.float64) @ inside.T) > 0, shapes, templates.yields[:1])
 
 
+class _Wiring(NamedTuple):
+    """Where each nuisance parameter takes its templates from, for each process and channel; 0 is the nominal one."""
+
+    up: Positions
+    down: Positions
+    mirrored: NDArray[np.bool_]
+    sizes: NDArray[np.float64]
+    fixed: NDArray[np.bool_]
+
+
+def _wiring(measurement: Measurement, names: Sequence[str]) -> _Wiring:
+    """Of the parameters of these names; arrays of shape "nuisances processes channels"."""
+    shape = (len(names), len(measurement.processes), len(measurement.channels))
+    up, down = np.zeros(shape, int), np.zeros(shape, int)
+    mirrored, fixed, sizes = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros((2, *shape))
+    for nuisance in measurement.nuisances:
+        for process in nuisance.processes:
+            for number, channel in enumerate(measurement.channels):
+                if nuisance.name not in names or not nuisance.acts_on(process, channel):
+                    continue
+                place = names.index(nuisance.name), process, number
+                up[place], down[place] = nuisance.up or 0, nuisance.down or 0
+                mirrored[place], fixed[place] = nuisance.down is None, nuisance.up is None
+                sizes[(slice(None), *place)] = nuisance.sizes or (0.0, 0.0)
+    return _Wiring(up, down, mirrored, sizes, fixed)
+
+
 def _factors_of(
-    nuisances: Sequence[Nuisance], factors: Float64[Array, "variations processes channels"]
+    wiring: _Wiring, factors: Float64[Array, "variations processes channels"]
 ) -> tuple[Float64[Array, "normsys processes channels"], Float64[Array, "normsys processes channels"]]:
-    """(high, low) of each nuisance: from templates, mirrored where there is no down variation, or of a fixed size."""
-    if not nuisances:
-        nothing = jnp.zeros((0, *factors.shape[1:]), jnp.float64)
-        return nothing, nothing
-    high = factors[np.array([nuisance.up or 0 for nuisance in nuisances])]
-    low = factors[np.array([nuisance.down or 0 for nuisance in nuisances])]
-    size = np.array([nuisance.size or 0.0 for nuisance in nuisances])[:, None, None]
-    fixed = np.array([nuisance.up is None for nuisance in nuisances])[:, None, None]
-    mirrored = np.array([nuisance.down is None for nuisance in nuisances])[:, None, None]
-    high = jnp.where(fixed, 1.0 + size, high)
-    return high, jnp.where(fixed, 1.0 - size, jnp.where(mirrored, _bounded(2.0 - high), low))
+    """(high, low) of each nuisance: from templates, mirrored where there is no down variation, or of fixed sizes."""
+    process, channel = np.indices(wiring.up.shape)[1:]
+    high, low = factors[wiring.up, process, channel], factors[wiring.down, process, channel]
+    low = jnp.where(wiring.mirrored, _bounded(2.0 - high), low)
+    return (
+        jnp.where(wiring.fixed, 1.0 + wiring.sizes[0], high),
+        jnp.where(wiring.fixed, 1.0 + wiring.sizes[1], low),
+    )
 
 
 def _shapes_of(
-    nuisances: Sequence[Nuisance],
+    wiring: _Wiring,
+    channel_of_bins: Positions,
     shapes: Float64[Array, "variations processes bins"],
     nominal: Float64[Array, "processes bins"],
 ) -> tuple[Float64[Array, "histosys processes bins"], Float64[Array, "histosys processes bins"]]:
     """(high, low) of each nuisance with templates."""
-    if not nuisances:
-        nothing = jnp.zeros((0, *nominal.shape), jnp.float64)
-        return nothing, nothing
-    up = shapes[np.array([nuisance.up or 0 for nuisance in nuisances])]
-    down = shapes[np.array([nuisance.down or 0 for nuisance in nuisances])]
-    mirrored = np.array([nuisance.down is None for nuisance in nuisances])[:, None, None]
-    return up, jnp.where(mirrored, 2.0 * nominal[None] - up, down)
+    process, bins = np.indices((len(wiring.up), len(nominal), nominal.shape[1]))[1:]
+    up = shapes[wiring.up[:, :, channel_of_bins], process, bins]
+    down = shapes[wiring.down[:, :, channel_of_bins], process, bins]
+    return up, jnp.where(wiring.mirrored[:, :, channel_of_bins], 2.0 * nominal[None] - up, down)
+
+
+def _channel_of_bins(measurement: Measurement) -> Positions:
+    """Number of the channel of each bin of the joint axis."""
+    channel_of = np.zeros(sum(channel.bins for channel in measurement.channels), int)
+    for number, channel in enumerate(measurement.channels):
+        channel_of[channel.offset : channel.offset + channel.bins] = number
+    return channel_of
 
 
 def _bounded(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:

@@ -2,11 +2,11 @@
 
 Every template is linear in the yields of `pipeline.events.yields` (data sets × kinematic variations × columns), so all of
 them together are one contraction with a constant tensor, the `Recipe`. It holds the normalisation of the data sets,
-which of them is a variation of which process, and the slopes of the weight variations.
+which of them is a variation of which process, and how the variations weigh the events.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ __all__ = [
     "DatasetRole",
     "Recipe",
     "Templates",
+    "Variation",
     "average",
     "make_recipe",
     "make_templates",
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 NOMINAL = "nominal"
-_SUM, _SUM_OF_SQUARES, _FIRST_RANK = 0, 1, 2
+_SUM, _SUM_OF_SQUARES, _FIRST_FACTOR = 0, 1, 2
 """Columns of the yields (see `pipeline.events.yields`)."""
 
 
@@ -67,43 +68,54 @@ def make_templates(recipe: Recipe, yields: Float64[Array, "kinematics datasets b
     )
 
 
+@dataclass(frozen=True)
+class Variation:
+    """A row of numbers over kinematic variations, columns of the yields and data sets; the nominal one by default.
+
+    Attributes:
+        name: of the variation; a data set of this role is used where a process has one.
+        kinematic: number of the kinematic variation of the yields.
+        nominal: coefficient of the weight itself.
+        factors: coefficients of the weight times each factor, by its number.
+        processes: that it acts on; all without it.
+    """
+
+    name: str
+    kinematic: int = 0
+    nominal: float = 1.0
+    factors: Mapping[int, float] = field(default_factory=dict)
+    processes: tuple[str, ...] | None = None
+
+
 def make_recipe(
     processes: Sequence[str],
-    variations: Sequence[str],
-    kinematics: Sequence[str],
+    variations: Sequence[Variation],
+    kinematics: int,
     datasets: Sequence[DatasetRole],
-    slopes: Mapping[str, tuple[int, float]],
-    factors: Mapping[str, tuple[str, float]],
-    ranks: int,
+    factors: int,
 ) -> Recipe:
     """The tensors for a set of processes and variations.
 
     Args:
         processes: names, in the order of the axis.
-        variations: names, `nominal` first.
-        kinematics: names of the kinematic variations of the yields, `nominal` first.
+        variations: the nominal one first.
+        kinematics: number of kinematic variations of the yields, the nominal one included.
         datasets: in the order of the yields.
-        slopes: weight variations 1 + slope · pt of the selected jet of a rank, as (rank, slope).
-        factors: weight variations of a single process, as (process, factor).
-        ranks: jet ranks in the yields.
+        factors: number of factors of the weight in the yields.
     """
-    shape = (len(variations), len(processes), len(kinematics), len(datasets), _FIRST_RANK + ranks)
+    shape = (len(variations), len(processes), kinematics, len(datasets), _FIRST_FACTOR + factors)
     tensor = np.zeros(shape)
     variance = np.zeros((len(processes), len(datasets)))
     for p, process in enumerate(processes):
-        found = {role.variation: d for d, role in enumerate(datasets) if role.process == process}
-        nominal = found[NOMINAL]
-        variance[p, nominal] = datasets[nominal].normalisation ** 2
+        roles = {role.variation: d for d, role in enumerate(datasets) if role.process == process}
+        variance[p, roles[NOMINAL]] = datasets[roles[NOMINAL]].normalisation ** 2
         for v, variation in enumerate(variations):
-            d = found.get(variation, nominal)
-            k = kinematics.index(variation) if variation in kinematics else 0
-            row = tensor[v, p, k, d]
-            row[_SUM] = 1
-            if variation in slopes:
-                rank, slope = slopes[variation]
-                row[_FIRST_RANK + rank] = slope
-            if variation in factors and factors[variation][0] == process:
-                row[_SUM] = factors[variation][1]
+            concerned = variation.processes is None or process in variation.processes
+            d = roles.get(variation.name, roles[NOMINAL])
+            row = tensor[v, p, variation.kinematic if concerned else 0, d]
+            row[_SUM] = variation.nominal if concerned else 1.0
+            for number, coefficient in variation.factors.items() if concerned else ():
+                row[_FIRST_FACTOR + number] = coefficient
             row *= datasets[d].normalisation
     return Recipe(yields=jnp.asarray(tensor), variance=jnp.asarray(variance))
 

@@ -1,0 +1,159 @@
+"""The event function of the Analysis Grand Challenge: top-quark pairs in lepton + jets.
+
+Its observables are HT and the mass of the hardest trijet with a b-tag (the AGC's `processor`; sets `jet` and `btag`).
+
+Cuts choose among the trijets of an event but never move one. So all of them are formed once, for each kinematic
+variation, and sorted by transverse momentum; after that, the AGC's choice is the first whose three jets are all
+selected and of which one is b-tagged. That is integer work on bit masks.
+
+Four-vectors are summed in float64, once, metric (+, −, −, −), natural units: momenta, masses and energies in GeV. The
+mass is then rounded *down* to float32: for every bin edge that float32 can represent, `mass >= edge` keeps its truth
+value, so histograms of the float32 mass equal those of the float64 mass.
+"""
+
+from functools import cache
+from itertools import combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
+
+from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy, transverse_momentum
+from pipeline.events.batch import Event, Prepared
+from pipeline.events.function import Members, Sets
+
+__all__ = ["TRIJETS_AT_A_TIME", "first_trijet", "ht", "leading_jet_pt", "prepare", "trijet_candidates", "variables"]
+
+TRIJETS_AT_A_TIME = 5
+"""Trijets in a block: each block has a price of its own, and the last one may look at too many. With five, an event of
+five or seven jets has none too many, and most have no more jets."""
+
+Trijets = tuple[
+    UInt32[Array, "candidates events"], Float32[Array, "candidates events"], Float32[Array, "candidates events"]
+]
+"""(bit mask of three jets, mass, pt), both in GeV."""
+
+
+def prepare(event: Event) -> dict[str, Any]:
+    """All trijets of the events, by falling transverse momentum; as many rows as the busiest event has, in blocks.
+
+    A jet of which a variable is NaN is in none: the AGC asks whether the largest of the three b-tags is above the
+    threshold, and NumPy's maximum with NaN is NaN. A mass that is NaN does not matter here: the choice is by pt.
+    """
+    jets = event.objects["jet"]
+    incomplete = [np.isnan(column) for name, column in jets.items() if name not in ("pt", "mass")]
+    pt = np.where(np.logical_or.reduce(incomplete), np.nan, jets["pt"]).astype(np.float64)
+    number = int(np.isfinite(jets["pt"]).sum(axis=0).max(initial=0))
+    rows = -(-(number * (number - 1) * (number - 2) // 6) // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME
+    columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in COLUMNS.items()}
+    if rows:
+        direction = (jnp.asarray(jets[name], jnp.float32) for name in ("eta", "phi", "mass"))
+        trijets = _compiled()(jnp.asarray(pt), *direction)
+        for column, values in zip(columns.values(), trijets, strict=True):
+            column[: len(values)] = np.asarray(values)[:rows]
+    return columns
+
+
+COLUMNS = {"jets": np.uint32, "mass": np.float32, "pt": np.float32}
+"""What `prepare` makes: a trijet as a bit mask of its jets, and its mass and pt in GeV."""
+
+
+def variables(event: Event, sets: Sets) -> dict[str, Float32[Array, " events"]]:
+    """`ht`, `leading_jet_pt`, and of the chosen trijet `trijet_mass` and `trijet_pt`; all in GeV."""
+    jet = sets["jet"]
+    values = {"ht": ht(jet), "leading_jet_pt": leading_jet_pt(jet)}
+    if "btag" in sets and event.prepared is not None:
+        mass, pt = first_trijet(event.prepared, jet.bits, sets["btag"].bits)
+        values |= {"trijet_mass": mass, "trijet_pt": pt}
+    return values
+
+
+def ht(jet: Members) -> Float32[Array, " events"]:
+    """HT in GeV: scalar sum of the transverse momenta of the selected jets, added in stored order, in float32."""
+    return jnp.sum(jet.column("pt", 0.0), axis=0)
+
+
+def leading_jet_pt(jet: Members) -> Float32[Array, " events"]:
+    """Largest transverse momentum of the selected jets in GeV; 0 where none is selected."""
+    return jnp.max(jet.column("pt", 0.0), axis=0)
+
+
+def first_trijet(
+    trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
+) -> tuple[Float32[Array, " events"], Float32[Array, " events"]]:
+    """(mass, pt) in GeV of the highest-pt trijet of selected jets with a b-tag; NaN where there is none.
+
+    Trijets are visited from the softest to the hardest, a few at a time, and each admissible one replaces what was
+    found before. For the events of a chunk nothing is looked up, everything streams (a look-up of the chosen one alone
+    took longer). Events that have to be gathered anyway look up mass and pt of the chosen one at the end: one gather a
+    trijet instead of three.
+
+    Args:
+        trijets: of the events, as `prepare` made them.
+        selected: selected jets.
+        tagged: those of them that are b-tagged.
+    """
+    blocks = trijets.rows // TRIJETS_AT_A_TIME
+
+    def ranks(done: Int32[Array, ""]) -> list[Int32[Array, ""]]:
+        first = (blocks - 1 - done) * TRIJETS_AT_A_TIME
+        return [first + number for number in reversed(range(TRIJETS_AT_A_TIME))]
+
+    def admissible(jets: UInt32[Array, " events"]) -> Bool[Array, " events"]:
+        return ((jets & ~selected) == 0) & ((jets & tagged) != 0)
+
+    def streamed(done: Array, chosen: tuple[Array, Array]) -> tuple[Array, Array]:
+        mass, pt = chosen
+        for rank in ranks(done.astype(jnp.int32)):
+            better = admissible(trijets.row("jets", rank))
+            mass = jnp.where(better, trijets.row("mass", rank), mass)
+            pt = jnp.where(better, trijets.row("pt", rank), pt)
+        return mass, pt
+
+    def looked_up(done: Array, chosen: Array) -> Array:
+        for rank in ranks(done.astype(jnp.int32)):
+            chosen = jnp.where(admissible(trijets.row("jets", rank)), rank, chosen)
+        return chosen
+
+    absent = jnp.full(selected.shape, jnp.nan, jnp.float32)
+    if trijets.event is None:
+        return jax.lax.fori_loop(0, blocks, streamed, (absent, absent))
+    rank = jax.lax.fori_loop(0, blocks, looked_up, jnp.full(selected.shape, -1, jnp.int32))
+    mass, pt = (trijets.at(name, jnp.maximum(rank, 0)) for name in ("mass", "pt"))
+    return jnp.where(rank < 0, absent, mass), jnp.where(rank < 0, absent, pt)
+
+
+def trijet_candidates(
+    pt: Float64[Array, "jets events"],
+    eta: Float32[Array, "jets events"],
+    phi: Float32[Array, "jets events"],
+    mass: Float32[Array, "jets events"],
+) -> Trijets:
+    """All 3-combinations of the jets of every event, by falling transverse momentum (ties: first in lexicographic order).
+
+    The jet mass is not scaled with pt, as in the AGC (`processor`, `four_vecs`). Trijets of absent jets come last.
+    """
+    jets = px_py_pz_energy(pt, *(column.astype(jnp.float64) for column in (eta, phi, mass)))
+    triples = np.array(list(combinations(range(pt.shape[0]), 3)))
+    px, py, pz, energy = (
+        component[triples[:, 0]] + component[triples[:, 1]] + component[triples[:, 2]] for component in jets
+    )
+    trijet_pt = transverse_momentum(px, py)
+    order = jnp.argsort(-trijet_pt, axis=0, stable=True)
+    masks = jnp.asarray((1 << triples).sum(axis=1), jnp.uint32)
+    trijet_mass = _round_down(jnp.take_along_axis(invariant_mass(px, py, pz, energy), order, axis=0))
+    return masks[order], trijet_mass, jnp.take_along_axis(trijet_pt, order, axis=0).astype(jnp.float32)
+
+
+@cache
+def _compiled() -> Any:
+    return jax.jit(trijet_candidates)
+
+
+def _round_down(value: Float64[Array, "..."]) -> Float32[Array, "..."]:
+    """The largest float32 that is not above the value."""
+    nearest = value.astype(jnp.float32)
+    below = jnp.nextafter(nearest, jnp.full_like(nearest, -jnp.inf))
+    return jnp.where(nearest.astype(jnp.float64) > value, below, nearest)

@@ -1,0 +1,214 @@
+"""The events of a run: which data sets a config asks for, what of them is read, and reading them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import awkward as ak
+from rich.progress import Progress
+
+from pipeline.config import Config, Cut
+from pipeline.config import Requirement as ConfigRequirement
+from pipeline.ingest.manifest import Dataset, InputError, load_manifest
+from pipeline.ingest.reading import read
+from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
+
+__all__ = ["Loosest", "Sample", "loosest", "read_samples", "skim", "wanted_datasets"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One data set in memory: its place in the manifest, and its events."""
+
+    dataset: Dataset
+    events: ak.Array
+    entries_read: int
+
+
+@dataclass(frozen=True)
+class Loosest:
+    """What every object that some threshold within its bounds, or its kernel, can look at fulfils."""
+
+    variable: str
+    keep: Literal["above", "below"]
+    value: float
+    absolute: bool
+
+
+def read_samples(
+    config: Config,
+    branches: Sequence[str],
+    report: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
+) -> tuple[Sample, ...]:
+    """Read and skim every data set of a config: the nominal sample of each process, then the alternative ones.
+
+    Args:
+        config: the run.
+        branches: with one value per event, that are kept.
+        report: gets a line before each data set.
+        progress: shows how far reading is, in its place.
+
+    Raises:
+        InputError: a file is missing or unusable, or no event is left.
+    """
+    manifest = load_manifest(config.data.manifest)
+    samples = []
+    for process, variation in wanted_datasets(config):
+        dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+        dataset = dataset.weighted(config.data.weights)
+        if progress is None:
+            report(f"reading {dataset.key}")
+        ingested = read(
+            dataset.locations(config.data.location),
+            skim(config, branches, generator_weights=dataset.weights == "generator"),
+            tree=dataset.source.tree,
+            workers=config.data.workers,
+            cache=config.data.cache,
+            label=dataset.key,
+            progress=progress,
+        )
+        dataset.check_entries(ingested.entries)
+        if ingested.entries_read == 0:
+            raise InputError(
+                f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
+            )
+        if len(ingested.events) == 0:
+            raise InputError(
+                f"{dataset.key}: none of {ingested.entries_read} events passes the loosest cuts; "
+                "widen the bounds of the cuts or check the requirements under 'objects'"
+            )
+        samples.append(Sample(dataset, ingested.events, ingested.entries_read))
+    return tuple(samples)
+
+
+def wanted_datasets(config: Config) -> list[tuple[str, str]]:
+    """(process, variation) of every data set: the nominal one of each process, then the alternative ones."""
+    alternative = [(each.sample, name) for name, each in config.variations.items() if each.sample is not None]
+    return [*((process, "nominal") for process in config.processes), *alternative]
+
+
+def skim(
+    config: Config,
+    branches: Sequence[str],
+    *,
+    generator_weights: bool = False,
+    extra: Mapping[str, Sequence[str]] | None = None,
+) -> Skim:
+    """What to read: the columns that are needed, and objects and events that some threshold may select.
+
+    Args:
+        config: the run.
+        branches: with one value per event.
+        generator_weights: whether genWeight is wanted.
+        extra: further columns to keep, by collection. Resolution factors of the objects may have any size, so with
+            them no object is dropped for a column that they change.
+    """
+    extra = extra or {}
+    objects = []
+    for name, collection in config.objects.items():
+        variables = (*collection.variables.values(), *_replaced(config, name), *extra.get(name, ()))
+        any_size = {
+            column for each in config.variations.values() if each.branch in variables for column in each.resolution
+        }
+        rules = [_requirement(rule) for rule in collection.require]
+        for rule in loosest(config, name):
+            widest = None if f"{name}.{rule.variable}" in any_size else _widest(config, name, rule)
+            if widest is not None:
+                rules.append(Requirement(collection.variables[rule.variable], rule.keep, widest, rule.absolute))
+        objects.append(ObjectSkim(collection.branch, tuple(dict.fromkeys(variables)), tuple(rules)))
+    return Skim(
+        objects=tuple(objects),
+        event_variables=tuple(dict.fromkeys((*branches, *(["genWeight"] if generator_weights else [])))),
+        at_least=tuple(_at_least(config)),
+    )
+
+
+def loosest(config: Config, collection: str) -> list[Loosest]:
+    """What the objects of a collection need that any set may select: rules that all of its outermost sets have.
+
+    Only rules on columns of the file; they hold for the varied values.
+    """
+    sets = [name for name, each in config.object_sets.items() if each.of == collection and each.within is None]
+    rules = [dict(_rules(cut for cut in config.cuts.values() if name in cut.objects)) for name in sets]
+    stored = config.objects[collection].variables
+    common = [key for key in (rules[0] if rules else {}) if key[0] in stored and all(key in each for each in rules)]
+    return [
+        Loosest(
+            variable,
+            keep,
+            (min if keep == "above" else max)(each[variable, keep, absolute] for each in rules),
+            absolute,
+        )
+        for variable, keep, absolute in common
+    ]
+
+
+_Key = tuple[str, Literal["above", "below"], bool]
+
+
+def _rules(cuts: Iterable[Cut]) -> Iterable[tuple[_Key, float]]:
+    """One-sided rules that the objects pass which the cuts, all of them, may select; the tightest of each kind."""
+    rules: dict[_Key, float] = {}
+    for cut in cuts:
+        if cut.keep == "outside":
+            continue
+        low_and_high = list(cut.thresholds("").values())
+        for number, threshold in enumerate(low_and_high):
+            keep: Literal["above", "below"] = "above" if cut.keep == "above" else "below"
+            if cut.keep == "inside":
+                keep = "above" if number == 0 else "below"
+            value = threshold.threshold
+            if threshold.bounds is not None:
+                low, high = threshold.bounds
+                margin = threshold.widest_bandwidth
+                value = low - margin if keep == "above" else high + margin
+            key = (cut.variable, keep, cut.absolute)
+            rules[key] = value if key not in rules else (max if keep == "above" else min)(rules[key], value)
+    return rules.items()
+
+
+def _widest(config: Config, collection: str, rule: Loosest) -> float | None:
+    """The value for the nominal column, so that no variation of it is lost; None where there is no limit.
+
+    A resolution is taken to change a column by no more than eight standard deviations.
+    """
+    factors, column = [1.0], f"{collection}.{rule.variable}"
+    for variation in config.variations.values():
+        if column in variation.columns:
+            return None
+        width = 8 * variation.resolution.get(column, 0.0)
+        factors += [variation.scale.get(column, 1.0) * (1 + spread) for spread in (-width, width)]
+    lowest, highest = min(factors), max(factors)
+    if rule.keep == "above":
+        return rule.value / highest if rule.value >= 0 else (rule.value / lowest if lowest > 0 else None)
+    if rule.value < 0:
+        return rule.value / highest
+    return rule.value / lowest if lowest > 0 else None
+
+
+def _at_least(config: Config) -> Iterable[tuple[tuple[str, ...], int]]:
+    """(branches of collections, how many objects they need together) so that an event may be in a region."""
+    sets, unions = config.object_sets, config.unions
+    for name in (*sets, *unions):
+        collections = [sets[part].of for part in unions.get(name, (name,))]
+        least = [config.requirements(region).get(name) for region in config.regions]
+        minimum = min((each.min or 0 if each is not None else 0 for each in least), default=0)
+        if minimum > 0 and len(set(collections)) == len(collections):
+            yield tuple(config.objects[of or ""].branch for of in collections), int(-(-minimum // 1))
+
+
+def _replaced(config: Config, collection: str) -> list[str]:
+    """Columns of the file that stand in the place of others in a variation."""
+    return [
+        branch
+        for variation in config.variations.values()
+        for column, branch in variation.columns.items()
+        if column.startswith(f"{collection}.")
+    ]
+
+
+def _requirement(rule: ConfigRequirement) -> Requirement:
+    if rule.equal is not None:
+        return Requirement(rule.variable, "equal", rule.equal)
+    return Requirement(rule.variable, "bits", rule.bits or 0)

@@ -1,0 +1,158 @@
+"""Events as they were read to ragged arrays under our names: columns varied, corrections evaluated, no file behind them.
+
+Alternative samples get no kinematic variations, as in the AGC. Generator weights are scaled to about one.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import Config, Correction, Variation
+from pipeline.events.dense import Ragged, RaggedSample
+from pipeline.events.variations import resolution_factors
+from pipeline.ingest.manifest import Dataset
+from pipeline.ingest.samples import loosest
+from pipeline.names import Names
+
+__all__ = ["kinematics", "ragged"]
+
+Column = NDArray[Any]
+Columns = dict[str, Column]
+
+
+def kinematics(config: Config) -> list[str]:
+    """The kinematic variations, without the nominal one."""
+    return [name for name, variation in config.variations.items() if variation.is_kinematic]
+
+
+def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Array) -> tuple[RaggedSample, float]:
+    """Skimmed events under our names, varied, and without the objects that no variation can select.
+
+    An event keeps at most as many objects of a kind as fit a bit mask: the hardest ones.
+
+    Returns:
+        The sample, and the factor by which its weights were divided.
+    """
+    varied = [] if dataset is not None and dataset.role != "nominal" else kinematics(config)
+    variations = [config.variations[name] for name in varied]
+    number = ak.to_numpy(events.event).astype(np.uint64)
+    objects = {name: _objects(config, name, events, variations, number) for name in config.objects}
+    columns = {name: _column(events[branch]) for name, branch in names.branches.items()}
+    branches = {branch: _column(events[branch]) for each in variations for branch in _event_branches(each)}
+    columns = _varied(config, "", columns, branches, variations, (number, *np.zeros((2, len(number)), np.float32)))
+    columns |= _corrections(config, None, columns)
+    weight, unit = _weights(dataset, events)
+    _, collision = np.unique(number, return_inverse=True)
+    sample = RaggedSample(
+        objects=objects,
+        columns=columns,
+        weight=weight,
+        index=ak.to_numpy(events.index).astype(np.int32),
+        collision=collision.astype(np.int32),
+        kinematics=1 + len(varied),
+    )
+    return sample, unit
+
+
+def _objects(
+    config: Config, name: str, events: ak.Array, variations: list[Variation], number: NDArray[np.uint64]
+) -> Ragged:
+    """The objects of one collection."""
+    collection, records = config.objects[name], events[config.objects[name].branch]
+    counts = ak.to_numpy(ak.num(records)).astype(np.int64)
+    branches = {branch: _column(ak.flatten(records[branch])) for branch in records.fields}
+    columns = {ours: branches[theirs] for ours, theirs in collection.variables.items()}
+    direction = (columns.get(key, np.zeros(len(branches[next(iter(branches))]), np.float32)) for key in ("eta", "phi"))
+    identity = (np.repeat(number, counts), *(each.astype(np.float32) for each in direction))
+    columns = _varied(config, f"{name}.", columns, branches, variations, identity)
+    columns |= _corrections(config, name, columns)
+    keep = np.ones(int(counts.sum()), bool)
+    for rule in loosest(config, name):
+        values = np.abs(columns[rule.variable]) if rule.absolute else columns[rule.variable]
+        passes = values > rule.value if rule.keep == "above" else values < rule.value
+        keep &= passes.any(axis=0) if passes.ndim == 2 else True
+    return Ragged(counts, columns).where(keep).hardest()
+
+
+def _varied(
+    config: Config,
+    prefix: str,
+    columns: Columns,
+    branches: Mapping[str, Column],
+    variations: list[Variation],
+    identity: tuple[NDArray[np.uint64], NDArray[np.float32], NDArray[np.float32]],
+) -> Columns:
+    """The columns, with a row for each kinematic variation, nominal first, where any variation changes one."""
+    changed = {column for name in kinematics(config) for column in config.variations[name].varied_columns}
+    varied = dict(columns)
+    for name, column in columns.items():
+        key = prefix + name
+        if key not in changed:
+            continue
+        nominal = column.astype(np.float64)
+        rows = [nominal]
+        for each in variations:
+            row = branches[each.columns[key]].astype(np.float64) if key in each.columns else nominal
+            row = row * each.scale[key] if key in each.scale else row
+            if key in each.resolution:
+                own = branches.get(each.branch) if prefix else None
+                factors = resolution_factors(*identity, each.resolution[key], config.seed) if own is None else own
+                row = row * factors.astype(np.float64)
+            rows.append(row)
+        varied[name] = np.stack(rows)
+    return varied
+
+
+def _event_branches(variation: Variation) -> list[str]:
+    """Branches with one value an event that stand in the place of another one."""
+    return [branch for column, branch in variation.columns.items() if "." not in column]
+
+
+def _corrections(config: Config, objects: str | None, columns: Columns) -> Columns:
+    """What correctionlib says of the objects of a collection, or of the events."""
+    return {name: _evaluated(each, columns) for name, each in config.corrections.items() if each.objects == objects}
+
+
+def _evaluated(correction: Correction, columns: Columns) -> Column:
+    inputs = {name: columns[v] if isinstance(v, str) and v in columns else v for name, v in correction.inputs.items()}
+    rows = max((len(each) for each in inputs.values() if isinstance(each, np.ndarray) and each.ndim == 2), default=None)
+
+    def row(number: int) -> Column:
+        values = {name: each[number] if np.ndim(each) == 2 else each for name, each in inputs.items()}
+        return np.asarray(_correction(correction.file, correction.correction).evaluate(*_ordered(correction, values)))
+
+    return row(0) if rows is None else np.stack([row(number) for number in range(rows)]).astype(np.float64)
+
+
+def _ordered(correction: Correction, values: Mapping[str, Any]) -> list[Any]:
+    """The inputs in the order of the correction; numbers in double precision, as correctionlib takes them."""
+    names = [each.name for each in _correction(correction.file, correction.correction).inputs]
+    return [values[name].astype(np.float64) if isinstance(values[name], np.ndarray) else values[name] for name in names]
+
+
+@cache
+def _correction(file: Path, name: str) -> Any:
+    # A run without corrections need not import correctionlib.
+    import correctionlib
+
+    return correctionlib.CorrectionSet.from_file(str(file))[name]
+
+
+def _column(values: Any) -> Column:
+    """Numbers as they are in the file; what is no number of single or double precision becomes single."""
+    column = ak.to_numpy(values)
+    return column if column.dtype in (np.float32, np.float64) else column.astype(np.float32)
+
+
+def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.float32], float]:
+    """Event weights of mean size 1, and the unit they are counted in."""
+    if dataset is None or dataset.weights == "none":
+        return np.ones(len(events), np.float32), 1.0
+    weights = ak.to_numpy(events.genWeight).astype(np.float64)
+    unit = float(np.abs(weights).mean())
+    return (weights / unit).astype(np.float32), unit
