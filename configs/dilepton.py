@@ -8,7 +8,6 @@ from itertools import combinations
 
 import jax.numpy as jnp
 import numpy as np
-from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
 
 ELECTRON_MASS, MUON_MASS = 0.000511, 0.10566
 
@@ -22,8 +21,8 @@ def prepare(event):
     first, second = np.array(pairs(leptons.shape[1])).T
     with_jets = leptons[:, :, None] + jets[:, None, :]
     return {
-        "mll": np.asarray(invariant_mass(*(leptons[:, first] + leptons[:, second])), np.float32),
-        "mlj": np.asarray(invariant_mass(*with_jets), np.float32).reshape(-1, leptons.shape[2]),
+        "mll": _mass(leptons[:, first] + leptons[:, second]).astype(np.float32),
+        "mlj": _mass(with_jets).reshape(-1, leptons.shape[2]).astype(np.float32),
     }
 
 
@@ -70,5 +69,11 @@ def _of_leptons(sets, column):
 
 
 def _momenta(columns, mass):
+    """(px, py, pz, E) on the first axis, in float64."""
     pt, eta, phi = (np.asarray(columns[name], np.float64) for name in ("pt", "eta", "phi"))
-    return np.stack(px_py_pz_energy(pt, eta, phi, np.broadcast_to(np.asarray(mass, np.float64), pt.shape)))
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), np.hypot(pt * np.cosh(eta), mass)])
+
+
+def _mass(momenta):
+    px, py, pz, energy = momenta
+    return np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0))

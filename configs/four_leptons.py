@@ -10,7 +10,6 @@ from math import comb
 
 import jax.numpy as jnp
 import numpy as np
-from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
 
 Z_MASS, ELECTRON_MASS, MUON_MASS = 91.1876, 0.000511, 0.10566
 PAIRINGS = (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2)))
@@ -21,8 +20,9 @@ def prepare(event):
     electron, muon = event.objects["electron"], event.objects["muon"]
     leptons = np.concatenate([_momenta(electron, ELECTRON_MASS), _momenta(muon, MUON_MASS)], axis=1)
     # Flavour and charge as a number: two leptons make a pair if theirs add up to 0.
-    kind = np.concatenate([electron["charge"], 2 * np.asarray(muon["charge"])], axis=0)
-    rows = [_of_four(leptons[:, list(four)], kind[list(four)]) for four in fours(len(kind))]
+    kind = np.concatenate([electron["charge"], 2 * muon["charge"]], axis=0)
+    places = np.flatnonzero(np.isfinite(kind).any(axis=1)).max(initial=-1) + 1
+    rows = [_of_four(leptons[:, list(four)], kind[list(four)]) for four in fours(places)]
     return {
         name: np.array([row[number] for row in rows], np.float32).reshape(-1, kind.shape[1])
         for number, name in enumerate(("m4l", "mz1", "mz2"))
@@ -42,7 +42,7 @@ def variables(event, sets):
     rank = jnp.where(four, rank, 0).astype(jnp.int32)
     masses = {name: event.prepared.at(name, rank) for name in ("m4l", "mz1", "mz2")}
     first = jnp.max(pt, axis=0)
-    second = jnp.max(jnp.where(jnp.arange(len(pt))[:, None] == jnp.argmax(pt, axis=0), 0, pt), axis=0)
+    second = jnp.max(jnp.where(jnp.arange(len(pt))[:, None] == jnp.argmax(pt, axis=0)[None], 0, pt), axis=0)
     return {name: jnp.where(four, mass, jnp.nan) for name, mass in masses.items()} | {"pt_1": first, "pt_2": second}
 
 
@@ -53,11 +53,11 @@ def fours(objects):
 
 def _of_four(leptons, kind):
     """(m4l, mz1, mz2) of four leptons; the latter are NaN where they make no two pairs."""
-    m4l = invariant_mass(*leptons.sum(axis=1))
+    m4l = _mass(leptons.sum(axis=1))
     nearest = np.full(kind.shape[1:], np.inf)
     mz1 = mz2 = np.full(kind.shape[1:], np.nan)
     for pairing in PAIRINGS:
-        masses = [np.asarray(invariant_mass(*(leptons[:, i] + leptons[:, j]))) for i, j in pairing]
+        masses = [_mass(leptons[:, i] + leptons[:, j]) for i, j in pairing]
         good = np.logical_and(*(kind[i] + kind[j] == 0 for i, j in pairing))
         for near, far in (masses, masses[::-1]):
             better = good & (np.abs(near - Z_MASS) < nearest)
@@ -71,5 +71,11 @@ def _of_leptons(sets, column):
 
 
 def _momenta(columns, mass):
+    """(px, py, pz, E) on the first axis, in float64."""
     pt, eta, phi = (np.asarray(columns[name], np.float64) for name in ("pt", "eta", "phi"))
-    return np.stack(px_py_pz_energy(pt, eta, phi, np.full_like(pt, mass)))
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), np.hypot(pt * np.cosh(eta), mass)])
+
+
+def _mass(momenta):
+    px, py, pz, energy = momenta
+    return np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0))

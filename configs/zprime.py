@@ -6,7 +6,6 @@ selected only picks among them. Metric (+, −, −, −), natural units, GeV.
 
 import jax.numpy as jnp
 import numpy as np
-from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
 
 MUON_MASS = 0.10566
 
@@ -14,17 +13,16 @@ MUON_MASS = 0.10566
 def prepare(event):
     """`distance` of each fat jet to each jet (ΔR), and `mtt`, the mass of each muon, fat jet and jet, and of MET."""
     muon, fatjet, jet = (event.objects[name] for name in ("muon", "fatjet", "jet"))
-    missing, no_pz = np.asarray(event.columns["met"], np.float64), np.zeros_like(event.columns["met"], np.float64)
-    neutrino = np.stack(px_py_pz_energy(missing, no_pz, np.asarray(event.columns["met_phi"], np.float64), no_pz))
+    missing = {"pt": event.columns["met"], "eta": 0 * event.columns["met"], "phi": event.columns["met_phi"]}
     total = (
         _momenta(muon, MUON_MASS)[:, :, None, None]
         + _momenta(fatjet, fatjet["mass"])[:, None, :, None]
         + _momenta(jet, jet["mass"])[:, None, None, :]
-        + neutrino[:, None, None, None]
+        + _momenta(missing, 0)[:, None, None, None]
     )
     eta, phi = (fatjet[name][:, None].astype(np.float64) - jet[name][None] for name in ("eta", "phi"))
     distance = np.hypot(eta, (phi + np.pi) % (2 * np.pi) - np.pi)
-    rows = {"mtt": np.asarray(invariant_mass(*total)), "distance": distance}
+    rows = {"mtt": _mass(total), "distance": distance}
     return {name: values.reshape(-1, values.shape[-1]).astype(np.float32) for name, values in rows.items()}
 
 
@@ -50,5 +48,11 @@ def variables(event, sets):
 
 
 def _momenta(columns, mass):
+    """(px, py, pz, E) on the first axis, in float64."""
     pt, eta, phi = (np.asarray(columns[name], np.float64) for name in ("pt", "eta", "phi"))
-    return np.stack(px_py_pz_energy(pt, eta, phi, np.broadcast_to(np.asarray(mass, np.float64), pt.shape)))
+    return np.stack([pt * np.cos(phi), pt * np.sin(phi), pt * np.sinh(eta), np.hypot(pt * np.cosh(eta), mass)])
+
+
+def _mass(momenta):
+    px, py, pz, energy = momenta
+    return np.sqrt(np.maximum(energy**2 - px**2 - py**2 - pz**2, 0))

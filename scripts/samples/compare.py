@@ -3,7 +3,7 @@
 Both are in the fit bins, at the AGC's luminosity. The tables have the expected events of every process with the
 statistical error of the simulated events; what each variation does to them, as a factor on the yield and as the largest
 change of the shape in a bin; mean jet momenta (a b-tag variation weighs an event by the momentum of a jet); and how
-often jets of each flavour are tagged, which has no published counterpart. Simulated events are our own and small in number:
+often jets of each flavour are tagged, which has no published counterpart. Simulated events are our own and few:
 agreement within 10 to 30 % is what to expect, and a variation by another sample (ME_var, PS_var) is another generator
 setting here than in the AGC. Exit code 2 where a sample misses one of the bars that scripts/samples was tuned to.
 
@@ -130,7 +130,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 
 def our_templates(config: Config) -> Templates:
-    """Our analysis at the thresholds of the config, on all events; draws of a collision count as one in its variance."""
+    """Our analysis at the thresholds of the config, on all events; draws of a collision count as one in it."""
     names = names_of(config)
     samples = read_samples(config, tuple(names.branches.values()))
     analysis = make_analysis(config, names, len(samples))

@@ -1,0 +1,121 @@
+"""The guest analyses, which prove that the engine is general: every template equals that of an independent twin.
+
+Counts are compared integer by integer, sums of weights to the precision of float32, at the thresholds of the config and
+at random ones within their bounds; the derivatives of all yields with finite differences of the exact histograms.
+"""
+
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pipeline.analysis import Analysis, Data, templates_at, yields_at
+from pipeline.config import Config, load_config
+from pipeline.events.cuts import as_arrays
+from pipeline.ingest.samples import read_samples, wanted_datasets
+from pipeline.names import names_of
+from pipeline.problem import make_analysis, make_data
+from pipeline.ragged import kinematics
+import equinox as eqx, jax.numpy as jnp
+def with_unit_weights(data): return eqx.tree_at(lambda d: d.events.groups, data, tuple(eqx.tree_at(lambda g: g.weight, g, (g.index >= 0).astype(jnp.float32)) for g in data.events.groups))
+
+sys.path.insert(0, str(Path(__file__).parent))
+import twins  # noqa: E402
+
+ROOT = Path(__file__).parents[2]
+GUESTS = tuple(twins.GUESTS)
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest analysis with all of its events."""
+
+    name: str
+    config: Config
+    analysis: Analysis
+    data: Data
+    counted: Data
+    """The same events, each with weight 1."""
+
+
+@cache
+def guest(name: str) -> Guest:
+    config = load_config(ROOT / "configs" / f"{name}.yaml")
+    names = names_of(config)
+    samples = read_samples(config, tuple(names.branches.values()))
+    analysis = make_analysis(config, names, len(samples))
+    everything = [(1.0, [np.ones(len(sample.events), bool) for sample in samples])]
+    (data,) = make_data(config, names, analysis, samples, everything)
+    return Guest(name, config, analysis, data, with_unit_weights(data))
+
+
+def default_thresholds(config: Config) -> dict[str, float]:
+    return {name: threshold.threshold for name, threshold in config.thresholds.items()}
+
+
+def random_thresholds(config: Config, seed: int) -> dict[str, float]:
+    """Within the bounds of those that are trainable; the two sides of a window in their order."""
+    rng = np.random.default_rng(seed)
+    drawn = {n: rng.uniform(*t.bounds) for n, t in config.thresholds.items() if t.trainable}
+    for names, _ in config.rising:
+        drawn |= dict(zip(names, sorted(drawn[name] for name in names), strict=True))
+    return default_thresholds(config) | drawn
+
+
+def assert_equal_to_the_twin(name: str, thresholds: dict[str, float], variations: tuple[str, ...]) -> int:
+    """Every template of these variations; returns how many events were compared."""
+    of = guest(name)
+    counts = np.asarray(yields_at(of.analysis, as_arrays(thresholds), of.counted))[..., 0]
+    templates = np.asarray(templates_at(of.analysis, as_arrays(thresholds), of.data).yields)
+    regions = {
+        region.name: slice(region.offset, region.offset + region.bins) for region in of.analysis.selection.regions
+    }
+    compared = 0
+    for variation in variations:
+        for (region, process), expected in twins.yields(name, thresholds, variation).items():
+            label = f"{name}, {region}, {process}, {variation}, at {thresholds}"
+            found = counts[*place_of_counts(of.config, process, variation), regions[region]]
+            np.testing.assert_array_equal(found, expected.count, err_msg=label)
+            row, column = ["nominal", *of.config.variations].index(variation), list(of.config.processes).index(process)
+            weights = templates[row, column, regions[region]]
+            scale = 1e-6 * np.abs(weights).max(initial=0)
+            np.testing.assert_allclose(weights, expected.weight, rtol=2e-6, atol=scale, err_msg=label)
+            compared += int(expected.count.sum())
+    return compared
+
+
+def place_of_counts(config: Config, process: str, variation: str) -> tuple[int, int]:
+    """Number of the kinematic variation and of the data set behind a template."""
+    kinematic = ["nominal", *kinematics(config)]
+    datasets = wanted_datasets(config)
+    dataset = (process, variation) if (process, variation) in datasets else (process, "nominal")
+    return kinematic.index(variation) if variation in kinematic else 0, datasets.index(dataset)
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_every_template_equals_the_twin(name):
+    variations = ("nominal", *guest(name).config.variations)
+    assert set(variations[1:]) == set(twins.GUESTS[name].variations)
+    assert assert_equal_to_the_twin(name, default_thresholds(guest(name).config), variations) > 5_000
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_templates_equal_the_twin_at_random_thresholds(name):
+    """One varied template, another one each time, besides the nominal one."""
+    variations = tuple(guest(name).config.variations)
+    for seed in range(3):
+        at = random_thresholds(guest(name).config, seed)
+        assert_equal_to_the_twin(name, at, ("nominal", variations[seed % len(variations)]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GUESTS)
+def test_every_template_equals_the_twin_at_twenty_random_thresholds(name):
+    variations = ("nominal", *guest(name).config.variations)
+    compared = [
+        assert_equal_to_the_twin(name, random_thresholds(guest(name).config, 100 + n), variations) for n in range(20)
+    ]
+    assert min(compared) >= 0
+    assert sum(compared) > 20_000
