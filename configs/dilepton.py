@@ -33,7 +33,7 @@ def variables(event, sets):
     """
     selected = _of_leptons(sets, lambda members: members.mask)
     tagged = sets["btag"].mask
-    charge = _of_leptons(sets, lambda members: members.column("charge", 0)).sum(axis=0)
+    charge = _of_leptons(sets, lambda members: members.column("charge", 0.0)).sum(axis=0)
     mlj = event.prepared.column("mlj", selected.shape[0] * tagged.shape[0]).reshape(-1, *tagged.shape)
     mlb = jnp.min(jnp.where(selected[:, None] & tagged[None], mlj, jnp.inf), axis=(0, 1))
     return {
@@ -45,7 +45,7 @@ def variables(event, sets):
 
 def weights(_event, sets):
     """`trigger`: how much more often the trigger would fire one standard deviation up; soft leptons matter most."""
-    leading = _of_leptons(sets, lambda members: members.column("pt", 0)).max(axis=0)
+    leading = _of_leptons(sets, lambda members: members.column("pt", 0.0)).max(axis=0)
     return {"trigger": 1 + 0.5 / jnp.maximum(leading, 1)}
 
 

@@ -32,7 +32,7 @@ def prepare(event):
 def variables(event, sets):
     """`m4l`, `mz1`, `mz2` of four leptons, NaN where they are not four in two pairs; `pt_1`, `pt_2`: the largest pt."""
     selected = _of_leptons(sets, lambda members: members.mask)
-    pt = _of_leptons(sets, lambda members: members.column("pt", 0))
+    pt = _of_leptons(sets, lambda members: members.column("pt", 0.0))
     counted = jnp.cumsum(selected, axis=0)
     rank = sum(
         jnp.where(selected[place], jnp.array([comb(place, k) for k in range(5)])[jnp.minimum(counted[place], 4)], 0)

@@ -43,7 +43,7 @@ def variables(event, sets):
     mtt = event.prepared.at("mtt", row.astype(jnp.int32))
     return {
         "mtt": jnp.where(complete, mtt, jnp.nan),
-        "lepton_ht": sets["muon"].nth("pt", 0, fill=0) + event.columns["met"],
+        "lepton_ht": sets["muon"].nth("pt", 0, fill=0.0) + event.columns["met"],
     }
 
 
