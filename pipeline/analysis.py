@@ -15,19 +15,21 @@ yields, smooth from end to end.
 from collections.abc import Iterable, Sequence
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float64
 
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
 from pipeline.events.design_effect import design_effects
+from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.smeared import smeared_yields
 from pipeline.events.table import list_events
-from pipeline.events.yields import EventAnalysis, Layout, copies_of, hard_yields
+from pipeline.events.yields import copies_of, hard_yields
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
@@ -183,7 +185,7 @@ def _sum_over_parts(
     for part in (data,) if isinstance(data, Data) else data:
         yields = _compiled_yields(analysis, thresholds, bandwidths, part.events, smooth=smooth)
         # Waiting for the sum so far keeps JAX, which computes in the background, from holding part after part.
-        total = yields if total is None else jax.block_until_ready(total) + yields
+        total = yields if total is None else jax.block_until_ready(total) + yields  # type: ignore[no-untyped-call]
         recipe = part.recipe
     if total is None:
         raise ValueError("there are no events: pass one part at least")
@@ -196,8 +198,28 @@ def loss_of_yields(yields: Yields, analysis: Analysis, recipe: Recipe) -> tuple[
     return loss_of(analysis.objective, merit), merit
 
 
-_compiled_loss_of_yields = jax.jit(loss_of_yields, static_argnums=1)
 loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _compiled_loss_of_yields(yields: Yields, analysis: Analysis, recipe: Recipe) -> tuple[Float64[Array, ""], Merit]:
+    """`loss_of_yields`, by the one compiled function that gives value and slope: fits take long to compile."""
+    return loss_of_yields_and_slope(yields, analysis, recipe)[0]
+
+
+@_compiled_loss_of_yields.defjvp
+def _slope_of_loss(analysis: Analysis, recipe: Recipe, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (loss_value, merit), slope = loss_of_yields_and_slope(primals[0], analysis, recipe)
+    tangent = jnp.vdot(slope, tangents[0])
+    sign = loss_of(analysis.objective, eqx.tree_at(lambda each: each.value, merit, jnp.ones(())))
+    still: Any = jax.tree.map(_zero_tangent, merit)
+    return (loss_value, merit), (tangent, eqx.tree_at(lambda each: each.value, still, sign * tangent))
+
+
+def _zero_tangent(value: Array) -> Any:
+    """How fit diagnostics change is not followed; what is no real number has no tangent at all."""
+    is_real = jnp.issubdtype(value.dtype, jnp.floating)
+    return jnp.zeros_like(value) if is_real else np.zeros(value.shape, jax.dtypes.float0)
 
 
 def _merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:

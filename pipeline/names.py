@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pipeline.config import Config, ConfigError
-from pipeline.events.batch import Event, Prepared
+from pipeline.events.batch import Event, HostEvent, Prepared
 from pipeline.events.cuts import EVENT, ObjectSet, Selection, Union
 from pipeline.events.function import Sets, call
 
@@ -67,7 +67,7 @@ def names_of(config: Config, function: object | None = None) -> Names:
     if clash:
         raise ConfigError(f"event_variables.{clash[0]}: is also what the event function makes; choose another name")
     _check_object_variables(config, of_objects)
-    for name, each in config.corrections.items():
+    for each in config.corrections.values():
         if each.objects is None:
             wanted |= dict.fromkeys(value for value in each.inputs.values() if value in config.event_variables)
     needless = {*made, *weights, *counts, *corrections}
@@ -143,6 +143,7 @@ def _asked(
             objects=objects,
             columns=values,
             weight=jnp.ones(1, jnp.float32),
+            collision=jnp.zeros(1, jnp.int32),
             prepared=Prepared(table=table, first=number, rows=number),
         )
         selected = Sets(Selection(sets, unions, (), ()), event, {each.name: jnp.zeros(1, jnp.uint32) for each in sets})
@@ -152,7 +153,7 @@ def _asked(
         names["objects"] = {name: tuple(variables) for name, variables in of_objects.items()}
 
     try:
-        prepared = call(function, "prepare", Event(objects=absent, columns=empty))
+        prepared = call(function, "prepare", HostEvent(absent, empty))
         table = {name: np.zeros((1, 1), np.asarray(column).dtype) for name, column in prepared.items()}
         jax.eval_shape(trace, *jax.tree.map(_single, (absent, empty)), jax.tree.map(jnp.asarray, table))
     except KeyError as error:

@@ -17,7 +17,7 @@ from pipeline.events import split
 from pipeline.events.batch import Edges, Events
 from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, as_arrays
 from pipeline.events.dense import dense_groups
-from pipeline.events.yields import EventAnalysis, Factor, Layout
+from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective

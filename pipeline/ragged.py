@@ -1,4 +1,4 @@
-"""Events as they were read to ragged arrays under our names: columns varied, corrections evaluated, no file behind them.
+"""Events as they were read to ragged arrays under our names: columns varied, corrections evaluated.
 
 Alternative samples get no kinematic variations, as in the AGC. Generator weights are scaled to about one.
 """
@@ -44,7 +44,8 @@ def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Arr
     objects = {name: _objects(config, name, events, variations, number) for name in config.objects}
     columns = {name: _column(events[branch]) for name, branch in names.branches.items()}
     branches = {branch: _column(events[branch]) for each in variations for branch in _event_branches(each)}
-    columns = _varied(config, "", columns, branches, variations, (number, *np.zeros((2, len(number)), np.float32)))
+    nowhere = np.zeros(len(number), np.float32)
+    columns = _varied(config, "", columns, branches, variations, (number, nowhere, nowhere))
     columns |= _corrections(config, None, columns)
     weight, unit = _weights(dataset, events)
     _, collision = np.unique(number, return_inverse=True)
@@ -67,8 +68,9 @@ def _objects(
     counts = ak.to_numpy(ak.num(records)).astype(np.int64)
     branches = {branch: _column(ak.flatten(records[branch])) for branch in records.fields}
     columns = {ours: branches[theirs] for ours, theirs in collection.variables.items()}
-    direction = (columns.get(key, np.zeros(len(branches[next(iter(branches))]), np.float32)) for key in ("eta", "phi"))
-    identity = (np.repeat(number, counts), *(each.astype(np.float32) for each in direction))
+    nowhere = np.zeros(int(counts.sum()), np.float32)
+    eta, phi = (columns.get(key, nowhere).astype(np.float32) for key in ("eta", "phi"))
+    identity = (np.repeat(number, counts), eta, phi)
     columns = _varied(config, f"{name}.", columns, branches, variations, identity)
     columns |= _corrections(config, name, columns)
     keep = np.ones(int(counts.sum()), bool)
@@ -119,20 +121,20 @@ def _corrections(config: Config, objects: str | None, columns: Columns) -> Colum
 
 
 def _evaluated(correction: Correction, columns: Columns) -> Column:
-    inputs = {name: columns[v] if isinstance(v, str) and v in columns else v for name, v in correction.inputs.items()}
-    rows = max((len(each) for each in inputs.values() if isinstance(each, np.ndarray) and each.ndim == 2), default=None)
+    """One value an object or an event, and a row of them for each kinematic variation where an input has them."""
+    compiled = _correction(correction.file, correction.correction)
+    inputs = [_input(columns, correction.inputs[each.name]) for each in compiled.inputs]
+    rows = max((len(each) for each in inputs if isinstance(each, np.ndarray) and each.ndim == 2), default=0)
+    if not rows:
+        return np.asarray(compiled.evaluate(*inputs), np.float64)
+    return np.stack(
+        [compiled.evaluate(*(each[row] if np.ndim(each) == 2 else each for each in inputs)) for row in range(rows)]
+    )
 
-    def row(number: int) -> Column:
-        values = {name: each[number] if np.ndim(each) == 2 else each for name, each in inputs.items()}
-        return np.asarray(_correction(correction.file, correction.correction).evaluate(*_ordered(correction, values)))
 
-    return row(0) if rows is None else np.stack([row(number) for number in range(rows)]).astype(np.float64)
-
-
-def _ordered(correction: Correction, values: Mapping[str, Any]) -> list[Any]:
-    """The inputs in the order of the correction; numbers in double precision, as correctionlib takes them."""
-    names = [each.name for each in _correction(correction.file, correction.correction).inputs]
-    return [values[name].astype(np.float64) if isinstance(values[name], np.ndarray) else values[name] for name in names]
+def _input(columns: Columns, value: str | int | float) -> Any:
+    """A column in double precision, as correctionlib takes it, or a constant."""
+    return columns[value].astype(np.float64) if isinstance(value, str) and value in columns else value
 
 
 @cache

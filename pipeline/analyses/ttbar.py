@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
 
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy, transverse_momentum
-from pipeline.events.batch import Event, Prepared
+from pipeline.events.batch import Event, HostEvent, Prepared
 from pipeline.events.function import Members, Sets
 
 __all__ = ["TRIJETS_AT_A_TIME", "first_trijet", "ht", "leading_jet_pt", "prepare", "trijet_candidates", "variables"]
@@ -36,7 +36,7 @@ Trijets = tuple[
 """(bit mask of three jets, mass, pt), both in GeV."""
 
 
-def prepare(event: Event) -> dict[str, Any]:
+def prepare(event: HostEvent) -> dict[str, Any]:
     """All trijets of the events, by falling transverse momentum; as many rows as the busiest event has, in blocks.
 
     A jet of which a variable is NaN is in none: the AGC asks whether the largest of the three b-tags is above the
@@ -64,7 +64,7 @@ def variables(event: Event, sets: Sets) -> dict[str, Float32[Array, " events"]]:
     """`ht`, `leading_jet_pt`, and of the chosen trijet `trijet_mass` and `trijet_pt`; all in GeV."""
     jet = sets["jet"]
     values = {"ht": ht(jet), "leading_jet_pt": leading_jet_pt(jet)}
-    if "btag" in sets and event.prepared is not None:
+    if "btag" in sets:
         mass, pt = first_trijet(event.prepared, jet.bits, sets["btag"].bits)
         values |= {"trijet_mass": mass, "trijet_pt": pt}
     return values
@@ -131,7 +131,7 @@ def trijet_candidates(
     phi: Float32[Array, "jets events"],
     mass: Float32[Array, "jets events"],
 ) -> Trijets:
-    """All 3-combinations of the jets of every event, by falling transverse momentum (ties: first in lexicographic order).
+    """All 3-combinations of the jets of every event, by falling transverse momentum (ties: lexicographic).
 
     The jet mass is not scaled with pt, as in the AGC (`processor`, `four_vecs`). Trijets of absent jets come last.
     """

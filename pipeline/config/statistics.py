@@ -57,7 +57,8 @@ class Systematic(Model):
             return None
         if self.size is not None:
             return self.size, -self.size
-        assert isinstance(self.up, float) and isinstance(self.down, float)
+        assert isinstance(self.up, float)
+        assert isinstance(self.down, float)
         return self.up, self.down
 
     @property

@@ -13,8 +13,9 @@ Axes: `kinematics` (nominal first, then the kinematic variations), `chunks`, `ob
 an event function has prepared), `events` (within a chunk).
 """
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -22,13 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Int32
 
-__all__ = ["Edges", "Event", "EventGroup", "Events", "Prepared", "take_chunk"]
+__all__ = ["Edges", "Event", "EventGroup", "Events", "HostEvent", "Prepared", "take_chunk"]
 
 Edges = dict[str, Float[Array, " _edges"]]
 """Bin edges of each region, keyed by its name, in the unit of its observable."""
-
-Anything = Array | np.ndarray
-"""Arrays on the host or on a device."""
 
 
 class EventGroup(eqx.Module, strict=True):
@@ -99,24 +97,30 @@ class Event(eqx.Module):
     """The events of one data set under one kinematic variation, or some of them, as an event function sees them.
 
     `objects` are the variables of each collection, shape "objects events", NaN where there is no object; `columns` have
-    one value an event. `prepared` is what `EventFunction.prepare` made; it sees events on the host, in which varied
-    columns are float64, and which have no weight yet.
+    one value an event; `prepared` is what `EventFunction.prepare` made.
     """
 
     _: KW_ONLY
-    objects: dict[str, dict[str, Float[Anything, "_objects events"]]]
-    columns: dict[str, Float[Anything, " events"]]
-    weight: Float32[Array, " events"] | None = None
-    collision: Int32[Array, " events"] | None = None
-    prepared: Prepared | None = None
+    objects: dict[str, dict[str, Float32[Array, "_objects events"]]]
+    columns: dict[str, Float32[Array, " events"]]
+    weight: Float32[Array, " events"]
+    collision: Int32[Array, " events"]
+    prepared: Prepared
 
     def at(self, event: Int32[Array, " items"]) -> "Event":
         """Some of the events, as often as they are named."""
-        take: Any = jax.tree.map(lambda column: column[..., event], (self.objects, self.columns, self.weight))
-        prepared = self.prepared
-        if prepared is not None:
-            prepared = Prepared(table=prepared.table, first=prepared.first, rows=prepared.rows, event=event)
-        return Event(objects=take[0], columns=take[1], weight=take[2], prepared=prepared)
+        take: Any = jax.tree.map(
+            lambda column: column[..., event], (self.objects, self.columns, self.weight, self.collision)
+        )
+        table = Prepared(table=self.prepared.table, first=self.prepared.first, rows=self.prepared.rows, event=event)
+        return Event(objects=take[0], columns=take[1], weight=take[2], collision=take[3], prepared=table)
+
+
+class HostEvent(NamedTuple):
+    """What `EventFunction.prepare` sees of the same: NumPy arrays, in which varied columns are float64."""
+
+    objects: Mapping[str, Mapping[str, Float[np.ndarray, "_objects events"]]]
+    columns: Mapping[str, Float[np.ndarray, " events"]]
 
 
 def take_chunk(group: EventGroup, kinematic: Int32[Array, ""], chunk: Int32[Array, ""]) -> Event:

@@ -12,6 +12,7 @@ linear in ds and de, so JAX turns it around for reverse mode by itself. It serve
 calibration of the observable, and the weights of a network that makes it.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -74,13 +75,13 @@ def add_to_histogram(
     return total
 
 
-def placed_edges(selection: Selection, thresholds: Thresholds, edges: Edges) -> PlacedEdges:
-    """The edges of every region where the thresholds put them; those that do not move stay as given.
+def placed_edges(regions: Sequence[Region], thresholds: Thresholds, edges: Edges) -> PlacedEdges:
+    """The edges of regions where the thresholds put them; those that do not move stay as given.
 
     A region has either no moving edges, or a moving range (`start`, `stop`: the inner edges keep their places in
     between), or one threshold an edge. Thresholds may be copies, shape "copies"; there is one copy of what stays.
     """
-    return {region.name: _placed(region, thresholds, edges[region.name]) for region in selection.regions}
+    return {region.name: _placed(region, thresholds, edges[region.name]) for region in regions}
 
 
 def _placed(region: Region, thresholds: Thresholds, edges: Float[Array, " edges"]) -> Float[Array, "copies edges"]:
@@ -119,6 +120,7 @@ def binned(
         observables: of each region, NaN for events that are not in it.
         columns: what each event adds to its bin.
     """
+    del copy, bandwidths, edges, observables  # they matter to the derivative only
     return hard_histogram(position, columns.T, selection.bins)
 
 

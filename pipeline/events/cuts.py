@@ -166,7 +166,7 @@ def cut_flux(
 ) -> dict[str, Float32[Array, "*objects events"]]:
     """For each threshold with a bandwidth, the boundary flux of every object that passes all other cuts on it."""
     passed = {cut.name: passes(cut, thresholds, columns) for cut in cuts}
-    flux = {}
+    flux: dict[str, Array] = {}
     for cut in cuts:
         others = present(columns)
         for name, passing in passed.items():

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.events.batch import Event, EventGroup
+from pipeline.events.batch import EventGroup, HostEvent
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.function import call
 from pipeline.events.variations import round_down, round_up
@@ -233,7 +233,7 @@ def _prepared(
     chunk: int,
 ) -> dict[str, Column]:
     """What the event function prepares of one task."""
-    event = Event(
+    event = HostEvent(
         objects={
             name: {
                 v: column[kinematic, chunk] if column.ndim == 4 else column[chunk] for v, column in variables.items()
@@ -257,7 +257,8 @@ def _group(host: _Host, shape: _Shape, rows: int, from_below: Collection[str]) -
     first, number = (np.zeros((shape.kinematics, len(host.dataset)), np.int32) for _ in range(2))
     kinematic, chunk = host.tasks.T
     first[kinematic, chunk], number[kinematic, chunk] = np.cumsum(numbers) - numbers, numbers
-    objects, varied_objects = ({name: {} for name in host.objects} for _ in range(2))
+    objects: dict[str, dict[str, jnp.ndarray]] = {name: {} for name in host.objects}
+    varied_objects: dict[str, dict[str, jnp.ndarray]] = {name: {} for name in host.objects}
     for name, variables in host.objects.items():
         for variable, column in variables.items():
             of = varied_objects if column.ndim == 4 else objects

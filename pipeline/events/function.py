@@ -15,7 +15,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
-from pipeline.events.batch import Event
+from pipeline.events.batch import Event, HostEvent
 from pipeline.events.cuts import Selection
 
 __all__ = ["EventFunction", "Members", "Sets", "call", "members"]
@@ -24,7 +24,7 @@ __all__ = ["EventFunction", "Members", "Sets", "call", "members"]
 class EventFunction(Protocol):
     """Every method may be left out."""
 
-    def prepare(self, event: Event) -> Mapping[str, Any]:
+    def prepare(self, event: HostEvent) -> Mapping[str, Any]:
         """What no threshold changes: columns of shape "rows events", made once, on the host, by any library.
 
         It is called for the events of a chunk under one kinematic variation; each call may make another number of

@@ -24,9 +24,7 @@ from jaxtyping import Array, Bool, Float64, Int32, Int64, UInt32
 from pipeline.events.batch import Event, Events
 from pipeline.events.binning import bin_index
 from pipeline.events.cuts import EVENT, Region, Thresholds, pass_probability, present, within
-from pipeline.events.flux import for_each, kernel_integral, pack, with_derivatives
-from pipeline.events.function import Sets, members
-from pipeline.events.yields import (
+from pipeline.events.evaluation import (
     EventAnalysis,
     Point,
     as_variables,
@@ -36,9 +34,11 @@ from pipeline.events.yields import (
     factors_of,
     is_derived,
     point,
-    sum_over_chunks,
     variables_of,
 )
+from pipeline.events.flux import for_each, kernel_integral, pack, with_derivatives
+from pipeline.events.function import Sets, members
+from pipeline.events.yields import sum_over_chunks
 
 __all__ = ["outcomes_per_event", "smeared_yields"]
 
@@ -137,7 +137,6 @@ def _count_outcomes(at: Point, event: Event, odds: dict[str, _Odds]) -> Int64[Ar
     """Number of outcomes of each event: 0 where none can get into any region."""
     fewest = counts_of(at.selection, {name: own.certain for name, own in odds.items()})
     most = counts_of(at.selection, {name: own.certain | own.uncertain for name, own in odds.items()})
-    assert event.weight is not None
     possible = jnp.zeros(event.weight.shape, bool)
     for region in at.selection.regions:
         inside = event.weight != 0

@@ -1,6 +1,6 @@
 """Which events are for training, for stopping and for validation: by a hash, so that no order or file matters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,6 @@ def parts(lots: NDArray[np.float64], shares: Mapping[str, float], turn: float = 
         shares: of the events, for each part; they add up to 1.
         turn: where on the circle of lots the first part begins.
     """
-    until: Sequence[float] = np.cumsum(list(shares.values()))[:-1]
+    until = np.cumsum(list(shares.values()))[:-1]
     number = np.searchsorted(until, (lots - turn) % 1.0, side="right")
     return {name: number == place for place, name in enumerate(shares)}

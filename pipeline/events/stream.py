@@ -88,7 +88,7 @@ def _largest(groups: list[EventGroup]) -> EventGroup:
     return largest_of_all
 
 
-def _with_room(part: Data, room: dict[int, EventGroup]) -> Data:
+def _with_room(part: Part, room: dict[int, EventGroup]) -> Part:
     """The same events with room for more, in a group for each capacity that occurs in any part."""
     own = {group.capacity: group for group in part.events.groups}
     roomy = []

@@ -13,7 +13,8 @@ from jaxtyping import Float32, Int32
 
 from pipeline.events.batch import Edges, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
-from pipeline.events.yields import EventAnalysis, EventOutcomes, event_outcomes, point
+from pipeline.events.evaluation import EventAnalysis, point
+from pipeline.events.yields import EventOutcomes, event_outcomes
 
 __all__ = ["EventList", "list_events"]
 

@@ -14,52 +14,45 @@ thresholds of its own, and how the derivatives by them scatter is the statistica
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial, reduce
 from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
+from jaxtyping import Array, Bool, Float32, Float64, Int32
 
-from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
-from pipeline.events.binning import PlacedEdges, add_to_histogram, bin_index, binned, placed_edges
-from pipeline.events.cuts import (
-    EVENT,
-    Cut,
-    ObjectSet,
-    Region,
-    Selection,
-    Thresholds,
-    cut_flux,
-    passes,
-    passes_all,
-    side_flux,
-    within,
+from pipeline.events.batch import Event, EventGroup, Events, take_chunk
+from pipeline.events.binning import PlacedEdges, add_to_histogram, binned, placed_edges
+from pipeline.events.cuts import EVENT, ObjectSet, Region, Selection, Thresholds, cut_flux, side_flux, within
+from pipeline.events.evaluation import (
+    Evaluated,
+    EventAnalysis,
+    Layout,
+    Point,
+    accepted_by,
+    as_variables,
+    columns_of,
+    counts_of,
+    derived_bits,
+    evaluated,
+    factors_of,
+    is_derived,
+    observables_of,
+    placed,
+    point,
+    variables_of,
 )
 from pipeline.events.flux import for_each_flip, pack, with_derivatives
-from pipeline.events.function import Sets, call, members
+from pipeline.events.function import Sets, members
 
 __all__ = [
     "SUBSAMPLES",
-    "EventAnalysis",
     "EventOutcomes",
-    "Factor",
-    "Layout",
-    "Point",
-    "as_variables",
-    "columns_of",
-    "concerned",
     "copies_of",
-    "counts_of",
     "event_outcomes",
-    "factors_of",
     "hard_yields",
-    "is_derived",
-    "point",
     "sum_over_chunks",
-    "variables_of",
     "yields_and_flux",
 ]
 
@@ -67,53 +60,6 @@ SUBSAMPLES = 16
 """Disjoint parts of the collisions whose fluxes are told apart: how they scatter is the error of their sum."""
 
 Result = TypeVar("Result")
-Bits = dict[str, UInt32[Array, " events"]]
-Variables = dict[str, Array]
-
-
-@dataclass(frozen=True)
-class Factor:
-    """A number for each event that multiplies its weight in a column of the yields.
-
-    With a `set`, it is a variable of the `nth` member in stored order, `fill` where there are fewer; or, without `nth`,
-    the product over all members. Without a set it is a variable of the event, or a weight of the event function.
-    """
-
-    variable: str
-    set: str | None = None
-    nth: int | None = None
-    fill: float = 0.0
-
-
-class Layout(NamedTuple):
-    """Static sizes of the yields: data sets, kinematic variations, and factors of the weight."""
-
-    datasets: int
-    kinematics: int
-    factors: tuple[Factor, ...] = ()
-
-
-class EventAnalysis(NamedTuple):
-    """The static part of the hard analysis."""
-
-    selection: Selection
-    function: object
-    layout: Layout
-
-
-class Point(NamedTuple):
-    """The hard analysis at some thresholds, with the edges of the bins where these put them."""
-
-    analysis: EventAnalysis
-    thresholds: Thresholds
-    bandwidths: Thresholds
-    edges: PlacedEdges
-    subsamples: int
-
-    @property
-    def selection(self) -> Selection:
-        """Of the analysis."""
-        return self.analysis.selection
 
 
 class EventOutcomes(eqx.Module, strict=True):
@@ -127,24 +73,6 @@ class EventOutcomes(eqx.Module, strict=True):
     position: Int32[Array, " events"]
     observable: Float32[Array, " events"]
     columns: Float32[Array, "columns events"]
-
-
-class _Evaluation(NamedTuple):
-    """The hard analysis of some events. `bits`: who passes the own cuts of each set; `columns`: what these cut on.
-
-    `used_by_*` are the sets that the variables of objects and of events and the factors depend on.
-    """
-
-    bits: Bits
-    columns: dict[str, dict[str, Array]]
-    variables: Variables
-    factors: Float32[Array, "factors events"]
-    accepted: dict[str, Bool[Array, " events"]]
-    region: Int32[Array, " events"]
-    position: Int32[Array, " events"]
-    used_by_objects: frozenset[str]
-    used_by_variables: frozenset[str]
-    used_by_factors: frozenset[str]
 
 
 class _Change(NamedTuple):
@@ -162,14 +90,6 @@ class _Change(NamedTuple):
 
 
 # --- Yields and their derivatives -------------------------------------------------------------------------------------
-
-
-def point(
-    analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, subsamples: int = 1
-) -> Point:
-    """The hard analysis at some thresholds."""
-    placed = placed_edges(analysis.selection, thresholds, edges)
-    return Point(analysis, thresholds, bandwidths, placed, subsamples)
 
 
 def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
@@ -247,9 +167,9 @@ def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events:
 
 def event_outcomes(at: Point, event: Event) -> EventOutcomes:
     """What the analysis makes of every event of a chunk."""
-    hard = _evaluated(at, event)
+    hard = evaluated(at, event)
     observable = jnp.full(hard.region.shape, jnp.nan, jnp.float32)
-    for values in _observables(at.selection, hard).values():
+    for values in observables_of(at.selection, hard).values():
         observable = jnp.where(jnp.isnan(values), observable, values)
     return EventOutcomes(
         region=hard.region,
@@ -259,19 +179,19 @@ def event_outcomes(at: Point, event: Event) -> EventOutcomes:
     )
 
 
-def _chunk_yields(at: Point, event: Event) -> tuple[Float32[Array, "bins columns"], _Evaluation]:
-    hard = _evaluated(at, event)
+def _chunk_yields(at: Point, event: Event) -> tuple[Float32[Array, "bins columns"], Evaluated]:
+    hard = evaluated(at, event)
     return _histogram(at, event, hard, at.edges), hard
 
 
-def _histogram(at: Point, event: Event, hard: _Evaluation, edges: PlacedEdges) -> Float32[Array, "bins columns"]:
+def _histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> Float32[Array, "bins columns"]:
     return binned(
         at.selection,
         hard.position,
         _subsample(at, event),
         {region.name: at.bandwidths[region.edges[0]] for region in _moving_regions(at)},
         edges,
-        _observables(at.selection, hard),
+        observables_of(at.selection, hard),
         columns_of(event.weight, hard.factors),
     )
 
@@ -289,156 +209,21 @@ def _chunk_yields_and_flux(
     return yields, flux
 
 
-# --- The analysis of an event -----------------------------------------------------------------------------------------
-
-
-def _evaluated(at: Point, event: Event) -> _Evaluation:
-    """Sets, variables, factors and place of some events."""
-    bits, columns, used = _own_bits(at, event)
-    sets = Sets(at.selection, event, members(at.selection, bits))
-    variables = variables_of(at, event, sets)
-    used_by_variables = frozenset(sets.used)
-    sets = Sets(at.selection, event, members(at.selection, bits))
-    factors = factors_of(at, event, sets, variables)
-    used_by_factors = frozenset(sets.used)
-    if any(factor.set is None and factor.variable in variables for factor in at.analysis.layout.factors):
-        used_by_factors |= used_by_variables
-    counts = counts_of(at.selection, bits)
-    accepted = _accepted(at, variables | as_variables(counts))
-    region, position = _placed(at, counts, variables, accepted)
-    return _Evaluation(
-        bits, columns, variables, factors, accepted, region, position, used, used_by_variables, used_by_factors
-    )
-
-
-def _own_bits(at: Point, event: Event) -> tuple[Bits, dict[str, dict[str, Array]], frozenset[str]]:
-    """The objects that pass the own cuts of each set; the columns of these; the sets that object variables depend on."""
-    bits: Bits = {}
-    columns = {each.name: dict(event.objects[each.collection]) for each in at.selection.sets}
-    for each in at.selection.sets:
-        if not is_derived(at.selection, each, event):
-            own = passes_all(at.selection.on(each.name), at.thresholds, columns[each.name])
-            bits[each.name] = pack(own)
-    used: set[str] = set()
-    for each in at.selection.sets:
-        if is_derived(at.selection, each, event):
-            bits[each.name], columns[each.name], asked = _derived_bits(at, event, bits, each)
-            used |= asked
-    return bits, columns, frozenset(used)
-
-
-def is_derived(selection: Selection, each: ObjectSet, event: Event) -> bool:
-    """Whether a cut on the set is on a variable that the event function makes."""
-    return any(cut.variable not in event.objects[each.collection] for cut in selection.on(each.name))
-
-
-def _derived_bits(
-    at: Point, event: Event, bits: Bits, each: ObjectSet
-) -> tuple[UInt32[Array, " events"], dict[str, Array], set[str]]:
-    """The objects that pass the own cuts of a set some of which are on variables that the event function makes."""
-    sets = Sets(at.selection, event, members(at.selection, bits))
-    by_collection = call(at.analysis.function, "object_variables", event, sets)
-    columns = event.objects[each.collection] | dict(by_collection.get(each.collection, {}))
-    return pack(passes_all(at.selection.on(each.name), at.thresholds, columns)), columns, sets.used
-
-
-def variables_of(at: Point, event: Event, sets: Sets) -> Variables:
-    """Variables of the events: those of the file, and those of the event function."""
-    return event.columns | call(at.analysis.function, "variables", event, sets)
-
-
-def counts_of(selection: Selection, bits: Bits) -> dict[str, Int32[Array, " events"]]:
-    """Number of members of each set and union."""
-    counts = {name: jnp.bitwise_count(own).astype(jnp.int32) for name, own in members(selection, bits).items()}
-    for union in selection.unions:
-        counts[union.name] = reduce(jnp.add, (counts[name] for name in union.sets))
-    return counts
-
-
-def factors_of(at: Point, event: Event, sets: Sets, variables: Variables) -> Float32[Array, "factors events"]:
-    weights = call(at.analysis.function, "weights", event, sets)
-
-    def value(factor: Factor) -> Array:
-        if factor.set is None:
-            return weights[factor.variable] if factor.variable in weights else variables[factor.variable]
-        if factor.nth is None:
-            return jnp.prod(sets[factor.set].column(factor.variable, 1.0), axis=0)
-        return sets[factor.set].nth(factor.variable, factor.nth, factor.fill)
-
-    values = [value(factor).astype(jnp.float32) for factor in at.analysis.layout.factors]
-    assert event.weight is not None
-    return jnp.stack(values) if values else jnp.zeros((0, *event.weight.shape), jnp.float32)
-
-
-def _accepted(at: Point, variables: Variables) -> dict[str, Bool[Array, " events"]]:
-    """Which events pass each cut on events."""
-    return {cut.name: passes(cut, at.thresholds, variables) for cut in at.selection.on(EVENT)}
-
-
-def _placed(
-    at: Point,
-    counts: dict[str, Int32[Array, " events"]],
-    variables: Variables,
-    accepted: dict[str, Bool[Array, " events"]],
-) -> tuple[Int32[Array, " events"], Int32[Array, " events"]]:
-    """Region of each event, −1 for none, and its bin on the joint axis, the number of bins for none."""
-    events = next(iter(counts.values() or variables.values())).shape
-    region_of = jnp.full(events, -1, jnp.int32)
-    position = jnp.full(events, at.selection.bins, jnp.int32)
-    for number, region in reversed(list(enumerate(at.selection.regions))):
-        inside = jnp.ones(events, bool)
-        for requirement in region.requirements:
-            inside &= within(requirement, {**as_variables(counts), **variables, **counts}[requirement.name])
-        for cut in concerned(at.selection, region):
-            inside &= accepted[cut.name]
-        values = {**as_variables(counts), **variables}[region.observable]
-        bin_ = bin_index(values, at.edges[region.name][0].astype(jnp.float32))
-        place = jnp.where(bin_ < region.bins, region.offset + bin_, at.selection.bins)
-        region_of, position = jnp.where(inside, number, region_of), jnp.where(inside, place, position)
-    return region_of, position
-
-
-def as_variables(counts: dict[str, Int32[Array, " events"]]) -> Variables:
-    """Counts as variables: `n_<set>`."""
-    return {f"n_{name}": count.astype(jnp.float32) for name, count in counts.items()}
-
-
-def concerned(selection: Selection, region: Region) -> tuple[Cut, ...]:
-    """The cuts on events that hold in a region."""
-    return tuple(cut for cut in selection.on(EVENT) if cut.regions is None or region.name in cut.regions)
-
-
-def _observables(selection: Selection, hard: _Evaluation) -> dict[str, Float32[Array, " events"]]:
-    """The observable of each region, NaN for events outside it."""
-    variables = hard.variables | as_variables(counts_of(selection, hard.bits))
-    return {
-        region.name: jnp.where(hard.region == number, variables[region.observable], jnp.float32(jnp.nan))
-        for number, region in enumerate(selection.regions)
-    }
-
-
-def columns_of(
-    weight: Float32[Array, " events"], factors: Float32[Array, "factors events"]
-) -> Float32[Array, "columns events"]:
-    # An event that fills up a chunk has weight 0, and its factors may be NaN.
-    weighted = jnp.where(weight[None] == 0, 0, weight[None] * factors)
-    return jnp.concatenate([jnp.stack([weight, weight * weight]), weighted])
-
-
 # --- The flux of a threshold ------------------------------------------------------------------------------------------
 
 
-def _flux_of_edges(at: Point, event: Event, hard: _Evaluation) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+def _flux_of_edges(at: Point, event: Event, hard: Evaluated) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """Edges move: the derivative of the histogram by copies of them, one for each subsample."""
     names = [name for region in _moving_regions(at) for name in region.edges]
     if not names:
         return {}
 
-    def histogram(moving: Thresholds) -> Array:
-        edges = {region.name: at.edges[region.name] for region in at.selection.regions}
-        return _histogram(at, event, hard, edges | placed_edges(_only(at), moving, edges_of_regions))
+    regions = _moving_regions(at)
+    edges = {region.name: at.edges[region.name][0] for region in regions}
 
-    edges_of_regions = {region.name: at.edges[region.name][0] for region in _moving_regions(at)}
+    def histogram(moving: Thresholds) -> Array:
+        return _histogram(at, event, hard, at.edges | placed_edges(regions, moving, edges))
+
     copies = {name: jnp.broadcast_to(at.thresholds[name], (at.subsamples,)) for name in names}
     slopes = jax.jacfwd(histogram)(copies)
     return {name: jnp.moveaxis(slope, -1, 0).astype(jnp.float32) for name, slope in slopes.items()}
@@ -449,12 +234,8 @@ def _moving_regions(at: Point) -> tuple[Region, ...]:
     return tuple(region for region in at.selection.regions if region.edges and region.edges[0] in at.bandwidths)
 
 
-def _only(at: Point) -> Selection:
-    return at.selection.__class__(sets=(), unions=(), cuts=(), regions=_moving_regions(at))
-
-
 def _flux_of_event_cuts(
-    at: Point, event: Event, hard: _Evaluation
+    at: Point, event: Event, hard: Evaluated
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """For a cut on events, the event itself is flipped: it leaves the place where it is and enters another one."""
     variables = hard.variables | as_variables(counts_of(at.selection, hard.bits))
@@ -463,7 +244,7 @@ def _flux_of_event_cuts(
     for cut in at.selection.on(EVENT):
         sides = side_flux(cut, at.thresholds, at.bandwidths, variables, ~jnp.isnan(variables[cut.variable]))
         accepted = hard.accepted | {cut.name: ~hard.accepted[cut.name]}
-        _, position = _placed(at, counts_of(at.selection, hard.bits), variables, accepted)
+        _, position = placed(at, counts_of(at.selection, hard.bits), variables, accepted)
         flux |= sides
         enters += [position] * len(sides)
     if not flux:
@@ -492,7 +273,7 @@ def _flux_of_event_cuts(
 
 
 def _flux_of_flips(
-    at: Point, event: Event, hard: _Evaluation, each: ObjectSet
+    at: Point, event: Event, hard: Evaluated, each: ObjectSet
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """One object of a set flipped: the event leaves the bin where it is and enters the one where it would be."""
     flux = cut_flux(at.selection.on(each.name), at.thresholds, at.bandwidths, hard.columns[each.name])
@@ -529,14 +310,14 @@ def _flux_of_flips(
 
 
 def _flipped(
-    at: Point, event: Event, hard: _Evaluation, change: _Change, number: Int32[Array, " flips"], bit: Array
+    at: Point, event: Event, hard: Evaluated, change: _Change, number: Int32[Array, " flips"], bit: Array
 ) -> tuple[Int32[Array, " flips"], Float32[Array, "factors flips"]]:
     """Position and factors of some events with one bit of one set flipped; only what may change is computed again."""
     some = event.at(number)
     bits = {name: own[number] for name, own in hard.bits.items()}
     bits[change.set.name] = bits[change.set.name] ^ bit
     for each in change.anew:
-        bits[each.name], _, _ = _derived_bits(at, some, {n: b for n, b in bits.items() if n != each.name}, each)
+        bits[each.name], _, _ = derived_bits(at, some, {n: b for n, b in bits.items() if n != each.name}, each)
     variables = {name: value[number] for name, value in hard.variables.items()}
     factors = hard.factors[:, number]
     if change.sets & hard.used_by_variables:
@@ -544,11 +325,11 @@ def _flipped(
     if change.sets & hard.used_by_factors:
         factors = factors_of(at, some, Sets(at.selection, some, members(at.selection, bits)), variables)
     counts = counts_of(at.selection, bits)
-    _, position = _placed(at, counts, variables, _accepted(at, variables | as_variables(counts)))
+    _, position = placed(at, counts, variables, accepted_by(at, variables | as_variables(counts)))
     return position, factors
 
 
-def _change(at: Point, event: Event, hard: _Evaluation, each: ObjectSet) -> _Change:
+def _change(at: Point, event: Event, hard: Evaluated, each: ObjectSet) -> _Change:
     """What a flip in a set may change."""
     selection = at.selection
     by_one = _with_inner(selection, {each.name})
@@ -567,7 +348,7 @@ def _with_inner(selection: Selection, names: set[str]) -> frozenset[str]:
     return frozenset(inner)
 
 
-def _within_reach(at: Point, hard: _Evaluation, change: _Change) -> Bool[Array, " events"]:
+def _within_reach(at: Point, hard: Evaluated, change: _Change) -> Bool[Array, " events"]:
     """Which events a flip may bring into a region, or out of one: most are further away, and stay out."""
     counts = counts_of(at.selection, hard.bits)
     variables_stay = not change.sets & hard.used_by_variables
@@ -586,7 +367,6 @@ def _within_reach(at: Point, hard: _Evaluation, change: _Change) -> Bool[Array, 
 
 def _subsample(at: Point, event: Event) -> Int32[Array, " events"]:
     """Which part of the events each one is in."""
-    assert event.collision is not None
     return event.collision % jnp.int32(at.subsamples)
 
 

@@ -36,13 +36,13 @@ def bootstrap(
 
 def resampled(data: Data, generator: np.random.Generator) -> Data:
     """The data with every event weight multiplied by the Poisson(1) number of its collision."""
-    datasets = range(1 + max(int(group.dataset.max()) for group in data.groups))
-    collisions = 1 + max(int(group.collision.max()) for group in data.groups)
+    datasets = range(1 + max(int(group.dataset.max()) for group in data.events.groups))
+    collisions = 1 + max(int(group.collision.max()) for group in data.events.groups)
     drawn = generator.poisson(1.0, (len(datasets), collisions)).astype(np.float32)
     groups = []
-    for group in data.groups:
+    for group in data.events.groups:
         dataset, collision = np.asarray(group.dataset)[:, None], np.asarray(group.collision)
         factor = drawn[np.broadcast_to(dataset, collision.shape), collision]
         weight = jnp.asarray(np.asarray(group.weight) * factor)
         groups.append(eqx.tree_at(lambda one: one.weight, group, weight))
-    return eqx.tree_at(lambda data: data.groups, data, tuple(groups))
+    return eqx.tree_at(lambda data: data.events.groups, data, tuple(groups))

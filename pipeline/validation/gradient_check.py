@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from pipeline.analysis import Analysis, Data
+from pipeline.events.cuts import as_arrays
 from pipeline.events.table import EventList, list_events
 from pipeline.events.yields import yields_and_flux
 
@@ -44,19 +45,16 @@ def check_gradients(
     analysis: Analysis, thresholds: Mapping[str, float], bandwidths: Mapping[str, float], data: Data
 ) -> dict[str, GradientCheck]:
     """The check for each threshold that has a bandwidth."""
-    at = {name: jnp.asarray(value, jnp.float64) for name, value in thresholds.items()}
-    widths = {name: jnp.asarray(value, jnp.float64) for name, value in bandwidths.items()}
-    flux_of = jax.jit(yields_and_flux, static_argnums=(0, 1))
-    events = (data.edges, data.groups, data.candidates)
-    _, flux = flux_of(analysis.selection, analysis.layout, at, widths, *events)
+    at, widths = as_arrays(thresholds), as_arrays(bandwidths)
+    _, flux = jax.jit(yields_and_flux, static_argnums=0)(analysis.events, at, widths, data.events)
     checks = {}
     for name, bandwidth in bandwidths.items():
         step = EQUAL_SECOND_MOMENT * bandwidth
         below, above = (
-            list_events(analysis, at | {name: jnp.asarray(thresholds[name] + shift, jnp.float64)}, data)
+            list_events(analysis.events, at | as_arrays({name: thresholds[name] + shift}), data.events)
             for shift in (-step, step)
         )
-        checks[name] = _compared(analysis, np.asarray(flux[name]), below, above, step)
+        checks[name] = _compared(analysis, np.asarray(flux[name][:, :, 0]), below, above, step)
     return checks
 
 
@@ -67,9 +65,10 @@ def with_unit_weights(data: Data) -> Data:
     yields linearly, so the derivative of the counts is the whole question.
     """
     groups = tuple(
-        eqx.tree_at(lambda one: one.weight, group, (group.index >= 0).astype(jnp.float32)) for group in data.groups
+        eqx.tree_at(lambda each: each.weight, group, (group.index >= 0).astype(jnp.float32))
+        for group in data.events.groups
     )
-    return eqx.tree_at(lambda one: one.groups, data, groups)
+    return eqx.tree_at(lambda each: each.events.groups, data, groups)
 
 
 def _compared(

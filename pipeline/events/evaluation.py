@@ -1,0 +1,246 @@
+"""The hard analysis of some events: who is in which set, what the event function makes of it, where the event goes.
+
+It is a function of the *sets* of its objects (`pipeline.events.function`), of which variables, regions and bins follow.
+"""
+
+from dataclasses import dataclass
+from functools import reduce
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
+
+from pipeline.events.batch import Edges, Event
+from pipeline.events.binning import PlacedEdges, bin_index, placed_edges
+from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thresholds, passes, passes_all, within
+from pipeline.events.flux import pack
+from pipeline.events.function import Sets, call, members
+
+__all__ = [
+    "Evaluated",
+    "EventAnalysis",
+    "Factor",
+    "Layout",
+    "Point",
+    "accepted_by",
+    "as_variables",
+    "columns_of",
+    "concerned",
+    "counts_of",
+    "derived_bits",
+    "evaluated",
+    "factors_of",
+    "is_derived",
+    "observables_of",
+    "placed",
+    "point",
+    "variables_of",
+]
+
+Bits = dict[str, UInt32[Array, " events"]]
+Variables = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A number for each event that multiplies its weight in a column of the yields.
+
+    With a `set`, it is a variable of the `nth` member in stored order, `fill` where there are fewer; or, without `nth`,
+    the product over all members. Without a set it is a variable of the event, or a weight of the event function.
+    """
+
+    variable: str
+    set: str | None = None
+    nth: int | None = None
+    fill: float = 0.0
+
+
+class Layout(NamedTuple):
+    """Static sizes of the yields: data sets, kinematic variations, and factors of the weight."""
+
+    datasets: int
+    kinematics: int
+    factors: tuple[Factor, ...] = ()
+
+
+class EventAnalysis(NamedTuple):
+    """The static part of the hard analysis."""
+
+    selection: Selection
+    function: object
+    layout: Layout
+
+
+class Point(NamedTuple):
+    """The hard analysis at some thresholds, with the edges of the bins where these put them."""
+
+    analysis: EventAnalysis
+    thresholds: Thresholds
+    bandwidths: Thresholds
+    edges: PlacedEdges
+    subsamples: int
+
+    @property
+    def selection(self) -> Selection:
+        """Of the analysis."""
+        return self.analysis.selection
+
+
+class Evaluated(NamedTuple):
+    """The hard analysis of some events. `bits`: who passes the own cuts of each set; `columns`: what these cut on.
+
+    `used_by_*` are the sets that the variables of objects and of events and the factors depend on.
+    """
+
+    bits: Bits
+    columns: dict[str, dict[str, Array]]
+    variables: Variables
+    factors: Float32[Array, "factors events"]
+    accepted: dict[str, Bool[Array, " events"]]
+    region: Int32[Array, " events"]
+    position: Int32[Array, " events"]
+    used_by_objects: frozenset[str]
+    used_by_variables: frozenset[str]
+    used_by_factors: frozenset[str]
+
+
+def point(
+    analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, edges: Edges, subsamples: int = 1
+) -> Point:
+    """The hard analysis at some thresholds."""
+    at_thresholds = placed_edges(analysis.selection.regions, thresholds, edges)
+    return Point(analysis, thresholds, bandwidths, at_thresholds, subsamples)
+
+
+def evaluated(at: Point, event: Event) -> Evaluated:
+    """Sets, variables, factors and place of some events."""
+    bits, columns, used = _own_bits(at, event)
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    variables = variables_of(at, event, sets)
+    used_by_variables = frozenset(sets.used)
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    factors = factors_of(at, event, sets, variables)
+    used_by_factors = frozenset(sets.used)
+    if any(factor.set is None and factor.variable in variables for factor in at.analysis.layout.factors):
+        used_by_factors |= used_by_variables
+    counts = counts_of(at.selection, bits)
+    accepted = accepted_by(at, variables | as_variables(counts))
+    region, position = placed(at, counts, variables, accepted)
+    return Evaluated(
+        bits, columns, variables, factors, accepted, region, position, used, used_by_variables, used_by_factors
+    )
+
+
+def _own_bits(at: Point, event: Event) -> tuple[Bits, dict[str, dict[str, Array]], frozenset[str]]:
+    """Who passes the own cuts of each set; the columns cut on; the sets that variables of objects depend on."""
+    bits: Bits = {}
+    columns = {each.name: dict(event.objects[each.collection]) for each in at.selection.sets}
+    for each in at.selection.sets:
+        if not is_derived(at.selection, each, event):
+            own = passes_all(at.selection.on(each.name), at.thresholds, columns[each.name])
+            bits[each.name] = pack(own)
+    used: set[str] = set()
+    for each in at.selection.sets:
+        if is_derived(at.selection, each, event):
+            bits[each.name], columns[each.name], asked = derived_bits(at, event, bits, each)
+            used |= asked
+    return bits, columns, frozenset(used)
+
+
+def is_derived(selection: Selection, each: ObjectSet, event: Event) -> bool:
+    """Whether a cut on the set is on a variable that the event function makes."""
+    return any(cut.variable not in event.objects[each.collection] for cut in selection.on(each.name))
+
+
+def derived_bits(
+    at: Point, event: Event, bits: Bits, each: ObjectSet
+) -> tuple[UInt32[Array, " events"], dict[str, Array], set[str]]:
+    """The objects that pass the own cuts of a set some of which are on variables that the event function makes."""
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    by_collection = call(at.analysis.function, "object_variables", event, sets)
+    columns = event.objects[each.collection] | dict(by_collection.get(each.collection, {}))
+    return pack(passes_all(at.selection.on(each.name), at.thresholds, columns)), columns, sets.used
+
+
+def variables_of(at: Point, event: Event, sets: Sets) -> Variables:
+    """Variables of the events: those of the file, and those of the event function."""
+    return event.columns | call(at.analysis.function, "variables", event, sets)
+
+
+def counts_of(selection: Selection, bits: Bits) -> dict[str, Int32[Array, " events"]]:
+    """Number of members of each set and union."""
+    counts = {name: jnp.bitwise_count(own).astype(jnp.int32) for name, own in members(selection, bits).items()}
+    for union in selection.unions:
+        counts[union.name] = reduce(jnp.add, (counts[name] for name in union.sets))
+    return counts
+
+
+def factors_of(at: Point, event: Event, sets: Sets, variables: Variables) -> Float32[Array, "factors events"]:
+    """The factors of the weight that variations name."""
+    weights = call(at.analysis.function, "weights", event, sets)
+
+    def value(factor: Factor) -> Array:
+        if factor.set is None:
+            return weights[factor.variable] if factor.variable in weights else variables[factor.variable]
+        if factor.nth is None:
+            return jnp.prod(sets[factor.set].column(factor.variable, 1.0), axis=0)
+        return sets[factor.set].nth(factor.variable, factor.nth, factor.fill)
+
+    values = [value(factor).astype(jnp.float32) for factor in at.analysis.layout.factors]
+    return jnp.stack(values) if values else jnp.zeros((0, *event.weight.shape), jnp.float32)
+
+
+def accepted_by(at: Point, variables: Variables) -> dict[str, Bool[Array, " events"]]:
+    """Which events pass each cut on events."""
+    return {cut.name: passes(cut, at.thresholds, variables) for cut in at.selection.on(EVENT)}
+
+
+def placed(
+    at: Point,
+    counts: dict[str, Int32[Array, " events"]],
+    variables: Variables,
+    accepted: dict[str, Bool[Array, " events"]],
+) -> tuple[Int32[Array, " events"], Int32[Array, " events"]]:
+    """Region of each event, −1 for none, and its bin on the joint axis, the number of bins for none."""
+    events = next(iter(counts.values() or variables.values())).shape
+    region_of = jnp.full(events, -1, jnp.int32)
+    position = jnp.full(events, at.selection.bins, jnp.int32)
+    for number, region in reversed(list(enumerate(at.selection.regions))):
+        inside = jnp.ones(events, bool)
+        for requirement in region.requirements:
+            inside &= within(requirement, {**as_variables(counts), **variables, **counts}[requirement.name])
+        for cut in concerned(at.selection, region):
+            inside &= accepted[cut.name]
+        values = {**as_variables(counts), **variables}[region.observable]
+        bin_ = bin_index(values, at.edges[region.name][0].astype(jnp.float32))
+        place = jnp.where(bin_ < region.bins, region.offset + bin_, at.selection.bins)
+        region_of, position = jnp.where(inside, number, region_of), jnp.where(inside, place, position)
+    return region_of, position
+
+
+def as_variables(counts: dict[str, Int32[Array, " events"]]) -> Variables:
+    """Counts as variables: `n_<set>`."""
+    return {f"n_{name}": count.astype(jnp.float32) for name, count in counts.items()}
+
+
+def concerned(selection: Selection, region: Region) -> tuple[Cut, ...]:
+    """The cuts on events that hold in a region."""
+    return tuple(cut for cut in selection.on(EVENT) if cut.regions is None or region.name in cut.regions)
+
+
+def observables_of(selection: Selection, hard: Evaluated) -> dict[str, Float32[Array, " events"]]:
+    """The observable of each region, NaN for events outside it."""
+    variables = hard.variables | as_variables(counts_of(selection, hard.bits))
+    return {
+        region.name: jnp.where(hard.region == number, variables[region.observable], jnp.float32(jnp.nan))
+        for number, region in enumerate(selection.regions)
+    }
+
+
+def columns_of(
+    weight: Float32[Array, " events"], factors: Float32[Array, "factors events"]
+) -> Float32[Array, "columns events"]:
+    """What each event adds to the columns of its bin: w, w², and w times each factor."""
+    # An event that fills up a chunk has weight 0, and its factors may be NaN.
+    weighted = jnp.where(weight[None] == 0, 0, weight[None] * factors)
+    return jnp.concatenate([jnp.stack([weight, weight * weight]), weighted])
