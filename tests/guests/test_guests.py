@@ -18,11 +18,10 @@ from pipeline.ingest.samples import read_samples, wanted_datasets
 from pipeline.names import names_of
 from pipeline.problem import make_analysis, make_data
 from pipeline.ragged import kinematics
-import equinox as eqx, jax.numpy as jnp
-def with_unit_weights(data): return eqx.tree_at(lambda d: d.events.groups, data, tuple(eqx.tree_at(lambda g: g.weight, g, (g.index >= 0).astype(jnp.float32)) for g in data.events.groups))
+from pipeline.validation.gradient_check import check_gradients, with_unit_weights
 
 sys.path.insert(0, str(Path(__file__).parent))
-import twins  # noqa: E402
+import twins
 
 ROOT = Path(__file__).parents[2]
 GUESTS = tuple(twins.GUESTS)
@@ -62,6 +61,15 @@ def random_thresholds(config: Config, seed: int) -> dict[str, float]:
     for names, _ in config.rising:
         drawn |= dict(zip(names, sorted(drawn[name] for name in names), strict=True))
     return default_thresholds(config) | drawn
+
+
+def middle_thresholds(config: Config) -> dict[str, float]:
+    """In the middle of the bounds, where there are events on both sides; windows reach from a third to two thirds."""
+    places = {n: (t.bounds[0] + t.bounds[1]) / 2 for n, t in config.thresholds.items() if t.trainable}
+    for names, _ in config.rising:
+        low, high = config.thresholds[names[0]].bounds
+        places |= {name: low + (high - low) * (k + 1) / 3 for k, name in enumerate(names)}
+    return default_thresholds(config) | places
 
 
 def assert_equal_to_the_twin(name: str, thresholds: dict[str, float], variations: tuple[str, ...]) -> int:
@@ -119,3 +127,16 @@ def test_every_template_equals_the_twin_at_twenty_random_thresholds(name):
     ]
     assert min(compared) >= 0
     assert sum(compared) > 20_000
+
+
+@pytest.mark.parametrize("name", GUESTS)
+def test_every_derivative_is_that_of_the_exact_histograms(name):
+    """Of all counts, for every bin, data set and kinematic variation, and of the factors of weight variations."""
+    of = guest(name)
+    bandwidths = {n: t.bandwidth for n, t in of.config.thresholds.items() if t.trainable and t.bandwidth}
+    assert set(bandwidths) == {n for n, t in of.config.thresholds.items() if t.trainable}
+    checks = check_gradients(of.analysis, middle_thresholds(of.config), bandwidths, of.counted)
+    for threshold, check in checks.items():
+        pulls = check.pulls()
+        assert len(pulls) > 10, threshold
+        assert np.sqrt(np.mean(pulls**2)) < 0.5, threshold
