@@ -15,9 +15,10 @@ from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
 from pipeline.events import split
 from pipeline.events.batch import Edges, Events
-from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, as_arrays
+from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
 from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.events.table import shared_events
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
@@ -31,13 +32,16 @@ __all__ = [
     "Problem",
     "bare_data",
     "build",
+    "check_exclusive",
     "default_bandwidths",
     "default_thresholds",
     "divide",
     "divide_into_folds",
+    "factors_of",
     "make_analysis",
     "make_data",
     "make_selection",
+    "whole",
 ]
 
 CHUNK_SIZE = 8192
@@ -81,6 +85,16 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
     return divide(config, samples)
 
 
+def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
+    """The analysis of a config, and all its events without a split; errors as `build`."""
+    names = names_of(config)
+    samples = read_samples(config, tuple(names.branches.values()), report)
+    analysis = make_analysis(config, names, len(samples))
+    everything = [np.ones(len(sample.events), bool) for sample in samples]
+    (data,) = make_data(config, names, analysis, samples, [(1.0, everything)])
+    return analysis, data
+
+
 def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
     """A problem from events in memory: those for training, those for validation, and perhaps those for stopping.
 
@@ -111,6 +125,8 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     # All at once: parts of equal shapes are compiled once.
     folds = [(shares[name], of[name]) for of in masks for name in shares]
     data = make_data(config, names, analysis, samples, folds)
+    if config.exclusive and config.may_overlap():
+        check_exclusive(analysis, default_thresholds(config), data)
     several = any(_has_several_of_a_collision(sample) for sample in samples)
     problems = []
     for number in range(len(turns)):
@@ -121,6 +137,21 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
         stopping = named.get("stopping")
         problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples))
     return tuple(problems)
+
+
+def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:
+    """Raise where an event is in two regions.
+
+    Raises:
+        InputError: with the regions, and how many events they share.
+    """
+    for part in parts:
+        for (first, second), number in shared_events(analysis.events, thresholds, part.events).items():
+            raise InputError(
+                f"regions.{second}: {number} events (all kinematic variations counted) are in '{first}', too; make "
+                "their requirements or cuts exclude each other, or set 'exclusive: false': such events then count in "
+                f"'{first}'"
+            )
 
 
 def _shares(config: Config) -> dict[str, float]:
@@ -174,26 +205,28 @@ def make_edges(config: Config) -> Edges:
 
 def default_thresholds(config: Config) -> Thresholds:
     """All thresholds, trainable or not, where the config puts them."""
-    return as_arrays({name: each.threshold for name, each in config.thresholds.items()})
+    return arrays({name: each.threshold for name, each in config.thresholds.items()})
 
 
 def default_bandwidths(config: Config) -> Thresholds:
     """The bandwidth of each trainable threshold at the start of an optimisation."""
     trained = {name: each.bandwidth for name, each in config.thresholds.items() if each.trainable}
-    return as_arrays({name: width for name, width in trained.items() if width is not None})
+    return arrays({name: width for name, width in trained.items() if width is not None})
 
 
 def make_analysis(config: Config, names: Names, datasets: int) -> Analysis:
     """The static part of the analysis."""
     selection = make_selection(config)
-    layout = Layout(datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(_factors(config).values()))
+    layout = Layout(
+        datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(factors_of(config).values())
+    )
     measured = make_measurement(config, selection)
     structure, _, _ = from_pyhf(skeleton(measured))
     events = EventAnalysis(selection, names.function, layout)
     return Analysis(events, measured, structure, Objective(**config.objective.model_dump()))
 
 
-def _factors(config: Config) -> dict[str, Factor]:
+def factors_of(config: Config) -> dict[str, Factor]:
     """The factors of the weight that variations name."""
     names = dict.fromkeys(name for each in config.variations.values() for name in each.weights if name != "nominal")
     return {name: _factor(config, name) for name in names}
@@ -304,7 +337,7 @@ def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units
         DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
         for sample, unit in zip(samples, units, strict=True)
     ]
-    factors, kinematic = list(_factors(config)), kinematics(config)
+    factors, kinematic = list(factors_of(config)), kinematics(config)
     variations = [Variation("nominal")]
     for name, each in config.variations.items():
         weights = each.weights or {"nominal": 1.0}

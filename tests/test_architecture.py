@@ -21,6 +21,7 @@ ROOMS = {
 }
 """Rooms of which the whole list is known; the rule for the others is in `test_nobody_imports_what_comes_later`."""
 ORDER = (
+    "progress",
     "config",
     "ingest",
     "events",

@@ -16,7 +16,7 @@ import uproot
 import yaml
 
 from pipeline.config import Config, Systematic
-from pipeline.validation.diagnostics import Region
+from pipeline.validation.regions import Region
 
 __all__ = ["as_hist", "cabinetry_config", "merged", "write_cabinetry_config", "write_histograms"]
 
@@ -34,17 +34,17 @@ def as_hist(config: Config, name: str, region: Region) -> hist.Hist[Any]:
     tables = {NOMINAL: region.nominal}
     for title, key in keys.items():
         tables |= {f"{key}_up": region.up[title], f"{key}_down": region.down[title]}
-    made = hist.Hist(
+    templates = hist.Hist(
         hist.axis.StrCategory(list(config.processes), name="process"),
         hist.axis.StrCategory(list(tables), name="variation"),
         hist.axis.Variable(region.edges, name=config.regions[name].observable, label=region.label),
         storage=hist.storage.Weight(),
         name=name,
     )
-    view = made.view()
+    view = templates.view()
     view.value = np.stack(list(tables.values()), axis=1)
     view.variance[:, 0] = region.variance
-    return made
+    return templates
 
 
 def merged(region: Region) -> Region | None:
