@@ -34,9 +34,7 @@ from pipeline.analysis import templates_at, with_design_effects
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.inference.templates import Templates
 from pipeline.ingest.manifest import InputError, load_manifest
-from pipeline.ingest.samples import read_samples
-from pipeline.names import names_of
-from pipeline.problem import default_thresholds, make_analysis, make_data
+from pipeline.problem import default_thresholds, whole
 from rich.console import Console
 from rich.table import Table
 
@@ -131,13 +129,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def our_templates(config: Config) -> Templates:
     """Our analysis at the thresholds of the config, on all events; draws of a collision count as one in it."""
-    names = names_of(config)
-    samples = read_samples(config, tuple(names.branches.values()))
-    analysis = make_analysis(config, names, len(samples))
-    everything = [(1.0, [np.ones(len(sample.events), bool) for sample in samples])]
-    thresholds = default_thresholds(config)
-    parts = with_design_effects(analysis, thresholds, make_data(config, names, analysis, samples, everything))
-    return templates_at(analysis, thresholds, parts[0])
+    analysis, data = whole(config)
+    (data,) = with_design_effects(analysis, default_thresholds(config), [data])
+    return templates_at(analysis, default_thresholds(config), data)
 
 
 def compare(config: Config, made: Templates, published: Published) -> Iterator[Pair]:

@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 from pipeline.analysis import Analysis, Data, templates_at, yields_at
 from pipeline.config import Config, load_config
-from pipeline.events.cuts import as_arrays
-from pipeline.ingest.samples import read_samples, wanted_datasets
-from pipeline.names import names_of
-from pipeline.problem import make_analysis, make_data
+from pipeline.events.cuts import arrays
+from pipeline.ingest.samples import wanted_datasets
+from pipeline.problem import whole
 from pipeline.ragged import kinematics
 from pipeline.validation.gradient_check import check_gradients, with_unit_weights
 
@@ -42,11 +41,7 @@ class Guest:
 @cache
 def guest(name: str) -> Guest:
     config = load_config(ROOT / "configs" / f"{name}.yaml")
-    names = names_of(config)
-    samples = read_samples(config, tuple(names.branches.values()))
-    analysis = make_analysis(config, names, len(samples))
-    everything = [(1.0, [np.ones(len(sample.events), bool) for sample in samples])]
-    (data,) = make_data(config, names, analysis, samples, everything)
+    analysis, data = whole(config)
     return Guest(name, config, analysis, data, with_unit_weights(data))
 
 
@@ -92,8 +87,8 @@ CROWDED = {
 def assert_equal_to_the_twin(name: str, thresholds: dict[str, float], variations: tuple[str, ...]) -> int:
     """Every template of these variations; returns how many events were compared."""
     of = guest(name)
-    counts = np.asarray(yields_at(of.analysis, as_arrays(thresholds), of.counted))[..., 0]
-    templates = np.asarray(templates_at(of.analysis, as_arrays(thresholds), of.data).yields)
+    counts = np.asarray(yields_at(of.analysis, arrays(thresholds), of.counted))[..., 0]
+    templates = np.asarray(templates_at(of.analysis, arrays(thresholds), of.data).yields)
     regions = {
         region.name: slice(region.offset, region.offset + region.bins) for region in of.analysis.selection.regions
     }
