@@ -50,13 +50,13 @@ thresholds = problem.default_thresholds(config)
 # %% [markdown]
 # ## One event
 # The analysis asks for one lepton and four jets. With one b-tagged jet an event is in the region `4j1b`, with two or more in `4j2b`.
-# `list_events` tells what the analysis makes of every event. Let us take the first ttbar event in `4j2b` and look at its jets as they
+# `event_table` tells what the analysis makes of every event. Let us take the first ttbar event in `4j2b` and look at its jets as they
 # stand in the file.
 
 # %%
-from pipeline.events.table import list_events
+from pipeline.analysis import event_table
 
-events = list_events(setup.analysis, thresholds, setup.training)
+events = event_table(setup.analysis, thresholds, setup.training)
 nominal_ttbar = (events.kinematic == 0) & (events.dataset == 0)
 first = np.flatnonzero(nominal_ttbar & (events.region == 1) & ~np.isnan(events.observable))[0]
 ttbar = setup.samples[0].events
@@ -132,7 +132,7 @@ counts = with_unit_weights(setup.training)  # every simulated event counts one: 
 def ttbar_count(jet_pt):
     """Simulated ttbar events in both regions."""
     at = thresholds | {"jet_pt": jet_pt}
-    return analysis.yields_at(at, setup.analysis, counts)[0, 0, :, 0].sum()
+    return analysis.yields_at(setup.analysis, at, counts)[0, 0, :, 0].sum()
 
 
 checked = check_gradients(setup.analysis, at_start, {name: float(h) for name, h in bandwidths.items()}, counts)[
@@ -180,7 +180,7 @@ from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.validation.crosscheck import pyhf_discovery_significance
 from pipeline.inference.significance import discovery_significance, signal_strength_uncertainty
 
-numbers, structure = analysis.numbers_of(thresholds, setup.analysis, setup.training), setup.analysis.structure
+numbers, structure = analysis.numbers_of(setup.analysis, thresholds, setup.training), setup.analysis.structure
 workspace = to_pyhf(structure, numbers, measurement="walkthrough")
 nominal = nominal_parameters(structure, numbers)
 data = asimov_data(structure, numbers, nominal)

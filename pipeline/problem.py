@@ -3,20 +3,22 @@
 From here on there are arrays and static structure; behind here nothing knows a file, a YAML key or awkward.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import awkward as ak
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
 from pipeline.events import split
 from pipeline.events.batch import Edges, Events
 from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
-from pipeline.events.dense import dense_groups
+from pipeline.events.dense import RaggedSample, dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.events.table import shared_events
 from pipeline.inference.histfactory import from_pyhf
@@ -41,6 +43,7 @@ __all__ = [
     "make_analysis",
     "make_data",
     "make_selection",
+    "read",
     "whole",
 ]
 
@@ -59,6 +62,8 @@ class Problem:
         validation: events that tuning does not see.
         stopping: events that decide when a patient optimiser stops, and which step is the best; None otherwise.
         samples: what the parts were taken from.
+        left_out: objects of each collection that the analysis does not see, because their events have more of them than
+            fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
     """
 
     config: Config
@@ -67,6 +72,7 @@ class Problem:
     validation: Data
     stopping: Data | None
     samples: tuple[Sample, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
@@ -80,15 +86,22 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
         ConfigError: the config names what does not exist.
         InputError: a file is missing or unusable, or no event is left.
     """
-    samples = read_samples(config, tuple(names_of(config).branches.values()), report)
+    samples = read(config, report)
     report("preparing events")
     return divide(config, samples)
+
+
+def read(
+    config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None
+) -> tuple[Sample, ...]:
+    """The events of every data set of a config; arguments and errors as `pipeline.ingest.samples.read_samples`."""
+    return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
 
 
 def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
     """The analysis of a config, and all its events without a split; errors as `build`."""
     names = names_of(config)
-    samples = read_samples(config, tuple(names.branches.values()), report)
+    samples = read(config, report)
     analysis = make_analysis(config, names, len(samples))
     everything = [np.ones(len(sample.events), bool) for sample in samples]
     (data,) = make_data(config, names, analysis, samples, [(1.0, everything)])
@@ -124,7 +137,9 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     masks = [_parts(config, samples, shares, turn) for turn in turns]
     # All at once: parts of equal shapes are compiled once.
     folds = [(shares[name], of[name]) for of in masks for name in shares]
-    data = make_data(config, names, analysis, samples, folds)
+    picked = _picked(config, names, samples, [masks for _, masks in folds])
+    data = _data(config, names, analysis, samples, [share for share, _ in folds], picked)
+    left_out = _left_out(sample for part in picked[: len(shares)] for sample, _ in part)
     if config.exclusive and config.may_overlap():
         check_exclusive(analysis, default_thresholds(config), data)
     several = any(_has_several_of_a_collision(sample) for sample in samples)
@@ -135,7 +150,7 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
             parts = with_design_effects(analysis, default_thresholds(config), parts)
         named = dict(zip(shares, parts, strict=True))
         stopping = named.get("stopping")
-        problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples))
+        problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples, left_out))
     return tuple(problems)
 
 
@@ -282,6 +297,7 @@ def make_data(
     analysis: Analysis,
     samples: Sequence[Sample],
     folds: Sequence[tuple[float, Sequence[NDArray[np.bool_]]]],
+    chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     """Parts of the events of all samples as traced data of equal shapes.
 
@@ -291,18 +307,47 @@ def make_data(
         analysis: its static part.
         samples: all data sets.
         folds: for each part, the share of the events it stands for, and which events of each sample are in it.
+        chunk_size: largest number of events that are looked at together.
     """
-    picked = [
+    picked = _picked(config, names, samples, [masks for _, masks in folds])
+    return _data(config, names, analysis, samples, [share for share, _ in folds], picked, chunk_size)
+
+
+_Picked = list[list[tuple[RaggedSample, float]]]
+"""For each part and data set, the events, and the unit of their weights."""
+
+
+def _picked(
+    config: Config, names: Names, samples: Sequence[Sample], parts: Sequence[Sequence[NDArray[np.bool_]]]
+) -> _Picked:
+    return [
         [
             ragged(config, names, sample.dataset, sample.events[mask])
             for sample, mask in zip(samples, masks, strict=True)
         ]
-        for _, masks in folds
+        for masks in parts
     ]
+
+
+def _left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:
+    """Objects of each collection that are in no bit mask, where there are any."""
+    total = sum((Counter(sample.left_out) for sample in samples), Counter[str]())
+    return {name: number for name, number in total.items() if number}
+
+
+def _data(
+    config: Config,
+    names: Names,
+    analysis: Analysis,
+    samples: Sequence[Sample],
+    shares: Sequence[float],
+    picked: _Picked,
+    chunk_size: int = CHUNK_SIZE,
+) -> list[Data]:
     dense = dense_groups(
         [[sample for sample, _ in part] for part in picked],
         names.function,
-        chunk_size=CHUNK_SIZE,
+        chunk_size=chunk_size,
         from_below=_from_below(config),
     )
     return [
@@ -310,7 +355,7 @@ def make_data(
             events=Events(groups=groups, edges=make_edges(config)),
             recipe=_recipe(config, analysis, samples, [unit / share for _, unit in part]),
         )
-        for (share, _), part, groups in zip(folds, picked, dense, strict=True)
+        for share, part, groups in zip(shares, picked, dense, strict=True)
     ]
 
 

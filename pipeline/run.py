@@ -13,10 +13,11 @@ from typing import Any
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
+from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.manifest import InputError, load_manifest
-from pipeline.ingest.samples import read_samples, wanted_datasets
+from pipeline.ingest.samples import wanted_datasets
 from pipeline.names import names_of
-from pipeline.problem import Problem, divide_into_folds
+from pipeline.problem import Problem, divide_into_folds, read
 from pipeline.report.attempt import attempt
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
 from pipeline.report.terminal import Terminal
@@ -58,15 +59,20 @@ def run(
     """
     output, started = Path(output), time.perf_counter()
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
-    branches = tuple(names_of(config).branches.values())
+    names_of(config)  # so is a wrong name in the config
     if resume:
         require_checkpoint(checkpoint_of(output))
     terminal = Terminal(config, quiet=quiet)
     with new_folder(output, overwrite=overwrite) as folder:
         with terminal.reading() as display:
-            samples = read_samples(config, branches, terminal.say, display)
+            samples = read(config, terminal.say, display)
         terminal.say("preparing events")
         problems = divide_into_folds(config, samples)
+        for name, number in problems[0].left_out.items():
+            terminal.warn(
+                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter lower "
+                "bound of its pt cut leaves none out"
+            )
         reading = time.perf_counter() - started
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
         outcome = judge(tuned, terminal, {"reading": reading})

@@ -14,6 +14,7 @@ from pipeline import analysis as exact
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.table import shared_events
 from pipeline.inference.histfactory.constraints import auxdata
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.inference.measurement import merged_bins
@@ -59,6 +60,8 @@ class Outcome:
         measured: the signal strengths that fits to the pseudo-data find, where the config asks for such data.
         merged_bins: how many bins are not bins of their own in the likelihood, `before` and `after`.
         samples: what was read.
+        left_out: objects of each collection that the analysis does not see (`pipeline.problem.Problem`).
+        shared_events: of pairs of regions, at the tuned thresholds; they count in the first of the two.
         seconds: of each phase.
         path: of the run folder, if there is one.
     """
@@ -77,6 +80,8 @@ class Outcome:
     measured: dict[str, Estimate]
     merged_bins: dict[str, int]
     samples: tuple[Sample, ...]
+    left_out: dict[str, int]
+    shared_events: dict[str, int]
     seconds: dict[str, float]
     path: Path | None = None
 
@@ -180,6 +185,8 @@ class Outcome:
                 "minimum_effective_events": config.measurement.minimum_effective_events,
                 "minimum_background": config.measurement.minimum_background,
             },
+            "objects_left_out": self.left_out,
+            "events_in_two_regions": self.shared_events,
             "config_sha256": sha256(config.model_dump(mode="json")),
             "data": {sample.dataset.key: provenance(sample) for sample in self.samples},
             "seconds": self.seconds,
@@ -234,6 +241,8 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
         measured=_measured(problem, stages),
         merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},
         samples=problem.samples,
+        left_out=dict(problem.left_out),
+        shared_events=_shared_events(problem, stages["after"], progress),
         seconds={
             **(seconds or {}),
             "first step, with compilation": first.seconds[0],
@@ -241,6 +250,18 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             "comparison": comparison,
         },
     )
+
+
+def _shared_events(problem: Problem, thresholds: Mapping[str, float], progress: Progress) -> dict[str, int]:
+    """Validation events that the tuned thresholds put into two regions."""
+    if not problem.config.may_overlap():
+        return {}
+    shared = shared_events(problem.analysis.events, arrays(thresholds), problem.validation.events)
+    for (first, second), number in shared.items() if problem.config.exclusive else ():
+        progress.warn(
+            f"at the tuned thresholds {number} events are in '{first}' and in '{second}'; they count in '{first}' only"
+        )
+    return {f"{first}, {second}": number for (first, second), number in shared.items()}
 
 
 def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -> dict[str, Comparison]:

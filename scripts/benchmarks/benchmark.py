@@ -34,9 +34,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pipeline import problem
-from pipeline.analysis import Data, loss_and_gradient_of_parts, merit_of_parts
+from pipeline.analysis import Analysis, Data, evaluate, merit_of
 from pipeline.config import Config, load_config
 from pipeline.events.stream import store_parts
+from pipeline.ingest.samples import Sample
+from pipeline.names import names_of
 from rich.console import Console
 from rich.table import Table
 
@@ -95,24 +97,23 @@ def in_own_process(events: int) -> list[Row]:
 
 def measured(options: argparse.Namespace) -> Iterator[Row]:
     config, events = load_config(options.config), options.measure
-    problem.CHUNK_SIZE = options.chunk
-    samples = problem.read_samples(config)
-    analysis = problem.make_analysis(config, len(samples))
+    samples = problem.read(config)
+    analysis = problem.make_analysis(config, names_of(config), len(samples))
     number = -(-events // options.part_size)
-    made = (enlarged(config, samples, events // number, seed, number) for seed in range(number))
+    made = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         parts: Iterable[Data] = list(made) if number == 1 else store_parts(made, Path(folder))
         size = {"events": 0, "bytes": 0}
         for data in parts:
-            size["events"] += sum(int(jnp.sum(group.index >= 0)) for group in data.groups)
-            size["bytes"] += sum(leaf.nbytes for leaf in jax.tree.leaves((data.groups, data.candidates)))
+            size["events"] += sum(int(jnp.sum(group.index >= 0)) for group in data.events.groups)
+            size["bytes"] += sum(leaf.nbytes for leaf in jax.tree.leaves(data.events.groups))
         building = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         for thresholds in options.thresholds:
             row = measured_steps(config, analysis, parts, thresholds, options.repeat)
             yield size | {"building_peak_gb": building} | row | {"floor_s": size["bytes"] / bandwidth()}
 
 
-def enlarged(config: Config, samples: tuple[problem.Sample, ...], events: int, seed: int, parts: int) -> Data:
+def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int, parts: int, chunk: int) -> Data:
     """About that many events, drawn with replacement from every data set in proportion, jets smeared by 2 %."""
     generator = np.random.default_rng((config.seed, seed))
     total = sum(len(sample.events) for sample in samples)
@@ -120,29 +121,28 @@ def enlarged(config: Config, samples: tuple[problem.Sample, ...], events: int, s
     for sample in samples:
         rows = generator.integers(len(sample.events), size=max(1, round(events * len(sample.events) / total)))
         drawn = sample.events[rows]
-        jets = drawn[config.objects.jet.branch]
+        jets = drawn[config.objects["jet"].branch]
         smear = generator.normal(1, 0.02, int(ak.sum(ak.num(jets)))).astype(np.float32)
         pt = ak.values_astype(jets.pt * ak.unflatten(smear, ak.num(jets)), np.float32)
-        drawn = ak.with_field(drawn, ak.with_field(jets, pt, "pt"), config.objects.jet.branch)
+        drawn = ak.with_field(drawn, ak.with_field(jets, pt, "pt"), config.objects["jet"].branch)
         drawn = ak.with_field(drawn, np.arange(len(drawn)), "index")
         drawn = ak.with_field(drawn, np.arange(len(drawn), dtype=np.uint64), "event")
         grown.append(dataclasses.replace(sample, events=drawn))
-    analysis = problem.make_analysis(config, len(grown))
-    (data,) = problem.make_data(config, analysis, grown, [(parts, [np.ones(len(s.events), bool) for s in grown])])
+    names, everything = names_of(config), [np.ones(len(sample.events), bool) for sample in grown]
+    analysis = problem.make_analysis(config, names, len(grown))
+    (data,) = problem.make_data(config, names, analysis, grown, [(parts, everything)], chunk)
     return data
 
 
-def measured_steps(
-    config: Config, analysis: problem.Analysis, parts: Iterable[Data], thresholds: int, repeat: int
-) -> Row:
+def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], thresholds: int, repeat: int) -> Row:
     """Times and memory for one number of thresholds."""
     named = [name for name, cut in config.thresholds.items() if cut.bandwidth]
     chosen = sorted(named, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:thresholds]
     at = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
     widths = {name: jnp.asarray(config.thresholds[name].bandwidth, jnp.float64) for name in chosen}
     before = forget_peak()
-    value_first, value, merit = timed(lambda: merit_of_parts(at, analysis, parts), repeat)
-    step_first, step, _ = timed(lambda: loss_and_gradient_of_parts(at, analysis, widths, parts), repeat)
+    value_first, value, merit = timed(lambda: merit_of(analysis, at, parts), repeat)
+    step_first, step, _ = timed(lambda: evaluate(analysis, at, widths, parts), repeat)
     return {
         "thresholds": len(chosen),
         "merit": float(merit.value),

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from pipeline.command import guarded
 from pipeline.config import Config
-from pipeline.problem import divide, read_samples
+from pipeline.problem import divide, read
 from pipeline.tuning.tune import with_bandwidths
 from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
@@ -38,7 +38,7 @@ from baselines.settings import configured, experiment_parser, save_figure, witho
 def main() -> int:
     options = parse()
     config = without_bandwidths(configured(options)) if options.automatic else configured(options)
-    samples = read_samples(config, print)
+    samples = read(config, print)
     contests: list[Contest] = []
     for number in range(options.seeds):
         seeded = config.model_copy(update={"seed": config.seed + number})

@@ -73,7 +73,7 @@ def compare(problem: Problem, every: int) -> list[Compared]:
     default, allowed = defaults(config), ranges(config)
 
     def loss(thresholds: Mapping[str, float]) -> float:
-        merit = merit_of(arrays({**default, **thresholds}), analysis, problem.training)
+        merit = merit_of(analysis, arrays({**default, **thresholds}), problem.training)
         return float(loss_of(analysis.objective, merit))
 
     def slopes(thresholds: Mapping[str, float], widths: Mapping[str, float]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
-from pipeline.problem import Problem, read_samples
+from pipeline.problem import Problem, read
 from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule, with_bandwidths
 from pipeline.validation.bootstrap import bootstrap
 from pipeline.validation.outcome import SYMBOLS
@@ -85,7 +85,7 @@ class Claim:
 def main() -> int:
     options = parse()
     config = configured(options)
-    samples = read_samples(config, print)
+    samples = read(config, print)
     rules = options.rules or [0.0, config.measurement.minimum_effective_events]
     claims: list[Claim] = []
     for number in range(options.seeds):
@@ -126,7 +126,7 @@ def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]
     allowed = ranges(config)
 
     def loss(thresholds: Mapping[str, float]) -> tuple[float, bool]:
-        merit = merit_of(arrays({**default, **thresholds}), analysis, data)
+        merit = merit_of(analysis, arrays({**default, **thresholds}), data)
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
     counted = Counted(loss, allowed, evaluations, ordered(config))
@@ -150,7 +150,7 @@ def judge(
     """The tuned cuts on training events, on samples alike, and on all independent events."""
 
     def value(thresholds: Any, data: Data) -> float:
-        return float(merit_of(thresholds, analysis, data).value)
+        return float(merit_of(analysis, thresholds, data).value)
 
     default, point = arrays(defaults(config)), arrays(tuned)
     spread = bootstrap(value, [point], parts.training, replicas, config.seed)

@@ -87,7 +87,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
     start = start_near(default, allowed, spread, config.seed)
 
     def loss(thresholds: Mapping[str, float]) -> tuple[float, bool]:
-        merit = merit_of(arrays({**default, **thresholds}), analysis, problem.training)
+        merit = merit_of(analysis, arrays({**default, **thresholds}), problem.training)
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
     evaluate = evaluation(problem)
@@ -134,7 +134,7 @@ def judge(problem: Problem, best: Mapping[str, Mapping[str, Visit]], replicas: i
     points = [arrays(dict(zip(default, key, strict=True))) for key in row]
 
     def value(thresholds: Mapping[str, jax.Array], data: Data) -> float:
-        return float(merit_of(dict(thresholds), problem.analysis, data).value)
+        return float(merit_of(problem.analysis, dict(thresholds), data).value)
 
     training = [value(point, problem.training) for point in points]
     exact = [value(point, problem.validation) for point in points]

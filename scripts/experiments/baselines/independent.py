@@ -8,10 +8,14 @@ statistical errors of the templates are part of the likelihood, so a claim is to
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.analysis import Analysis, Data
+import awkward as ak
+import numpy as np
+from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
-from pipeline.events.design_effect import with_design_effects
-from pipeline.problem import Sample, default_thresholds, lots, make_analysis, make_data
+from pipeline.events.split import lots
+from pipeline.ingest.samples import Sample
+from pipeline.names import names_of
+from pipeline.problem import default_thresholds, make_analysis, make_data
 
 __all__ = ["Parts", "divide_by_lot", "with_rule"]
 
@@ -28,7 +32,7 @@ class Parts:
 def with_rule(config: Config, minimum: float, datasets: int) -> Analysis:
     """The analysis with another least number of effective background events in a bin."""
     measurement = config.measurement.model_copy(update={"minimum_effective_events": minimum})
-    return make_analysis(config.model_copy(update={"measurement": measurement}), datasets)
+    return make_analysis(config.model_copy(update={"measurement": measurement}), names_of(config), datasets)
 
 
 def divide_by_lot(config: Config, samples: Sequence[Sample], events: int, alike: int) -> Parts:
@@ -43,13 +47,14 @@ def divide_by_lot(config: Config, samples: Sequence[Sample], events: int, alike:
         raise ValueError(
             f"{1 + alike} samples of {events} events need more than the {total} there are; ask for fewer events"
         )
-    drawn = [lots(config.seed, sample) for sample in samples]
+    drawn = [lots(config.seed, ak.to_numpy(sample.events.event).astype(np.uint64)) for sample in samples]
     small = [
         (share, [(lot >= number * share) & (lot < (number + 1) * share) for lot in drawn])
         for number in range(1 + alike)
     ]
     rest = (1 - share, [lot >= share for lot in drawn])
-    analysis = make_analysis(config, len(samples))
-    parts = make_data(config, analysis, samples, [*small, rest])
+    names = names_of(config)
+    analysis = make_analysis(config, names, len(samples))
+    parts = make_data(config, names, analysis, samples, [*small, rest])
     training, *others, independent = with_design_effects(analysis, default_thresholds(config), parts)
     return Parts(training, tuple(others), independent)
