@@ -1,7 +1,7 @@
 """The guest analyses, which prove that the engine is general: every template equals that of an independent twin.
 
-Counts are compared integer by integer, sums of weights to the precision of float32, at the thresholds of the config and
-at random ones within their bounds; the derivatives of all yields with finite differences of the exact histograms.
+Counts are compared integer by integer, sums of weights within the rounding of float32, at the thresholds of the config
+and at random ones within their bounds; the derivatives of all yields with finite differences of the exact histograms.
 """
 
 import sys
@@ -100,8 +100,9 @@ def assert_equal_to_the_twin(name: str, thresholds: dict[str, float], variations
             np.testing.assert_array_equal(found, expected.count, err_msg=label)
             row, column = ["nominal", *of.config.variations].index(variation), list(of.config.processes).index(process)
             weights = templates[row, column, regions[region]]
-            scale = 1e-6 * np.abs(weights).max(initial=0)
-            np.testing.assert_allclose(weights, expected.weight, rtol=2e-6, atol=scale, err_msg=label)
+            # The engine adds up in float32 within a chunk: the bound for a sum of so many terms of a few roundings each.
+            bound = (expected.count + 4) * 2.0**-24 * expected.size
+            assert np.all(np.abs(weights - expected.weight) <= bound), label
             compared += int(expected.count.sum())
     return compared
 

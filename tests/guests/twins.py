@@ -36,10 +36,11 @@ class Selected:
 
 @dataclass(frozen=True)
 class Yields:
-    """Of one process in one region, by bin: number of events and sum of their weights."""
+    """Of one process in one region, by bin: number of events, sum of their weights, and of the sizes of the weights."""
 
     count: np.ndarray
     weight: np.ndarray
+    size: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,10 @@ def yields(name: str, cuts: Cuts, variation: str = "nominal") -> dict[tuple[str,
             number = np.searchsorted(edges, selected.observable.astype(np.float32), side="right") - 1
             inside = (number >= 0) & (number < len(edges) - 1)
             bins, kept = number[inside], weight[selected.row[inside]] * selected.factor[inside]
-            size = len(edges) - 1
-            result[region, process] = Yields(np.bincount(bins, minlength=size), np.bincount(bins, kept, minlength=size))
+            counts, weights, sizes = (
+                np.bincount(bins, each, minlength=len(edges) - 1) for each in (None, kept, np.abs(kept))
+            )
+            result[region, process] = Yields(counts, weights, sizes)
     return result
 
 
