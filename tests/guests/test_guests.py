@@ -151,7 +151,12 @@ def test_every_derivative_is_that_of_the_exact_histograms(name):
     of = guest(name)
     bandwidths = {n: t.bandwidth for n, t in of.config.thresholds.items() if t.trainable and t.bandwidth}
     assert set(bandwidths) == {n for n, t in of.config.thresholds.items() if t.trainable}
-    checks = check_gradients(of.analysis, default_thresholds(of.config) | CROWDED[name], bandwidths, of.counted)
+    checks = check_gradients(
+        of.analysis,
+        default_thresholds(of.config) | {n: float(value) for n, value in CROWDED[name].items()},
+        bandwidths,
+        of.counted,
+    )
     for threshold, check in checks.items():
         pulls = check.pulls()
         assert len(pulls) > 10, threshold
