@@ -70,8 +70,8 @@ def run(
         problems = divide_into_folds(config, samples)
         for name, number in problems[0].left_out.items():
             terminal.warn(
-                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter lower "
-                "bound of its pt cut leaves none out"
+                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "
+                "lower bound of its pt cut leaves none out"
             )
         reading = time.perf_counter() - started
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
