@@ -59,7 +59,7 @@ def random_thresholds(config: Config, seed: int) -> dict[str, float]:
 
 
 CROWDED = {
-    "dilepton": {"lepton_pt": 35, "jet_pt": 40, "jet_btag": 0.6, "met": 50, "z_veto.low": 82, "z_veto.high": 100},
+    "dilepton": {"lepton_pt": 27, "jet_pt": 30, "jet_btag": 0.5, "met": 40, "z_veto.low": 65, "z_veto.high": 105},
     "four_leptons": {
         "electron_pt": 10,
         "muon_pt": 9,
