@@ -133,7 +133,7 @@ def skim(
         objects.append(ObjectSkim(collection.branch, tuple(dict.fromkeys(variables)), tuple(rules)))
     return Skim(
         objects=tuple(objects),
-        event_variables=tuple(dict.fromkeys((*branches, *_replaced_columns(config)))),
+        event_variables=tuple(dict.fromkeys((*branches, *_replaced(config)))),
         at_least=tuple(_at_least(config)),
         require=config.data.require,
         weight=weight,
@@ -216,19 +216,13 @@ def _at_least(config: Config) -> Iterable[tuple[tuple[str, ...], int]]:
             yield tuple(config.objects[of or ""].branch for of in collections), int(-(-minimum // 1))
 
 
-def _replaced_columns(config: Config) -> list[str]:
-    """Branches with one value per event that stand in the place of others in a variation."""
-    columns = (pair for variation in config.variations.values() for pair in variation.columns.items())
-    return [branch for column, branch in columns if "." not in column]
-
-
-def _replaced(config: Config, collection: str) -> list[str]:
-    """Columns of the file that stand in the place of others in a variation."""
+def _replaced(config: Config, collection: str = "") -> list[str]:
+    """Columns of a collection, or of the events, that stand in the place of others in a variation."""
     return [
         branch
         for variation in config.variations.values()
         for column, branch in variation.columns.items()
-        if column.startswith(f"{collection}.")
+        if column.rpartition(".")[0] == collection
     ]
 
 
