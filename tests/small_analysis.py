@@ -23,8 +23,8 @@ SETS = (
     ObjectSet("btag", "jet", within="jet"),
 )
 LEPTON = Union("lepton", ("electron", "muon"))
-ONE_LEPTON = Requirement("lepton", 1, 1)
-FOUR_JETS = Requirement("jet", 4)
+ONE_LEPTON = Requirement("lepton", 1.0, 1.0)
+FOUR_JETS = Requirement("jet", 4.0)
 SELECTION = Selection(
     sets=SETS,
     unions=(LEPTON,),
@@ -35,8 +35,8 @@ SELECTION = Selection(
         Cut("ht", ("event",), "ht", "above"),
     ),
     regions=(
-        Region("CR", (ONE_LEPTON, FOUR_JETS, Requirement("btag", 1, 1)), "ht", 2, 0),
-        Region("SR", (ONE_LEPTON, FOUR_JETS, Requirement("btag", 2)), "trijet_mass", 3, 2),
+        Region("CR", (ONE_LEPTON, FOUR_JETS, Requirement("btag", 1.0, 1.0)), "ht", 2, 0),
+        Region("SR", (ONE_LEPTON, FOUR_JETS, Requirement("btag", 2.0)), "trijet_mass", 3, 2),
     ),
 )
 LAYOUT = Layout(datasets=3, kinematics=2, factors=(Factor("pt", "jet", 0),))

@@ -330,8 +330,8 @@ def _block(
     }
     plain = {
         "weight": of_event(sample.weight, 0.0),
-        "index": of_event(sample.index, -1),
-        "collision": of_event(sample.collision, -1),
+        "index": of_event(sample.index, -1.0),
+        "collision": of_event(sample.collision, -1.0),
     }
     return objects, {name: of_event(column) for name, column in sample.columns.items()}, plain
 
