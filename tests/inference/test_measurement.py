@@ -26,8 +26,15 @@ MEASUREMENT = Measurement(
         Nuisance("one-sided", (0, 1, 2), up=1),
         Nuisance("two-sided", (0, 2), up=2, down=3),
         Nuisance("for one", (1,), up=4),
-        Nuisance("size", (0, 1, 2), size=0.03),
-        Nuisance("size of one", (2,), size=0.4),
+        Nuisance("size", (0, 1, 2), sizes=(0.03, -0.03)),
+        Nuisance("size of one", (2,), sizes=(0.4, -0.4)),
+        Nuisance("two sizes", (1,), sizes=(0.2, -0.1)),
+        Nuisance("in one channel", (0, 1), up=3, channels=("a SR",)),
+        # One parameter: what it does to one process and to another, in one channel and in another.
+        Nuisance("shared", (0,), up=2, down=3),
+        Nuisance("shared", (1,), up=4),
+        Nuisance("shared", (2,), sizes=(0.1, -0.05), channels=("b CR",)),
+        Nuisance("shared", (2,), sizes=(0.3, -0.2), channels=("a SR",)),
     ),
     bounds=(0.0, 10.0),
     minimum_effective_events=10.0,
@@ -63,8 +70,10 @@ def cabinetry_workspace(made: Templates, folder) -> dict:
     systematics = []
     for nuisance in MEASUREMENT.nuisances:
         on = {"Name": nuisance.name, "Samples": [PROCESSES[p] for p in nuisance.processes]}
-        if nuisance.size is not None:
-            sides = {"Up": {"Normalization": nuisance.size}, "Down": {"Normalization": -nuisance.size}}
+        if nuisance.channels is not None:
+            on["Regions"] = list(nuisance.channels)
+        if nuisance.sizes is not None:
+            sides = {"Up": {"Normalization": nuisance.sizes[0]}, "Down": {"Normalization": nuisance.sizes[1]}}
             systematics.append(on | sides | {"Type": "Normalization"})
         else:
             sides = {"Up": {}, "Down": {} if nuisance.down else {"Symmetrize": True}}
@@ -75,7 +84,7 @@ def cabinetry_workspace(made: Templates, folder) -> dict:
             save(channel, process, 0, f"{channel.name}_{title}")
             for nuisance in MEASUREMENT.nuisances:
                 for side, variation in (("Up", nuisance.up), ("Down", nuisance.down)):
-                    if variation is not None and process in nuisance.processes:
+                    if variation is not None and nuisance.acts_on(process, channel):
                         save(channel, process, variation, f"{channel.name}_{title}_{nuisance.name}_{side}")
     config = {
         "General": {"Measurement": "m", "POI": "mu", "HistogramFolder": str(folder)},
