@@ -2,6 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3 (ipykernel)
 #     language: python
@@ -33,7 +38,7 @@ from pipeline import analysis, problem
 from pipeline.config import load_config
 
 ROOT = Path.cwd() if Path("configs").is_dir() else Path.cwd().parent
-config = load_config(ROOT / "configs" / "agc_precision.yaml", {"optimiser": {"steps": 15}})
+config = load_config(ROOT / "configs" / "agc_precision.yaml", {"optimiser": {"steps": 15}, "validation": {"bootstrap": 10}})
 setup = problem.build(config)
 thresholds = problem.default_thresholds(config)
 {name: f"{cut.variable} {cut.keep} {cut.threshold} {cut.unit}" for name, cut in config.cuts.items()}
@@ -45,13 +50,13 @@ thresholds = problem.default_thresholds(config)
 # %% [markdown]
 # ## One event
 # The analysis asks for one lepton and four jets. With one b-tagged jet an event is in the region `4j1b`, with two or more in `4j2b`.
-# `list_events` tells what the analysis makes of every event. Let us take the first ttbar event in `4j2b` and look at its jets as they
+# `event_table` tells what the analysis makes of every event. Let us take the first ttbar event in `4j2b` and look at its jets as they
 # stand in the file.
 
 # %%
-from pipeline.events.table import list_events
+from pipeline.analysis import event_table
 
-events = list_events(setup.analysis, thresholds, setup.training)
+events = event_table(setup.analysis, thresholds, setup.training)
 nominal_ttbar = (events.kinematic == 0) & (events.dataset == 0)
 first = np.flatnonzero(nominal_ttbar & (events.region == 1) & ~np.isnan(events.observable))[0]
 ttbar = setup.samples[0].events
@@ -89,11 +94,11 @@ for number, region in enumerate(config.regions):
 # Weighted and added up, they are the templates: for each process, nominal and under each systematic variation. As a `hist` object:
 
 # %%
-from pipeline.report import diagnostics, plots
 from pipeline.report.histograms import as_hist
+from pipeline.validation.regions import regions
 
 at_start = {name: float(value) for name, value in thresholds.items()}
-control, signal = diagnostics.regions(config, setup.analysis, setup.training, at_start)
+control, signal = regions(setup, at_start)
 templates = as_hist(config, "4j2b", signal)
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
 templates[:, "nominal", :].stack("process").plot(ax=left, stack=True, histtype="fill")
@@ -116,7 +121,8 @@ right.set(title="ttbar with systematic variations, simulated")
 # %%
 from pipeline.events.flux import kernel
 from pipeline.validation.gradient_check import check_gradients, with_unit_weights
-from pipeline.report.cutflow import histogram_of_objects
+from pipeline.validation.cutflow import opened
+from pipeline.validation.distributions import histogram_of_objects
 
 bandwidths = problem.default_bandwidths(config)
 counts = with_unit_weights(setup.training)  # every simulated event counts one: a staircase with visible steps
@@ -126,7 +132,7 @@ counts = with_unit_weights(setup.training)  # every simulated event counts one: 
 def ttbar_count(jet_pt):
     """Simulated ttbar events in both regions."""
     at = thresholds | {"jet_pt": jet_pt}
-    return analysis.yields_at(at, setup.analysis, counts)[0, 0, :, 0].sum()
+    return analysis.yields_at(setup.analysis, at, counts)[0, 0, :, 0].sum()
 
 
 checked = check_gradients(setup.analysis, at_start, {name: float(h) for name, h in bandwidths.items()}, counts)[
@@ -138,7 +144,7 @@ print(f"boundary flux {slope:.0f} events per GeV, finite difference of the exact
 here, width = at_start["jet_pt"], float(bandwidths["jet_pt"])
 edges = np.linspace(here - 5, here + 5, 41)
 (cut,) = (one for one in setup.analysis.selection.cuts if one.name == "jet_pt")
-jets = histogram_of_objects(setup.analysis, setup.training, cut, at_start, edges)[0]
+jets = histogram_of_objects(setup, cut, opened(config, at_start, ["jet_pt"]), edges)[0]
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
 left.stairs(jets, edges, fill=True, alpha=0.5, label="ttbar jets that pass all other cuts")
@@ -174,7 +180,7 @@ from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.validation.crosscheck import pyhf_discovery_significance
 from pipeline.inference.significance import discovery_significance, signal_strength_uncertainty
 
-numbers, structure = analysis.numbers_of(thresholds, setup.analysis, setup.training), setup.analysis.structure
+numbers, structure = analysis.numbers_of(setup.analysis, thresholds, setup.training), setup.analysis.structure
 workspace = to_pyhf(structure, numbers, measurement="walkthrough")
 nominal = nominal_parameters(structure, numbers)
 data = asimov_data(structure, numbers, nominal)
@@ -193,12 +199,16 @@ print(f"sigma   ours {ours:.4f}    pyhf {by_pyhf.uncertainty:.4f}")
 # gradient predicts from a single evaluation at the dotted line.
 
 # %%
-(loss, merit), gradient = analysis.loss_and_gradient(thresholds, setup.analysis, bandwidths, setup.training)
-print("sigma", float(merit.value), {name: float(f"{value:.3g}") for name, value in gradient.items()})
-labels = {name: one.label or name for name, one in config.thresholds.items()}
-around = diagnostics.profile(config, setup.analysis, setup.training, setup.validation, at_start, points=7)
-with plots.style():
-    figure = plots.profiles(around, labels, "σ(μ)", "Simulated")
+from pipeline.report.pictures import history, look, profiles
+from pipeline.tuning.tune import tune
+from pipeline.validation import diagnostics
+
+begin = next(tune(setup))
+for name, slope in begin.gradient.items():
+    print(f"dσ/d {name}: {slope:.3g} ± {begin.error[name]:.2g}")
+labels = {name: cut.label or name for name, cut in config.thresholds.items()}
+with look.style():
+    figure = profiles.draw(diagnostics.profile(setup, begin, points=7), labels, "σ(μ)", "Simulated")
     figure.set_facecolor("white")
 figure
 
@@ -208,24 +218,9 @@ figure
 # the best exact value on the training events, not the last one.
 
 # %%
-from pipeline.tuning.descent import descend
-from pipeline.tuning.tune import ranges, schedule
-
-start = {name: cut.threshold for name, cut in config.cuts.items() if cut.trainable}
-steps = list(
-    descend(
-        lambda at, widths: analysis.loss_and_gradient_with_error(
-            thresholds | at, setup.analysis, widths, setup.training
-        ),
-        ranges(config),
-        [start],
-        schedule(config),
-    )
-)
-best = steps[-1].best
-path = diagnostics.path(config, setup.analysis, setup.validation, steps, "σ(μ)")
-with plots.style():
-    figure = plots.history(path, labels, {}, "Simulated")
+steps = tuple(tune(setup))
+with look.style():
+    figure = history.draw(diagnostics.path(setup, steps, "σ(μ)"), labels, {}, "Simulated")
     figure.set_facecolor("white")
 figure
 
@@ -235,24 +230,15 @@ figure
 # error comes from bootstrap replicas of the simulated events, in which both points are evaluated.
 
 # %%
-from pipeline.validation.comparison import compare
-from pipeline.report.terminal import verdict
+from pipeline.tuning.tune import Tuned
+from pipeline.validation.outcome import judge
+from pipeline.validation.verdict import verdict
 
-tuned = thresholds | {name: jnp.asarray(value, jnp.float64) for name, value in best.items()}
-found = compare(
-    lambda at, part: analysis.merit_of(at, setup.analysis, part),
-    thresholds,
-    tuned,
-    {"training": setup.training, "validation": setup.validation},
-    replicas=10,
-    seed=1,
-)
-for part, result in found.items():
-    print(
-        f"{part:10}  {result.before.value:.4f} -> {result.after.value:.4f}  ± {result.change.error:.4f} on the change"
-    )
-print({name: round(value, 3) for name, value in best.items()})
-verdict(found["validation"], "σ(μ)", larger_is_better=False)
+outcome = judge([Tuned(setup, steps)])
+for part, comparison in outcome.comparisons.items():
+    print(f"{part:10}  {comparison.before} -> {comparison.after}, change {comparison.change:+}")
+print({name: round(value, 3) for name, value in outcome.best_step.thresholds.items()})
+print(verdict(outcome))
 
 # %% [markdown]
 # From here: `python -m pipeline.optimize --config configs/agc_precision.yaml` does all of this with more steps and more replicas and

@@ -17,7 +17,8 @@ For example, the expected significance at the cuts of a config, and its gradient
 >>> from pipeline.config import load_config
 >>> setup = problem.build(load_config(Path("configs/quickstart.yaml")))
 >>> cuts, widths = problem.default_thresholds(setup.config), problem.default_bandwidths(setup.config)
->>> (loss, merit), gradient = analysis.loss_and_gradient(cuts, setup.analysis, widths, setup.training)
+>>> result = analysis.evaluate(setup.analysis, cuts, widths, setup.training)
+>>> result.merit.value, result.gradient.value
 """
 
 __version__ = "0.1.0"

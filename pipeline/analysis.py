@@ -23,12 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
+from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
 from pipeline.events.design_effect import design_effects
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.smeared import smeared_yields
-from pipeline.events.table import list_events
+from pipeline.events.table import EventList, list_events
 from pipeline.events.yields import copies_of, hard_yields
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
@@ -41,6 +42,7 @@ __all__ = [
     "Evaluation",
     "Gradient",
     "evaluate",
+    "event_table",
     "expected_yields",
     "loss",
     "loss_of_yields",
@@ -50,6 +52,7 @@ __all__ = [
     "model_and_data",
     "model_numbers",
     "numbers_of",
+    "outcomes_per_event",
     "templates_at",
     "with_design_effects",
     "yields_at",
@@ -276,9 +279,22 @@ def _model_of_templates(analysis: Analysis, templates: Templates) -> tuple[Numbe
     return measurement.numbers(measured, structure, merged), data
 
 
+def event_table(analysis: Analysis, thresholds: Thresholds, data: Data) -> EventList:
+    """The exact analysis event by event (`pipeline.events.table`)."""
+    return list_events(analysis.events, thresholds, data.events)
+
+
+def outcomes_per_event(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Data) -> float:
+    """How many outcomes of its smeared cuts an event has on average: the price of a smooth loss."""
+    return float(_outcomes_per_event(analysis.events, thresholds, bandwidths, data.events))
+
+
+_outcomes_per_event = jax.jit(smeared.outcomes_per_event, static_argnums=0)
+
+
 def with_design_effects(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> list[Data]:
     """The same parts of the events, with variances of templates that know which events belong together."""
-    lists = [list_events(analysis.events, thresholds, part.events) for part in parts]
+    lists = [event_table(analysis, thresholds, part) for part in parts]
     effects = jnp.asarray(design_effects(lists, analysis.layout.datasets, analysis.selection.bins))
     return [
         eqx.tree_at(lambda part: part.recipe.variance, part, part.recipe.variance * effects[None]) for part in parts

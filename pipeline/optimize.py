@@ -1,7 +1,7 @@
 """`python -m pipeline.optimize --config configs/quickstart.yaml`: tune the cuts of an analysis by gradient.
 
 Reads the events, evaluates the exact analysis and its gradient step by step, and writes what came out into a run
-folder. All logic is elsewhere: the loop in `pipeline.tuning.descent`, the comparison in `pipeline.validation.comparison`, the files in
+folder. All logic is elsewhere: the loop in `pipeline.tuning`, the comparison in `pipeline.validation`, the files in
 `pipeline.report`.
 """
 
@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import Config, ConfigError, load_config, parse_settings
+from pipeline.command import guarded
+from pipeline.config import ConfigError, load_config, parse_settings
 
 __all__ = ["main"]
 
@@ -34,45 +35,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=options.log_level.upper(), format="%(name)s: %(message)s")
-    try:
-        # Before the heavy imports, so that a typo answers at once.
-        config = load_config(options.config, parse_settings(options.set))
-        output = options.output or Path("runs") / config.name
-        if output.exists() and not options.overwrite and not options.dry_run:
-            raise ConfigError(f"{output} exists already; choose another --output or add --overwrite")
-        return _run(config, output, options)
-    except KeyboardInterrupt:
-        print("stopped: nothing was written", file=sys.stderr)  # noqa: T201
-        return 130
-    except (ConfigError, ValueError, OSError) as error:
-        if options.debug:
-            raise
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
+    return guarded(lambda: _run(options), debug=options.debug)
 
 
-def _run(config: Config, output: Path, options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
+    # Before the heavy imports, so that a typo answers at once.
+    config = load_config(options.config, parse_settings(options.set))
+    output = options.output or Path("runs") / config.name
+    if output.exists() and not options.overwrite and not options.dry_run:
+        raise ConfigError(f"{output} exists already; choose another --output or add --overwrite")
     if not (options.quiet or options.dry_run):
         # JAX and what reads the events take seconds to import.
-        print(config.title or config.name, flush=True)  # noqa: T201
+        print(config.title or config.name, flush=True)
     if options.device:
-        import jax
-
-        jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[options.device])  # type: ignore[no-untyped-call]
-        try:
-            jax.devices()
-        except (RuntimeError, AssertionError):
-            # Without the CUDA plugin JAX fails an assertion, without a device it says so.
-            raise ConfigError(
-                f"--device {options.device}: JAX finds none here; install '.[gpu]' on a machine with a GPU, or leave "
-                "--device out"
-            ) from None
+        _choose(options.device)
     from pipeline.run import describe_inputs, run
 
     if options.dry_run:
         describe_inputs(config)
         return 0
-    return run(config, output, overwrite=options.overwrite, resume=options.resume, quiet=options.quiet)
+    flags = ("overwrite", "resume", "quiet", "plots")
+    run(config, output, **{flag: getattr(options, flag) for flag in flags})
+    return 0
+
+
+def _choose(device: str) -> None:
+    import jax
+
+    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])  # type: ignore[no-untyped-call]
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        # Without the CUDA plugin JAX fails an assertion, without a device it says so.
+        raise ConfigError(
+            f"--device {device}: JAX finds none here; install '.[gpu]' on a machine with a GPU, or leave --device out"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: a GPU if JAX finds one)")
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")
+    parser.add_argument("--no-plots", action="store_false", dest="plots", help="write the numbers only, no pictures")
     parser.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],

@@ -3,21 +3,24 @@
 From here on there are arrays and static structure; behind here nothing knows a file, a YAML key or awkward.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import awkward as ak
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from rich.progress import Progress
 
 from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
 from pipeline.events import split
 from pipeline.events.batch import Edges, Events
-from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, as_arrays
-from pipeline.events.dense import dense_groups
+from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
+from pipeline.events.dense import RaggedSample, dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.events.table import shared_events
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
@@ -31,13 +34,17 @@ __all__ = [
     "Problem",
     "bare_data",
     "build",
+    "check_exclusive",
     "default_bandwidths",
     "default_thresholds",
     "divide",
     "divide_into_folds",
+    "factors_of",
     "make_analysis",
     "make_data",
     "make_selection",
+    "read",
+    "whole",
 ]
 
 CHUNK_SIZE = 8192
@@ -55,6 +62,8 @@ class Problem:
         validation: events that tuning does not see.
         stopping: events that decide when a patient optimiser stops, and which step is the best; None otherwise.
         samples: what the parts were taken from.
+        left_out: objects of each collection that the analysis does not see, because their events have more of them than
+            fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
     """
 
     config: Config
@@ -63,6 +72,7 @@ class Problem:
     validation: Data
     stopping: Data | None
     samples: tuple[Sample, ...]
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
@@ -76,9 +86,26 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
         ConfigError: the config names what does not exist.
         InputError: a file is missing or unusable, or no event is left.
     """
-    samples = read_samples(config, tuple(names_of(config).branches.values()), report)
+    samples = read(config, report)
     report("preparing events")
     return divide(config, samples)
+
+
+def read(
+    config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None
+) -> tuple[Sample, ...]:
+    """The events of every data set of a config; arguments and errors as `pipeline.ingest.samples.read_samples`."""
+    return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
+
+
+def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
+    """The analysis of a config, and all its events without a split; errors as `build`."""
+    names = names_of(config)
+    samples = read(config, report)
+    analysis = make_analysis(config, names, len(samples))
+    everything = [np.ones(len(sample.events), bool) for sample in samples]
+    (data,) = make_data(config, names, analysis, samples, [(1.0, everything)])
+    return analysis, data
 
 
 def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
@@ -110,7 +137,11 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     masks = [_parts(config, samples, shares, turn) for turn in turns]
     # All at once: parts of equal shapes are compiled once.
     folds = [(shares[name], of[name]) for of in masks for name in shares]
-    data = make_data(config, names, analysis, samples, folds)
+    picked = _picked(config, names, samples, [masks for _, masks in folds])
+    data = _data(config, names, analysis, samples, [share for share, _ in folds], picked)
+    left_out = _left_out(sample for part in picked[: len(shares)] for sample, _ in part)
+    if config.exclusive and config.may_overlap():
+        check_exclusive(analysis, default_thresholds(config), data)
     several = any(_has_several_of_a_collision(sample) for sample in samples)
     problems = []
     for number in range(len(turns)):
@@ -119,8 +150,23 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
             parts = with_design_effects(analysis, default_thresholds(config), parts)
         named = dict(zip(shares, parts, strict=True))
         stopping = named.get("stopping")
-        problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples))
+        problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples, left_out))
     return tuple(problems)
+
+
+def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:
+    """Raise where an event is in two regions.
+
+    Raises:
+        InputError: with the regions, and how many events they share.
+    """
+    for part in parts:
+        for (first, second), number in shared_events(analysis.events, thresholds, part.events).items():
+            raise InputError(
+                f"regions.{second}: {number} events (all kinematic variations counted) are in '{first}', too; make "
+                "their requirements or cuts exclude each other, or set 'exclusive: false': such events then count in "
+                f"'{first}'"
+            )
 
 
 def _shares(config: Config) -> dict[str, float]:
@@ -174,26 +220,28 @@ def make_edges(config: Config) -> Edges:
 
 def default_thresholds(config: Config) -> Thresholds:
     """All thresholds, trainable or not, where the config puts them."""
-    return as_arrays({name: each.threshold for name, each in config.thresholds.items()})
+    return arrays({name: each.threshold for name, each in config.thresholds.items()})
 
 
 def default_bandwidths(config: Config) -> Thresholds:
     """The bandwidth of each trainable threshold at the start of an optimisation."""
     trained = {name: each.bandwidth for name, each in config.thresholds.items() if each.trainable}
-    return as_arrays({name: width for name, width in trained.items() if width is not None})
+    return arrays({name: width for name, width in trained.items() if width is not None})
 
 
 def make_analysis(config: Config, names: Names, datasets: int) -> Analysis:
     """The static part of the analysis."""
     selection = make_selection(config)
-    layout = Layout(datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(_factors(config).values()))
+    layout = Layout(
+        datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(factors_of(config).values())
+    )
     measured = make_measurement(config, selection)
     structure, _, _ = from_pyhf(skeleton(measured))
     events = EventAnalysis(selection, names.function, layout)
     return Analysis(events, measured, structure, Objective(**config.objective.model_dump()))
 
 
-def _factors(config: Config) -> dict[str, Factor]:
+def factors_of(config: Config) -> dict[str, Factor]:
     """The factors of the weight that variations name."""
     names = dict.fromkeys(name for each in config.variations.values() for name in each.weights if name != "nominal")
     return {name: _factor(config, name) for name in names}
@@ -249,6 +297,7 @@ def make_data(
     analysis: Analysis,
     samples: Sequence[Sample],
     folds: Sequence[tuple[float, Sequence[NDArray[np.bool_]]]],
+    chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     """Parts of the events of all samples as traced data of equal shapes.
 
@@ -258,18 +307,47 @@ def make_data(
         analysis: its static part.
         samples: all data sets.
         folds: for each part, the share of the events it stands for, and which events of each sample are in it.
+        chunk_size: largest number of events that are looked at together.
     """
-    picked = [
+    picked = _picked(config, names, samples, [masks for _, masks in folds])
+    return _data(config, names, analysis, samples, [share for share, _ in folds], picked, chunk_size)
+
+
+_Picked = list[list[tuple[RaggedSample, float]]]
+"""For each part and data set, the events, and the unit of their weights."""
+
+
+def _picked(
+    config: Config, names: Names, samples: Sequence[Sample], parts: Sequence[Sequence[NDArray[np.bool_]]]
+) -> _Picked:
+    return [
         [
             ragged(config, names, sample.dataset, sample.events[mask])
             for sample, mask in zip(samples, masks, strict=True)
         ]
-        for _, masks in folds
+        for masks in parts
     ]
+
+
+def _left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:
+    """Objects of each collection that are in no bit mask, where there are any."""
+    total = sum((Counter(sample.left_out) for sample in samples), Counter[str]())
+    return {name: number for name, number in total.items() if number}
+
+
+def _data(
+    config: Config,
+    names: Names,
+    analysis: Analysis,
+    samples: Sequence[Sample],
+    shares: Sequence[float],
+    picked: _Picked,
+    chunk_size: int = CHUNK_SIZE,
+) -> list[Data]:
     dense = dense_groups(
         [[sample for sample, _ in part] for part in picked],
         names.function,
-        chunk_size=CHUNK_SIZE,
+        chunk_size=chunk_size,
         from_below=_from_below(config),
     )
     return [
@@ -277,7 +355,7 @@ def make_data(
             events=Events(groups=groups, edges=make_edges(config)),
             recipe=_recipe(config, analysis, samples, [unit / share for _, unit in part]),
         )
-        for (share, _), part, groups in zip(folds, picked, dense, strict=True)
+        for share, part, groups in zip(shares, picked, dense, strict=True)
     ]
 
 
@@ -304,7 +382,7 @@ def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units
         DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
         for sample, unit in zip(samples, units, strict=True)
     ]
-    factors, kinematic = list(_factors(config)), kinematics(config)
+    factors, kinematic = list(factors_of(config)), kinematics(config)
     variations = [Variation("nominal")]
     for name, each in config.variations.items():
         weights = each.weights or {"nominal": 1.0}

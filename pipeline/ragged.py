@@ -41,7 +41,8 @@ def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Arr
     varied = [] if dataset is not None and dataset.role != "nominal" else kinematics(config)
     variations = [config.variations[name] for name in varied]
     number = ak.to_numpy(events.event).astype(np.uint64)
-    objects = {name: _objects(config, name, events, variations, number) for name in config.objects}
+    selectable = {name: _objects(config, name, events, variations, number) for name in config.objects}
+    objects = {name: each.hardest() for name, each in selectable.items()}
     columns = {name: _column(events[branch]) for name, branch in names.branches.items()}
     branches = {branch: _column(events[branch]) for each in variations for branch in _event_branches(each)}
     nowhere = np.zeros(len(number), np.float32)
@@ -56,6 +57,7 @@ def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Arr
         index=ak.to_numpy(events.index).astype(np.int32),
         collision=collision.astype(np.int32),
         kinematics=1 + len(varied),
+        left_out={name: int(each.counts.sum() - objects[name].counts.sum()) for name, each in selectable.items()},
     )
     return sample, unit
 
@@ -63,7 +65,7 @@ def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Arr
 def _objects(
     config: Config, name: str, events: ak.Array, variations: list[Variation], number: NDArray[np.uint64]
 ) -> Ragged:
-    """The objects of one collection."""
+    """The objects of one collection that some variation may select."""
     collection, records = config.objects[name], events[config.objects[name].branch]
     counts = ak.to_numpy(ak.num(records)).astype(np.int64)
     branches = {branch: _column(ak.flatten(records[branch])) for branch in records.fields}
@@ -78,7 +80,7 @@ def _objects(
         values = np.abs(columns[rule.variable]) if rule.absolute else columns[rule.variable]
         passes = values > rule.value if rule.keep == "above" else values < rule.value
         keep &= passes.any(axis=0) if passes.ndim == 2 else True
-    return Ragged(counts, columns).where(keep).hardest()
+    return Ragged(counts, columns).where(keep)
 
 
 def _varied(

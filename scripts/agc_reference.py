@@ -32,7 +32,7 @@ from pipeline.config import Config, ConfigError, load_config
 from pipeline.inference.templates import Templates
 from pipeline.ingest import InputError
 from pipeline.problem import make_analysis, make_data, read_samples, variations
-from pipeline.report.plots import COLORS, style
+from pipeline.report.pictures.look import COLORS, style
 from rich.console import Console
 from rich.table import Table
 

@@ -10,7 +10,7 @@ import pytest
 from pipeline.config import Config, load_config
 from pipeline.optimize import main
 from pipeline.problem import Problem, build
-from pipeline.validation.diagnostics import Region
+from pipeline.validation.regions import Region
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 SETTINGS = ("optimiser.steps=2", "validation.bootstrap=2")

@@ -143,8 +143,8 @@ def test_help_teaches(capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert "python -m pipeline.optimize --config configs/quickstart.yaml" in text
-    for option in ("--config", "--output", "--overwrite", "--set", "--device", "--dry-run", "--quiet", "--debug"):
-        assert option in text
+    options = ("config", "output", "overwrite", "set", "device", "dry-run", "quiet", "no-plots", "debug")
+    assert [option for option in options if f"--{option}" not in text] == []
 
 
 @pytest.mark.parametrize(
@@ -177,15 +177,15 @@ def test_the_output_is_named_after_the_config(folder, captured):
     ((config, output, options),) = captured
     assert config.name == "tiny"
     assert output == Path("runs/tiny")
-    assert options == {"overwrite": False, "resume": False, "quiet": False}
+    assert options == {"overwrite": False, "resume": False, "quiet": False, "plots": True}
 
 
 def test_options_are_passed_on(folder, captured):
     (folder / "mine").mkdir()
-    assert main(["--config", "tiny.yaml", "--output", "mine", "--overwrite", "--quiet"]) == 0
+    assert main(["--config", "tiny.yaml", "--output", "mine", "--overwrite", "--quiet", "--no-plots"]) == 0
     ((_, output, options),) = captured
     assert output == Path("mine")
-    assert options == {"overwrite": True, "resume": False, "quiet": True}
+    assert options == {"overwrite": True, "resume": False, "quiet": True, "plots": False}
 
 
 def test_settings_are_read_as_yaml(folder, captured):

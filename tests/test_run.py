@@ -10,6 +10,7 @@ import pytest
 from pipeline.config import load_config
 from pipeline.inference.histfactory import from_pyhf, logpdf
 from pipeline.run import run
+from pipeline.validation.outcome import Outcome
 
 from analysis_data import ROOT
 
@@ -18,15 +19,16 @@ SHORT = {"optimiser": {"steps": 3}, "validation": {"bootstrap": 3}, "objective":
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> list[Path]:
+def outcomes(tmp_path_factory) -> list[Outcome]:
+    """Without pictures: they have tests of their own in tests/report, and take longer than the run."""
     config = load_config(ROOT / "configs" / "quickstart.yaml", SHORT)
-    made = [tmp_path_factory.mktemp("runs") / name for name in ("first", "second")]
-    with pytest.MonkeyPatch.context() as patch:
-        # Pictures have tests of their own in tests/report, and take longer than the run.
-        patch.setattr("pipeline.run._illustrate", lambda *_: None)
-        for folder in made:
-            assert run(config, folder, quiet=True) == 0
-    return made
+    parent = tmp_path_factory.mktemp("runs")
+    return [run(config, f"{parent}/{name}", quiet=True, plots=False) for name in ("first", "second")]
+
+
+@pytest.fixture(scope="module")
+def folders(outcomes) -> list[Path]:
+    return [outcome.path for outcome in outcomes]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,26 @@ def test_a_run_repeats_to_the_bit(folders) -> None:
     assert first == second
     for name in ("workspace.json", "workspace_before.json", "history.csv", "config.yaml"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_the_outcome_is_what_the_folder_holds(outcomes, result) -> None:
+    outcome = outcomes[0]
+    assert outcome.thresholds == {name: cut["after"] for name, cut in result["thresholds"].items()}
+    assert all(type(value) is float for value in outcome.thresholds.values())
+    assert outcome.gain.value == result["compared"]["validation"]["change"]["value"]
+    assert outcome.workspace == json.loads((outcome.path / "workspace.json").read_text())
+    assert len(outcome.history) == result["steps"] == 3
+    assert outcome.complete
+
+
+def test_without_plots_there_are_numbers_only(folders) -> None:
+    names = {path.name for path in folders[0].iterdir()}
+    assert names == {"result.json", "workspace.json", "workspace_before.json", "history.csv", "config.yaml"}
+
+
+def test_three_replicas_are_too_few_to_believe_a_gain(result) -> None:
+    assert any(doubt.startswith("3 bootstrap replicas") for doubt in result["verdict"]["doubts"])
+    assert result["verdict"]["tone"] != "good"
 
 
 def test_nothing_half_written_is_left(folders) -> None:

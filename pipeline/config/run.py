@@ -88,7 +88,8 @@ class Config(Model):
     """One run, whole.
 
     `objects` are the collections of the events; each is a set of its own name, which cuts may shrink, and `sets` defines
-    further ones and unions, which count together. `event_variables` are branches with one value per event under a name
+    further ones and unions, which count together. Regions are `exclusive`: no event is in two of them, which is checked
+    on the events; without it, an event in several counts in the first. `event_variables` are branches with one value per event under a name
     of ours; a branch that a cut, a region or a weight names needs no entry. `event_function` is a Python file beside
     the config, or a dotted path (`pipeline.events.function`).
     """
@@ -106,6 +107,7 @@ class Config(Model):
     cuts: dict[str, Cut]
     require: dict[str, Range] = {}
     regions: Annotated[dict[str, Region], Field(min_length=1)]
+    exclusive: bool = True
     processes: dict[str, Process]
     variations: dict[str, Variation] = {}
     systematics: dict[str, Systematic] = {}
@@ -155,6 +157,16 @@ class Config(Model):
     def requirements(self, region: str) -> dict[str, Any]:
         """What a region asks for: ranges by the names of sets, unions and variables."""
         return self.require | self.regions[region].require
+
+    def may_overlap(self) -> bool:
+        """Whether an event may be in two regions, as far as their requirements tell."""
+        return any(
+            not any(
+                name in self.requirements(b) and not asked.overlaps(self.requirements(b)[name])
+                for name, asked in self.requirements(a).items()
+            )
+            for a, b in combinations(self.regions, 2)
+        )
 
     def with_bandwidths(self, chosen: Mapping[str, float]) -> "Config":
         """The same run with kernels where it had none: each as wide as chosen at the start, a quarter of it at the end.

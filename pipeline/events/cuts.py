@@ -24,7 +24,7 @@ __all__ = [
     "Side",
     "Thresholds",
     "Union",
-    "as_arrays",
+    "arrays",
     "cut_flux",
     "pass_probability",
     "passes",
@@ -144,7 +144,7 @@ Columns = Mapping[str, Float32[Array, "*objects events"]]
 """Variables of objects, or of events; NaN where there is none."""
 
 
-def as_arrays(values: Mapping[str, float]) -> Thresholds:
+def arrays(values: Mapping[str, float]) -> Thresholds:
     """Thresholds from numbers."""
     return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
 

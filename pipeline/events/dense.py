@@ -7,7 +7,7 @@ Within a group each data set is cut into chunks of equal size, the last one fill
 
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -79,6 +79,7 @@ class RaggedSample:
         index: row in the file.
         collision: a number that the events of one collision share, below the number of events.
         kinematics: how many kinematic variations the sample has, the nominal one included.
+        left_out: objects of each collection that are in no bit mask any more (`Ragged.hardest`).
     """
 
     objects: Mapping[str, Ragged]
@@ -87,6 +88,7 @@ class RaggedSample:
     index: NDArray[np.int32]
     collision: NDArray[np.int32]
     kinematics: int = 1
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of events."""

@@ -30,6 +30,7 @@ __all__ = [
     "derived_bits",
     "evaluated",
     "factors_of",
+    "inside_regions",
     "is_derived",
     "observables_of",
     "placed",
@@ -195,6 +196,23 @@ def accepted_by(at: Point, variables: Variables) -> dict[str, Bool[Array, " even
     return {cut.name: passes(cut, at.thresholds, variables) for cut in at.selection.on(EVENT)}
 
 
+def inside_regions(
+    at: Point,
+    counts: dict[str, Int32[Array, " events"]],
+    variables: Variables,
+    accepted: dict[str, Bool[Array, " events"]],
+) -> list[Bool[Array, " events"]]:
+    """For each region, which events meet its requirements and pass the cuts that concern it."""
+    values = {**as_variables(counts), **variables, **counts}
+    events = next(iter(values.values())).shape
+    inside = []
+    for region in at.selection.regions:
+        met = [within(requirement, values[requirement.name]) for requirement in region.requirements]
+        passed = [accepted[cut.name] for cut in concerned(at.selection, region)]
+        inside.append(reduce(jnp.logical_and, (*met, *passed), jnp.ones(events, bool)))
+    return inside
+
+
 def placed(
     at: Point,
     counts: dict[str, Int32[Array, " events"]],
@@ -202,19 +220,16 @@ def placed(
     accepted: dict[str, Bool[Array, " events"]],
 ) -> tuple[Int32[Array, " events"], Int32[Array, " events"]]:
     """Region of each event, −1 for none, and its bin on the joint axis, the number of bins for none."""
-    events = next(iter(counts.values() or variables.values())).shape
-    region_of = jnp.full(events, -1, jnp.int32)
-    position = jnp.full(events, at.selection.bins, jnp.int32)
+    inside = inside_regions(at, counts, variables, accepted)
+    values = {**as_variables(counts), **variables}
+    region_of = jnp.full(inside[0].shape, -1, jnp.int32)
+    position = jnp.full(inside[0].shape, at.selection.bins, jnp.int32)
+    # An event in several regions is in the first of them.
     for number, region in reversed(list(enumerate(at.selection.regions))):
-        inside = jnp.ones(events, bool)
-        for requirement in region.requirements:
-            inside &= within(requirement, {**as_variables(counts), **variables, **counts}[requirement.name])
-        for cut in concerned(at.selection, region):
-            inside &= accepted[cut.name]
-        values = {**as_variables(counts), **variables}[region.observable]
-        bin_ = bin_index(values, at.edges[region.name][0].astype(jnp.float32))
+        bin_ = bin_index(values[region.observable], at.edges[region.name][0].astype(jnp.float32))
         place = jnp.where(bin_ < region.bins, region.offset + bin_, at.selection.bins)
-        region_of, position = jnp.where(inside, number, region_of), jnp.where(inside, place, position)
+        region_of = jnp.where(inside[number], number, region_of)
+        position = jnp.where(inside[number], place, position)
     return region_of, position
 
 

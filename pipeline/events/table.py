@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from pipeline.events.batch import Edges, EventGroup, Events, take_chunk
+from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
-from pipeline.events.evaluation import EventAnalysis, point
-from pipeline.events.yields import EventOutcomes, event_outcomes
+from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, point
+from pipeline.events.function import members
+from pipeline.events.yields import EventOutcomes, event_outcomes, sum_over_chunks
 
-__all__ = ["EventList", "list_events"]
+__all__ = ["EventList", "ObjectList", "list_events", "list_objects", "shared_events"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,59 @@ class EventList:
     position: Int32[np.ndarray, " rows"]
     observable: Float32[np.ndarray, " rows"]
     columns: Float32[np.ndarray, "columns rows"]
+
+
+@dataclass(frozen=True)
+class ObjectList:
+    """The members of a set in all nominal events.
+
+    Attributes:
+        dataset: number of the data set of the event.
+        region: of the event; −1 for none.
+        weight: of the event.
+        value: of a variable of the object.
+    """
+
+    dataset: Int32[np.ndarray, " rows"]
+    region: Int32[np.ndarray, " rows"]
+    weight: Float32[np.ndarray, " rows"]
+    value: Float32[np.ndarray, " rows"]
+
+
+def list_objects(
+    analysis: EventAnalysis, thresholds: Thresholds, events: Events, name: str, variable: str
+) -> ObjectList:
+    """The members of a set, with a variable that its cuts may name."""
+    parts = []
+    for group in events.groups:
+        value, is_member, region = _members_of_group(analysis, name, variable, thresholds, events.edges, group)
+        chosen = np.asarray(is_member)
+        of_event = (np.asarray(group.dataset)[:, None], np.asarray(region), np.asarray(group.weight))
+        columns = (np.broadcast_to(each, region.shape)[:, None] for each in of_event)
+        dataset, regions, weight = (np.broadcast_to(each, chosen.shape)[chosen] for each in columns)
+        parts.append((dataset, regions, weight, np.asarray(value)[chosen]))
+    return ObjectList(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def shared_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> dict[tuple[str, str], int]:
+    """How many events, in all kinematic variations, are in both of two regions; pairs that share none are left out."""
+    names = [region.name for region in analysis.selection.regions]
+    numbers = np.asarray(_shared(analysis, thresholds, events)).sum(axis=(0, 1))
+    pairs = {(names[a], names[b]): int(numbers[a, b]) for a in range(len(names)) for b in range(a + 1, len(names))}
+    return {pair: number for pair, number in pairs.items() if number}
+
+
+@partial(jax.jit, static_argnums=0)
+def _shared(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> jax.Array:
+    at = point(analysis, thresholds, {}, events.edges)
+
+    def of_chunk(event: Event) -> jax.Array:
+        hard = evaluated(at, event)
+        counts = counts_of(at.selection, hard.bits)
+        inside = jnp.stack(inside_regions(at, counts, hard.variables, hard.accepted)) & (event.weight != 0)[None]
+        return inside.astype(jnp.float32) @ inside.astype(jnp.float32).T
+
+    return sum_over_chunks(of_chunk, analysis.layout, events)
 
 
 def list_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> EventList:
@@ -92,3 +147,19 @@ def _outcomes_of_group(
         return event_outcomes(at, take_chunk(group, *task))
 
     return jax.lax.map(outcomes, (group.task_kinematic, group.task_chunk))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _members_of_group(
+    analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """A variable of the objects, and whether they are members, shape "chunks objects events"; region of the events."""
+    at = point(analysis, thresholds, {}, edges)
+
+    def of_chunk(chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        hard = evaluated(at, take_chunk(group, jnp.int32(0), chunk))
+        value = hard.columns[name][variable]
+        bits = jnp.uint32(1) << jnp.arange(value.shape[0], dtype=jnp.uint32)
+        return value, (members(analysis.selection, hard.bits)[name][None] & bits[:, None]) != 0, hard.region
+
+    return jax.lax.map(of_chunk, jnp.arange(group.dataset.shape[0], dtype=jnp.int32))

@@ -316,8 +316,10 @@ def _flipped(
     some = event.at(number)
     bits = {name: own[number] for name, own in hard.bits.items()}
     bits[change.set.name] = bits[change.set.name] ^ bit
-    for each in change.anew:
-        bits[each.name], _, _ = derived_bits(at, some, {n: b for n, b in bits.items() if n != each.name}, each)
+    for place, each in enumerate(change.anew):
+        waiting = {later.name for later in change.anew[place:]}
+        known = {name: own for name, own in bits.items() if name not in waiting}
+        bits[each.name], _, _ = derived_bits(at, some, known, each)
     variables = {name: value[number] for name, value in hard.variables.items()}
     factors = hard.factors[:, number]
     if change.sets & hard.used_by_variables:

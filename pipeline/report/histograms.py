@@ -16,7 +16,7 @@ import uproot
 import yaml
 
 from pipeline.config import Config, Systematic
-from pipeline.validation.diagnostics import Region
+from pipeline.validation.regions import Region
 
 __all__ = ["as_hist", "cabinetry_config", "merged", "write_cabinetry_config", "write_histograms"]
 
@@ -30,21 +30,20 @@ def as_hist(config: Config, name: str, region: Region) -> hist.Hist[Any]:
     Variances are those of the nominal templates; a varied one has none of its own, since its events are the same.
     Variations are called `<systematic>_up` and `<systematic>_down`; where one does not act it is the nominal template.
     """
-    keys = {systematic.title: key for key, systematic in config.systematics.items()}
     tables = {NOMINAL: region.nominal}
-    for title, key in keys.items():
-        tables |= {f"{key}_up": region.up[title], f"{key}_down": region.down[title]}
-    made = hist.Hist(
+    for key, systematic in config.systematics.items():
+        tables |= {f"{key}_up": region.up[systematic.title], f"{key}_down": region.down[systematic.title]}
+    templates = hist.Hist(
         hist.axis.StrCategory(list(config.processes), name="process"),
         hist.axis.StrCategory(list(tables), name="variation"),
         hist.axis.Variable(region.edges, name=config.regions[name].observable, label=region.label),
         storage=hist.storage.Weight(),
         name=name,
     )
-    view = made.view()
+    view = templates.view()
     view.value = np.stack(list(tables.values()), axis=1)
     view.variance[:, 0] = region.variance
-    return made
+    return templates
 
 
 def merged(region: Region) -> Region | None:
@@ -125,9 +124,11 @@ def _systematic(config: Config, key: str, systematic: Systematic) -> dict[str, A
     entry: dict[str, Any] = {"Name": systematic.title}
     if systematic.processes is not None:
         entry["Samples"] = [config.processes[process].title for process in systematic.processes]
-    if systematic.size is not None and systematic.up is None:
-        sizes = {"Up": {"Normalization": systematic.size}, "Down": {"Normalization": -systematic.size}}
-        return entry | {"Type": "Normalization"} | sizes
+    if systematic.regions is not None:
+        entry["Regions"] = [config.regions[region].title or region for region in systematic.regions]
+    if systematic.sizes is not None:
+        up, down = systematic.sizes
+        return entry | {"Type": "Normalization", "Up": {"Normalization": up}, "Down": {"Normalization": down}}
     paths = {"Up": {"VariationPath": f"{key}_up"}, "Down": {"VariationPath": f"{key}_down"}}
     return entry | {"Type": "NormPlusShape"} | paths
 
@@ -150,6 +151,6 @@ def _written(config: Config) -> Iterator[tuple[str, str]]:
     for process in config.processes:
         yield process, NOMINAL
         for key, systematic in config.systematics.items():
-            if systematic.up is not None and process in (systematic.processes or config.processes):
+            if systematic.sizes is None and process in (systematic.processes or config.processes):
                 yield process, f"{key}_up"
                 yield process, f"{key}_down"

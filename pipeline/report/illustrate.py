@@ -10,11 +10,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-from pipeline.report import plots
 from pipeline.report.attempt import attempt
-from pipeline.report.gallery import Picture, Scene, pictures
 from pipeline.report.histograms import write_cabinetry_config, write_histograms
 from pipeline.report.page import Illustration, page
+from pipeline.report.pictures import look
+from pipeline.report.pictures.gallery import pictures
+from pipeline.report.pictures.scene import Picture, Scene
 
 __all__ = ["illustrate"]
 
@@ -22,16 +23,13 @@ RESOLUTION = 160
 """Dots per inch of the PNG files."""
 
 
-def illustrate(
-    folder: Path, scene: Scene, result: Mapping[str, Any], verdict: str, warn: Callable[[str], None]
-) -> None:
+def illustrate(folder: Path, scene: Scene, result: Mapping[str, Any], warn: Callable[[str], None]) -> None:
     """Write plots/*.png, plots/*.pdf and report.html.
 
     Args:
         folder: of the run.
         scene: what to draw.
         result: the content of result.json.
-        verdict: the sentence that comes first.
         warn: gets a sentence for everything that could not be made.
     """
     warnings: list[str] = []
@@ -49,14 +47,13 @@ def illustrate(
         with attempt(f"the file of the picture '{picture.name}'", note):
             illustrations.append(_save(folder / "plots", picture))
     with attempt("report.html", note):
-        text = _page(scene, result, verdict, illustrations, warnings)
+        text = _page(scene, result, illustrations, warnings)
         (folder / "report.html").write_text(text, encoding="utf-8")
 
 
 def _page(
     scene: Scene,
     result: Mapping[str, Any],
-    verdict: str,
     illustrations: Sequence[Illustration],
     warnings: Sequence[str],
 ) -> str:
@@ -65,7 +62,6 @@ def _page(
         result,
         title=config.title or config.name,
         symbol=scene.symbol,
-        verdict=verdict,
         illustrations=illustrations,
         warnings=warnings,
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
@@ -76,8 +72,8 @@ def _save(folder: Path, picture: Picture) -> Illustration:
     """PNG and PDF into the folder, SVG for the page; laid out once and drawn three times, where `savefig` draws six."""
     folder.mkdir(exist_ok=True)
     figure, svg = picture.figure, io.StringIO()
-    with plots.style(picture.name):
-        plots.lay_out(figure)
+    with look.style(picture.name):
+        look.lay_out(figure)
         _draw(FigureCanvasSVG(figure).print_svg, svg, metadata={"Date": None})
         _draw(FigureCanvasPdf(figure).print_pdf, folder / f"{picture.name}.pdf", metadata={"CreationDate": None})
         # A picture in a file of its own may end up on a dark slide.

@@ -2,10 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.columns import Columns
@@ -14,24 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from pipeline.config import Config
-from pipeline.ingest.progress import events_progress
-from pipeline.report.rounding import with_error
+from pipeline.ingest.progress import events_progress, file_counter
 from pipeline.tuning.descent import Step
+from pipeline.validation.crosscheck import PyhfResult
+from pipeline.validation.outcome import SYMBOLS, Outcome
+from pipeline.validation.verdict import verdict
 
-if TYPE_CHECKING:
-    from pipeline.problem import Problem
-    from pipeline.run import Outcome
-    from pipeline.validation.comparison import Comparison, Estimate
-    from pipeline.validation.crosscheck import PyhfResult
+__all__ = ["Terminal"]
 
-__all__ = ["Terminal", "verdict"]
-
-SYMBOL = {
-    "discovery_significance": "Z",
-    "signal_strength_uncertainty": "σ(μ)",
-    "expected_upper_limit": "limit on μ",
-    "counting_significance": "Z by counting",
-}
 PLAIN_LINES = 10
 """Lines of progress where there is no terminal to redraw."""
 
@@ -40,14 +28,18 @@ PLAIN_THRESHOLDS = 8
 
 
 class Terminal:
-    """Prints to standard output, or another console; with `quiet` only warnings and the final table."""
+    """A `pipeline.progress.Progress` on standard output, or another console, which also shows steps and the result.
+
+    With `quiet` only warnings and the final table.
+    """
 
     def __init__(self, config: Config, *, quiet: bool, console: Console | None = None) -> None:
         self._config = config
         self._quiet = quiet
+        self._started = time.perf_counter()
         # No markup: what is printed may hold brackets of its own, as in `staterror[3]`.
         self._console = console or Console(highlight=False, markup=False)
-        self.symbol = SYMBOL[config.objective.name]
+        self._symbol = SYMBOLS[config.objective.name]
 
     def say(self, line: str) -> None:
         """One line about what happens now."""
@@ -68,7 +60,13 @@ class Terminal:
             yield display
 
     @contextmanager
-    def progress(self, steps: int, events: int) -> Iterator[Callable[[Step], None]]:
+    def counting(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A line of the files and events that are read, where there is a terminal to redraw."""
+        with self.reading() as display, file_counter(display, label, total) as advance:
+            yield advance
+
+    @contextmanager
+    def steps(self, steps: int, events: int) -> Iterator[Callable[[Step], None]]:
         """A display that follows the optimisation: redrawn on a terminal, a line every few steps elsewhere.
 
         Args:
@@ -109,15 +107,14 @@ class Terminal:
         sizes = [slope * (self._config.thresholds[name].step or 1.0) for name, slope in step.gradient.items()]
         now, best = float(step.merit.value), abs(step.best_loss)
         # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
-        return f"{self.symbol} {now:.4f}  best {best:.4f}  |∇| {math.hypot(*sizes):.2g}"
+        return f"{self._symbol} {now:.4f}  best {best:.4f}  |∇| {math.hypot(*sizes):.2g}"
 
     def _thresholds(self, step: Step) -> list[str]:
         units = {name: cut.unit for name, cut in self._config.thresholds.items()}
         return [f"{name} {value:.4g} {units[name]}".rstrip() for name, value in step.thresholds.items()]
 
-    def table(self, problem: "Problem", outcome: "Outcome", output: Path) -> None:
-        """The result: cuts and figure of merit before and after."""
-        simulated = all(sample.dataset.source.simulated for sample in problem.samples)
+    def table(self, outcome: Outcome) -> None:
+        """The result: cuts and figure of merit before and after, the verdict, and where everything is."""
         table = Table(title=self._config.title or self._config.name, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("")
         for column in ("default cuts", "optimised cuts"):
@@ -126,22 +123,24 @@ class Terminal:
         for name, cut in self._config.thresholds.items():
             if cut.trainable:
                 moved = (f"{outcome.before[name]:g} {cut.unit}", f"{outcome.after[name]:.4g} {cut.unit}")
-                table.add_row(name, *moved, _remark(outcome, self._config, name))
+                table.add_row(name, *moved, _remark(outcome, name))
         table.add_section()
-        for part, compared in outcome.compared.items():
-            values = (_estimate(compared.before), _estimate(compared.after), _estimate(compared.change, sign=True))
-            table.add_row(f"{self.symbol}, {part}", *values)
-        table.add_row(*_by_pyhf([outcome.pyhf[name] for name in ("before", "after")], self.symbol))
+        for part, comparison in outcome.comparisons.items():
+            values = (f"{comparison.before}", f"{comparison.after}", f"{comparison.change:+}")
+            table.add_row(f"{self._symbol}, {part}", *values)
+        table.add_row(*_by_pyhf(outcome.pyhf, self._symbol))
         if outcome.measured:
-            fitted = [_estimate(outcome.measured[name]) for name in ("before", "after")]
+            fitted = [f"{outcome.measured[name]}" for name in ("before", "after")]
             table.add_row(f"{self._config.measurement.poi}, pseudo-data", *fitted, "workspace.json")
         self._console.print(table)
-        larger = problem.analysis.objective.larger_is_better
-        if simulated:
+        if outcome.simulated:
             self._console.print("All events are simulated.")
-        self._console.print(verdict(outcome.claim, self.symbol, larger_is_better=larger))
-        self._console.print(f"run folder: {output}", soft_wrap=True)
-        self._console.print(f"report: {output / 'report.html'}", soft_wrap=True)
+        self._console.print(str(verdict(outcome)))
+        if outcome.path is not None:
+            self._console.print(f"run folder: {outcome.path}", soft_wrap=True)
+            if (outcome.path / "report.html").exists():
+                self._console.print(f"report: {outcome.path / 'report.html'}", soft_wrap=True)
+        self._console.print(f"{time.perf_counter() - self._started:.0f} s in all")
 
 
 class _Display(Progress):
@@ -171,39 +170,21 @@ class _Speed:
         return "" if last is None else f"{float(f'{self._events / (self._last - last):.2g}'):,.0f} events/s"
 
 
-def _remark(outcome: "Outcome", config: Config, name: str) -> str:
-    """Where a threshold ended at its bound, or never had a reason to move."""
-    from pipeline.run import at_bound
-
-    bound = at_bound(config, name, outcome.after[name])
-    if outcome.largest_pull(name) < config.optimiser.significance:
+def _remark(outcome: Outcome, name: str) -> str:
+    """Where a threshold ended: at its bound, where it began because no derivative was clear, or so far from there."""
+    cut, before, after = outcome.config.thresholds[name], outcome.before[name], outcome.after[name]
+    if outcome.largest_pull(name) < outcome.config.optimiser.significance:
         return "no clear gradient"
-    return f"at {bound} bound" if bound else ""
+    if bound := cut.at_bound(after):
+        return f"at {bound} bound"
+    return "unchanged" if after == before else f"{after - before:+.3g} {cut.unit}".rstrip()
 
 
-def _by_pyhf(checks: "Sequence[PyhfResult]", symbol: str) -> tuple[str, ...]:
+def _by_pyhf(checks: Mapping[str, PyhfResult], symbol: str) -> tuple[str, ...]:
     """The row of what pyhf finds on validation events: the figure of merit if it knows it, else its significance."""
-    if symbol == SYMBOL["signal_strength_uncertainty"] and all(one.uncertainty is not None for one in checks):
-        return f"{symbol} by pyhf", *(f"{one.uncertainty:.4f}" for one in checks), "workspace.json"
-    numbers = [one.failure if one.significance is None else f"{one.significance:.4f}" for one in checks]
+    uncertainties = [checks[name].uncertainty for name in ("before", "after")]
+    if symbol == SYMBOLS["signal_strength_uncertainty"] and None not in uncertainties:
+        return f"{symbol} by pyhf", *(f"{uncertainty:.4f}" for uncertainty in uncertainties), "workspace.json"
+    both = [checks[name] for name in ("before", "after")]
+    numbers = [check.failure if check.significance is None else f"{check.significance:.4f}" for check in both]
     return "Z by pyhf", *numbers, "workspace.json"
-
-
-def verdict(validation: "Comparison", symbol: str, *, larger_is_better: bool) -> str:
-    """The last word, in plain language: what was gained on validation events, and is it significant?"""
-    change = validation.change
-    before, after = (_estimate(one).partition(" ±")[0] for one in (validation.before, validation.after))
-    where, by = "on events the optimiser has not seen", _estimate(change, sign=True)
-    if change.value == 0:
-        return f"No gain: no step was better than the default cuts, {symbol} {before} {where}."
-    if (change.value > 0) != larger_is_better:
-        return f"No gain {where}: {symbol} goes from {before} to {after}, a change of {by}."
-    strength = "significant" if abs(change.pull) >= 2 else "not significant"
-    return (
-        f"{symbol} improves from {before} to {after} {where}: the change of {by} is {abs(change.pull):.1f} bootstrap "
-        f"errors, {strength}."
-    )
-
-
-def _estimate(estimate: "Estimate", *, sign: bool = False) -> str:
-    return with_error(estimate.value, estimate.error, sign=sign)

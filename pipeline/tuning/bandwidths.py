@@ -40,7 +40,7 @@ def lepski_bandwidths(
         together: thresholds that share one kernel, such as the edges of a region.
     """
     widths = [{name: width / 2**halvings for name, width in widest.items()} for halvings in range(HALVINGS + 1)]
-    gradients = [gradient_at(one) for one in widths]
+    gradients = [gradient_at(kernels) for kernels in widths]
     groups = [*map(tuple, together), *((name,) for name in widest if not any(name in group for group in together))]
     chosen: dict[str, float] = {}
     for group in groups:

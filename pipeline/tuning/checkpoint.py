@@ -23,7 +23,7 @@ from pipeline.tuning.descent import Step
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
-_PLAIN = [one.name for one in fields(Step) if one.name not in ("merit", "state")]
+_PLAIN = [field.name for field in fields(Step) if field.name not in ("merit", "state")]
 
 
 class CheckpointError(ValueError):
@@ -88,16 +88,16 @@ def load_checkpoint(path: Path, run: str, state: PyTree) -> tuple[Step, ...]:
 
 
 def _as_dict(step: Step) -> dict[str, Any]:
-    merit = {one.name: np.asarray(getattr(step.merit, one.name)).item() for one in fields(step.merit)}
+    merit = {field.name: np.asarray(getattr(step.merit, field.name)).item() for field in fields(step.merit)}
     return {name: getattr(step, name) for name in _PLAIN} | {"merit": merit}
 
 
 def _as_step(stored: dict[str, Any], state: PyTree) -> Step:
-    found = stored["merit"]
+    numbers = stored["merit"]
     merit = Merit(
-        value=jnp.asarray(found["value"], jnp.float64),
-        converged=jnp.asarray(found["converged"]),
-        gradient_norm=jnp.asarray(found["gradient_norm"], jnp.float64),
-        iterations=jnp.asarray(found["iterations"], jnp.int32),
+        value=jnp.asarray(numbers["value"], jnp.float64),
+        converged=jnp.asarray(numbers["converged"]),
+        gradient_norm=jnp.asarray(numbers["gradient_norm"], jnp.float64),
+        iterations=jnp.asarray(numbers["iterations"], jnp.int32),
     )
     return Step(**{name: stored[name] for name in _PLAIN}, merit=merit, state=state)

@@ -27,11 +27,12 @@ import optax
 from jaxtyping import Array, Float64, PyTree
 from scipy.optimize import isotonic_regression
 
-from pipeline.analysis import Gradient
-from pipeline.events.cuts import Thresholds
+from pipeline.analysis import Evaluation, Gradient
+from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
 
 __all__ = [
+    "Evaluate",
     "Ordered",
     "Range",
     "Schedule",
@@ -44,8 +45,9 @@ __all__ = [
     "searches",
 ]
 
-Evaluate = Callable[[Thresholds, Thresholds], tuple[tuple[Float64[Array, ""], Merit], Gradient]]
-"""(thresholds, bandwidths) to ((loss, figure of merit), gradient of the loss)."""
+
+Evaluate = Callable[[Thresholds, Thresholds], Evaluation]
+"""(thresholds, bandwidths) to what is known there."""
 
 Monitor = Callable[[Thresholds], float]
 """Thresholds to the loss on events that the gradient does not see."""
@@ -176,27 +178,27 @@ def descend(
     optimiser, taken = make_optimiser(schedule), resume
     while (place := _next_place(taken, optimiser, ranges, starts, schedule)) is not None:
         bandwidths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
-        (loss, merit), gradient = evaluate(_arrays(place.thresholds), _arrays(bandwidths))
-        usable = bool(merit.converged)
-        monitored = float(loss) if monitor is None else monitor(_arrays(place.thresholds))
+        here = evaluate(arrays(place.thresholds), arrays(bandwidths))
+        usable = bool(here.merit.converged)
+        monitored = float(here.loss) if monitor is None else monitor(arrays(place.thresholds))
         best, best_loss = (place.thresholds, np.inf) if taken is None else (taken.best, taken.best_loss)
         if usable and monitored < best_loss:
             best, best_loss = place.thresholds, monitored
         improved = usable and monitored < place.lowest
         if search is None:
             update: Update = partial(_update, optimiser)
-            certain = _without_dust(gradient, schedule.significance)
+            certain = _without_dust(here.gradient, schedule.significance)
         else:
-            update, certain = _along(search, loss, _arrays(bandwidths)), gradient.value
+            update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
         following, state = _move(update, certain, place.state, place.thresholds, ranges)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,
             bandwidths=bandwidths,
-            loss=float(loss),
-            merit=merit,
-            gradient={name: float(gradient.value[name]) for name in ranges},
-            error={name: float(gradient.error[name]) for name in ranges},
+            loss=float(here.loss),
+            merit=here.merit,
+            gradient={name: float(here.gradient.value[name]) for name in ranges},
+            error={name: float(here.gradient.error[name]) for name in ranges},
             monitored=monitored,
             best_loss=best_loss,
             best=best,
@@ -264,8 +266,8 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
     except TypeError as error:
         raise ValueError(f"optimiser.arguments: optax.{schedule.name}: {error}") from None
     try:
-        made: optax.GradientTransformation = make(rate, **schedule.arguments)
-        needs_loss = searches(made)
+        optimiser: optax.GradientTransformation = make(rate, **schedule.arguments)
+        needs_loss = searches(optimiser)
     except (TypeError, AttributeError):
         raise ValueError(
             f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
@@ -276,7 +278,7 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
             f"optimiser.name: optax.{schedule.name} searches along the loss, which steps wherever an event is cut; "
             "set 'optimiser.forward: smooth', or use adam, sgd, rmsprop, …"
         )
-    return made if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), made)
+    return optimiser if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), optimiser)
 
 
 def searches(optimiser: optax.GradientTransformation) -> bool:
@@ -328,12 +330,12 @@ def _move(
 
 def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
     """The nearest position in which all ordered thresholds keep their distance: isotonic regression, then bounds."""
-    for one in ordered:
-        offsets = one.distance * np.arange(len(one.names))
-        rising = isotonic_regression(np.array([position[name] for name in one.names]) - offsets).x
-        lower, upper = ranges[one.names[0]].lower, ranges[one.names[0]].upper - offsets[-1]
+    for edges in ordered:
+        offsets = edges.distance * np.arange(len(edges.names))
+        rising = isotonic_regression(np.array([position[name] for name in edges.names]) - offsets).x
+        lower, upper = ranges[edges.names[0]].lower, ranges[edges.names[0]].upper - offsets[-1]
         placed = np.clip(rising, lower, upper) + offsets
-        position = position | dict(zip(one.names, placed.tolist(), strict=True))
+        position = position | dict(zip(edges.names, placed.tolist(), strict=True))
     return position
 
 
@@ -351,8 +353,4 @@ def _update(
 
 
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:
-    return _arrays({name: position[name] / r.step for name, r in ranges.items()})
-
-
-def _arrays(values: Mapping[str, float]) -> Thresholds:
-    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
+    return arrays({name: position[name] / r.step for name, r in ranges.items()})

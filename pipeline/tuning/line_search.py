@@ -74,7 +74,7 @@ def _differentiable(
         return evaluate(thresholds)[0]
 
     def backward(gradient: Thresholds, slope: Float64[Array, ""]) -> tuple[Thresholds]:
-        return ({name: slope * one for name, one in gradient.items()},)
+        return ({name: slope * value for name, value in gradient.items()},)
 
     loss.defvjp(evaluate, backward)
     return loss
@@ -90,12 +90,12 @@ def _inward(gradient: Float64[Array, ""], position: Float64[Array, ""], limits: 
 def _allowed(position: Thresholds, ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> Thresholds:
     """A place within the bounds, in physical units, where ordered thresholds keep their distance: pushed up if need be.
 
-    It is the place itself where that is allowed, and differentiable, unlike the projection of `pipeline.tuning.descent`.
+    It is the place itself where that is allowed, and differentiable, unlike the projection of the loop (`descent`).
     """
     at = {name: jnp.clip(position[name] * r.step, r.lower, r.upper) for name, r in ranges.items()}
-    for one in ordered:
-        offsets = one.distance * jnp.arange(len(one.names))
-        upper = ranges[one.names[0]].upper - offsets[-1]
-        pushed = jax.lax.cummax(jnp.stack([at[name] for name in one.names]) - offsets)
-        at |= dict(zip(one.names, jnp.minimum(pushed, upper) + offsets, strict=True))
+    for edges in ordered:
+        offsets = edges.distance * jnp.arange(len(edges.names))
+        upper = ranges[edges.names[0]].upper - offsets[-1]
+        pushed = jax.lax.cummax(jnp.stack([at[name] for name in edges.names]) - offsets)
+        at |= dict(zip(edges.names, jnp.minimum(pushed, upper) + offsets, strict=True))
     return at

@@ -1,26 +1,24 @@
-"""Tuning: the loop of `pipeline.tuning.descent` on a problem, with what its config says; the steps are shown and kept."""
+"""Tuning: the loop of `pipeline.tuning.descent` on a problem, with what its config says.
 
-import time
-from collections.abc import Mapping
+It yields steps and knows nobody who looks at them: who wants to show, keep or stop them does so between two of them.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 from scipy.stats import qmc
 
 from pipeline import analysis as exact
-from pipeline.analysis import Data, Gradient
+from pipeline.analysis import Analysis, Data, Evaluation, Gradient
 from pipeline.config import Config
-from pipeline.events.cuts import Thresholds
-from pipeline.inference.objectives import Merit, loss_of
+from pipeline.events.cuts import Thresholds, arrays
+from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
-from pipeline.problem import Problem
-from pipeline.report.provenance import fingerprint
-from pipeline.report.terminal import Terminal
+from pipeline.problem import Problem, default_thresholds
+from pipeline.progress import SILENT, Progress
 from pipeline.tuning.bandwidths import lepski_bandwidths
-from pipeline.tuning.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.tuning.descent import (
     Evaluate,
     Monitor,
@@ -34,16 +32,18 @@ from pipeline.tuning.descent import (
     make_optimiser,
     searches,
 )
-from pipeline.tuning.line_search import make_search
+from pipeline.tuning.line_search import LossAndGradient, make_search
 
 __all__ = [
-    "Optimised",
+    "Tuned",
+    "defaults",
     "evaluation",
-    "optimise",
+    "exact_evaluation",
     "ordered",
     "ranges",
     "schedule",
     "starts",
+    "tune",
     "with_bandwidths",
 ]
 
@@ -54,38 +54,56 @@ step takes minutes."""
 
 
 @dataclass(frozen=True)
-class Optimised:
-    """The steps of an optimisation, whether these are all, and the seconds of the first one and of the others."""
+class Tuned:
+    """A problem and the steps of its optimisation.
 
-    history: tuple[Step, ...]
-    complete: bool
-    seconds: tuple[float, float]
-
-
-def optimise(
-    problem: Problem, terminal: Terminal, checkpoint: Path | None = None, *, resume: bool = False
-) -> Optimised:
-    """The steps of the optimisation; Ctrl-C ends them early, and what was found so far is kept.
-
-    Args:
-        problem: what is tuned, with bandwidths.
-        terminal: that shows the steps.
-        checkpoint: file for the steps so far, every few of them; none without a name.
-        resume: go on from that file.
+    Attributes:
+        problem: with its bandwidths.
+        history: at least one step.
+        complete: whether these are all steps; False for an optimisation that was stopped.
+        seconds: of the first step, which compiles, and of the others.
 
     Raises:
-        CheckpointError: there is nothing to resume from.
         InputError: no step had a converged fit.
     """
+
+    problem: Problem
+    history: tuple[Step, ...]
+    complete: bool = True
+    seconds: tuple[float, float] = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        """A best step is what everything else is about."""
+        if not np.isfinite(self.history[-1].best_loss):
+            raise InputError(
+                "no step of the optimisation had a converged fit; check the cuts and the samples of the config"
+            )
+
+    @property
+    def best(self) -> dict[str, float]:
+        """All thresholds: those of the best step, and the ones that do not move."""
+        return defaults(self.problem.config) | self.history[-1].best
+
+
+def defaults(config: Config) -> dict[str, float]:
+    """All thresholds, trainable or not, where the config puts them."""
+    return {name: cut.threshold for name, cut in config.thresholds.items()}
+
+
+def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
+    """One step of the optimisation after another; stop asking, and it stops.
+
+    Args:
+        problem: what is tuned, with bandwidths (`with_bandwidths`).
+        resume: the last step of an interrupted optimisation, which this one goes on from, bit by bit.
+
+    Raises:
+        InputError: a smooth analysis would cost too much.
+    """
     config = problem.config
-    history: list[Step] = []
-    if resume and checkpoint is not None:
-        state = make_optimiser(schedule(config)).init(_arrays(starts(config)[0]))
-        history += load_checkpoint(checkpoint, fingerprint(problem), state)
-        terminal.say(f"going on after step {history[-1].number}")
     if config.optimiser.forward == "smooth":
         _check_price(problem)
-    steps = descend(
+    yield from descend(
         evaluation(problem),
         ranges(config),
         starts(config),
@@ -93,30 +111,8 @@ def optimise(
         ordered(config),
         monitor=_monitor(problem),
         search=_search(problem),
-        resume=history[-1] if history else None,
+        resume=resume,
     )
-    clock, complete = [time.perf_counter()], False
-    with terminal.progress(config.optimiser.steps * config.optimiser.starts, _events(problem.training)) as show:
-        try:
-            for taken in steps:
-                clock.append(time.perf_counter())
-                history.append(taken)
-                show(taken)
-                if checkpoint is not None and len(history) % config.optimiser.checkpoint_every == 0:
-                    save_checkpoint(checkpoint, fingerprint(problem), history)
-            complete = True
-        except KeyboardInterrupt:
-            if not history:
-                raise
-            terminal.warn("stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result")
-    if checkpoint is not None:
-        save_checkpoint(checkpoint, fingerprint(problem), history)
-    if not np.isfinite(history[-1].best_loss):
-        raise InputError(
-            "no step of the optimisation had a converged fit; check the cuts and the samples of the config"
-        )
-    first = clock[min(1, len(clock) - 1)]
-    return Optimised(tuple(history), complete, (first - clock[0], clock[-1] - first))
 
 
 def evaluation(problem: Problem) -> Evaluate:
@@ -125,56 +121,60 @@ def evaluation(problem: Problem) -> Evaluate:
     A smooth analysis gives loss and gradient; the figure of merit and the error of the gradient are those of the exact
     one, beside it.
     """
+    fixed = default_thresholds(problem.config)
+    exactly = exact_evaluation(problem.analysis, fixed, problem.training)
     if problem.config.optimiser.forward == "exact":
-        return _exact_evaluation(problem)
-    beside, fixed = _exact_evaluation(problem), _defaults(problem)
+        return exactly
+    smooth = _smooth_loss_and_gradient(problem)
 
-    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
+    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Evaluation:
+        loss, slope = smooth(thresholds, bandwidths)
+        beside = exactly(thresholds, bandwidths)
+        gradient = Gradient(value=slope, error=beside.gradient.error)
+        return Evaluation(loss=loss, merit=beside.merit, gradient=gradient)
+
+    return evaluate
+
+
+def exact_evaluation(analysis: Analysis, fixed: Thresholds, data: Data) -> Evaluate:
+    """The exact analysis of some events, with the boundary flux as gradient; `fixed` are thresholds that stay."""
+
+    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Evaluation:
+        return exact.evaluate(analysis, fixed | thresholds, bandwidths, data)
+
+    return evaluate
+
+
+def _smooth_loss_and_gradient(problem: Problem) -> LossAndGradient:
+    fixed = default_thresholds(problem.config)
+
+    def loss_and_gradient(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[Float64[Array, ""], Thresholds]:
         at = fixed | thresholds
-        (loss, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, bandwidths, problem.training)
-        (_, merit), gradient = beside(thresholds, bandwidths)
-        return (loss, merit), Gradient(value=slope, error=gradient.error)
+        smooth = exact.evaluate(problem.analysis, at, bandwidths, problem.training, smooth=True)
+        return smooth.loss, smooth.gradient.value
 
-    return evaluate
-
-
-def _exact_evaluation(problem: Problem) -> Evaluate:
-    fixed = _defaults(problem)
-
-    def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[tuple[Float64[Array, ""], Merit], Gradient]:
-        return exact.loss_and_gradient_with_error(fixed | thresholds, problem.analysis, bandwidths, problem.training)
-
-    return evaluate
+    return loss_and_gradient
 
 
 def _search(problem: Problem) -> Search | None:
     """The step of an optimiser that evaluates the smooth loss by itself; None for the others."""
-    config, fixed = problem.config, _defaults(problem)
+    config = problem.config
     optimiser = make_optimiser(schedule(config))
     if not searches(optimiser):
         return None
-
-    def loss_and_gradient(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[Float64[Array, ""], Thresholds]:
-        at = fixed | thresholds
-        (loss, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, bandwidths, problem.training)
-        return loss, slope
-
-    return make_search(optimiser, loss_and_gradient, ranges(config), ordered(config))
+    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config), ordered(config))
 
 
 def _check_price(problem: Problem) -> None:
     """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
-    widths = {name: one.bandwidth for name, one in ranges(problem.config).items()}
-    price = exact.smeared_outcomes(_defaults(problem), problem.analysis, _arrays(widths), problem.training)
+    widths = arrays({name: r.bandwidth for name, r in ranges(problem.config).items()})
+    at = default_thresholds(problem.config)
+    price = exact.outcomes_per_event(problem.analysis, at, widths, problem.training)
     if price > MOST_OUTCOMES:
         raise InputError(
             f"optimiser.forward: smooth would look at {price:.3g} outcomes an event with these bandwidths; "
             "make those of the cuts on jets narrower, or choose 'exact'"
         )
-
-
-def _defaults(problem: Problem) -> Thresholds:
-    return _arrays({name: one.threshold for name, one in problem.config.thresholds.items()})
 
 
 def _monitor(problem: Problem) -> Monitor | None:
@@ -184,28 +184,29 @@ def _monitor(problem: Problem) -> Monitor | None:
     """
     if problem.stopping is None and problem.config.optimiser.forward == "exact":
         return None
-    data, fixed = problem.stopping or problem.training, _defaults(problem)
+    data, fixed = problem.stopping or problem.training, default_thresholds(problem.config)
 
     def monitor(thresholds: Thresholds) -> float:
-        merit = exact.merit_of(fixed | thresholds, problem.analysis, data)
+        merit = exact.merit_of(problem.analysis, fixed | thresholds, data)
         return float(loss_of(problem.analysis.objective, merit)) if bool(merit.converged) else np.inf
 
     return monitor
 
 
-def with_bandwidths(problem: Problem, terminal: Terminal) -> Problem:
+def with_bandwidths(problem: Problem, progress: Progress = SILENT) -> Problem:
     """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
     config = problem.config
-    missing = {n: one for n, one in config.thresholds.items() if one.trainable and one.bandwidth is None}
+    missing = {name: cut for name, cut in config.thresholds.items() if cut.trainable and cut.bandwidth is None}
     if not missing:
         return problem
-    terminal.say(f"choosing the bandwidth of {', '.join(missing)}")
-    evaluate, at = _exact_evaluation(problem), _defaults(problem)
-    edges = [tuple(of_region) for of_region in config.moving_edges.values() if of_region.keys() & missing.keys()]
+    progress.say(f"choosing the bandwidth of {', '.join(missing)}")
+    at = default_thresholds(config)
+    evaluate = exact_evaluation(problem.analysis, at, problem.training)
+    together = [names for names, _ in config.rising if missing.keys() & set(names)]
     chosen = lepski_bandwidths(
-        lambda widths: evaluate(at, _arrays(widths))[1],
-        {name: one.widest_bandwidth for name, one in missing.items()},
-        edges,
+        lambda widths: evaluate(at, arrays(widths)).gradient,
+        {name: cut.widest_bandwidth for name, cut in missing.items()},
+        together,
     )
     return replace(problem, config=config.with_bandwidths(chosen))
 
@@ -220,12 +221,8 @@ def ranges(config: Config) -> dict[str, Range]:
 
 
 def ordered(config: Config) -> tuple[Ordered, ...]:
-    """The bin edges that move, region by region."""
-    return tuple(
-        Ordered(tuple(edges), config.regions[name].bins.least_distance)
-        for name, edges in config.moving_edges.items()
-        if edges
-    )
+    """The bin edges that move, region by region, and the sides of windows."""
+    return tuple(Ordered(names, distance) for names, distance in config.rising)
 
 
 def schedule(config: Config) -> Schedule:
@@ -249,20 +246,11 @@ def starts(config: Config) -> tuple[dict[str, float], ...]:
     """The default thresholds, and further places within the bounds: a Latin hypercube, the same for the same seed."""
     default = {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
     places = qmc.LatinHypercube(len(default), rng=config.seed).random(config.optimiser.starts - 1)
-    found = [default]
+    points = [default]
     for place in places:
         at = {}
         for share, name in zip(place, default, strict=True):
             low, high = config.thresholds[name].bounds or (default[name], default[name])
             at[name] = low + float(share) * (high - low)
-        found.append(in_order(at, ranges(config), ordered(config)))
-    return tuple(found)
-
-
-def _events(data: Data) -> int:
-    """Number of events; padding has weight 0."""
-    return sum(int(np.count_nonzero(group.weight)) for group in data.groups)
-
-
-def _arrays(values: Mapping[str, float]) -> Thresholds:
-    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
+        points.append(in_order(at, ranges(config), ordered(config)))
+    return tuple(points)

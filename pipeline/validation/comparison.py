@@ -17,6 +17,7 @@ from pipeline.events.cuts import Thresholds
 from pipeline.inference.objectives import Merit
 from pipeline.inference.templates import average
 from pipeline.validation.bootstrap import bootstrap, resampled
+from pipeline.validation.rounding import with_error
 
 __all__ = ["Comparison", "Estimate", "compare", "cross_validate"]
 
@@ -32,6 +33,14 @@ class Estimate:
     def pull(self) -> float:
         """How many errors it is away from zero."""
         return self.value / self.error if self.error > 0 else float("nan")
+
+    def __format__(self, options: str) -> str:
+        """`12.34 ± 0.56`; with `+` a sign in front of what is positive."""
+        return with_error(self.value, self.error, sign=options == "+")
+
+    def __str__(self) -> str:
+        """`12.34 ± 0.56`."""
+        return format(self)
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ def cross_validate(
     def merits(parts: Sequence[Data]) -> list[Merit]:
         return [
             merit_of_templates(
-                average([templates_at(at, analysis, data) for at, data in zip(points, parts, strict=True)]), analysis
+                analysis, average([templates_at(analysis, at, data) for at, data in zip(points, parts, strict=True)])
             )
             for points in ([before] * len(folds), [after for _, after in folds])
         ]
@@ -89,7 +98,7 @@ def cross_validate(
     exact = merits([data for data, _ in folds])
     spread = np.array(
         [
-            [float(one.value) for one in merits([resampled(data, generator) for data, _ in folds])]
+            [float(merit.value) for merit in merits([resampled(data, generator) for data, _ in folds])]
             for _ in range(replicas)
         ]
     )
@@ -98,11 +107,11 @@ def cross_validate(
 
 def _comparison(exact: Sequence[Merit], spread: NDArray[np.float64]) -> Comparison:
     """From the two merits, and their values on bootstrap replicas, shape "replicas 2"."""
-    before, after = (float(one.value) for one in exact)
+    before, after = (float(merit.value) for merit in exact)
     errors = np.std(spread, axis=0, ddof=1)
     return Comparison(
         before=Estimate(before, float(errors[0])),
         after=Estimate(after, float(errors[1])),
         change=Estimate(after - before, float(np.std(spread[:, 1] - spread[:, 0], ddof=1))),
-        converged=all(bool(one.converged) for one in exact),
+        converged=all(bool(merit.converged) for merit in exact),
     )

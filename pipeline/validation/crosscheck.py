@@ -40,8 +40,8 @@ def pyhf_discovery_significance(workspace: Mapping[str, Any], *, uncertainty: bo
             pyhf.set_backend("numpy", minimiser, precision="64b")
             with suppress(pyhf.exceptions.FailedMinimization):
                 model = pyhf.Workspace(workspace).model()
-                found = _significance(model)
-                return replace(found, uncertainty=_uncertainty(model)) if uncertainty else found
+                result = _significance(model)
+                return replace(result, uncertainty=_uncertainty(model)) if uncertainty else result
         return PyhfResult(None, None, "neither Minuit nor SLSQP converged")
     finally:
         logging.getLogger("pyhf").setLevel(level)

@@ -1,27 +1,38 @@
-"""What a report shows beyond the result, as plain NumPy arrays: templates, profiles, what pulls at each cut, impacts.
+"""What a report shows beyond the result, as plain NumPy arrays: profiles, what pulls at each cut, impacts.
 
-Everything here is computed after the optimisation, from its final thresholds, with the very functions that the
-optimiser used: they are compiled already, so a look costs milliseconds. Nothing here changes a result.
+Everything here is computed after the optimisation, from its final thresholds, by the functions that the optimiser and
+the comparison called: they are compiled already, so a look costs an evaluation. Nothing here changes a result.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pyhf
+from jaxtyping import Array, Bool, Float64
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data, loss_and_gradient, loss_of_yields_and_slope, merit_of
-from pipeline.config import Config
-from pipeline.events.bin_edges import placed_edges
-from pipeline.events.cuts import Thresholds
-from pipeline.events.yields import yields_and_flux
-from pipeline.inference import measurement
-from pipeline.inference.templates import Templates, make_templates
+from pipeline.analysis import Analysis, Data, loss_of_yields_and_slope, merit_of
+from pipeline.events.cuts import arrays
+from pipeline.events.yields import SUBSAMPLES, yields_and_flux
+from pipeline.inference.fit import covariance
+from pipeline.inference.histfactory import (
+    Numbers,
+    Structure,
+    asimov_data,
+    constraint_widths,
+    free_parameters,
+    nominal_parameters,
+    parameter_names,
+)
+from pipeline.inference.histfactory.constraints import constrained_positions
+from pipeline.inference.significance import poi_position
+from pipeline.problem import Problem
 from pipeline.tuning.descent import Step
+from pipeline.tuning.tune import defaults, ranges
+from pipeline.validation.regions import Values
 
 __all__ = [
     "Contour",
@@ -29,66 +40,14 @@ __all__ = [
     "Impact",
     "Path",
     "Profile",
-    "Region",
     "contour",
     "contributions",
     "impacts",
     "path",
     "profile",
-    "regions",
 ]
 
-Values = NDArray[np.float64]
-
-# The same function compiled with the same options: JAX finds what the optimiser compiled.
-_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 1))
-
-
-@dataclass(frozen=True)
-class Region:
-    """The templates of one region at some thresholds.
-
-    Attributes:
-        name: as in the workspace.
-        label: of the observable, for an axis.
-        edges: of the bins, in the observable's unit.
-        processes: names of the samples.
-        nominal: expected events, shape "processes bins".
-        variance: of `nominal` by the finite number of simulated events.
-        up: templates at +1 standard deviation of each systematic uncertainty, shape "processes bins".
-        down: at −1.
-        merged_into: the bin that each bin is merged into before the fit; −1 where it is dropped.
-    """
-
-    name: str
-    label: str
-    edges: Values
-    processes: tuple[str, ...]
-    nominal: Values
-    variance: Values
-    up: Mapping[str, Values]
-    down: Mapping[str, Values]
-    merged_into: NDArray[np.int64]
-
-    @property
-    def total(self) -> Values:
-        """Expected events in each bin."""
-        return np.asarray(self.nominal.sum(axis=0))
-
-    @property
-    def statistical(self) -> Values:
-        """Error of the total by the finite number of simulated events."""
-        return np.asarray(np.sqrt(self.variance.sum(axis=0)))
-
-    @property
-    def band(self) -> tuple[Values, Values]:
-        """Downward and upward error of the total: statistical and all systematic ones in quadrature, before any fit."""
-        below, above = self.variance.sum(axis=0), self.variance.sum(axis=0)
-        for name in self.up:
-            shifts = np.stack([self.up[name].sum(axis=0) - self.total, self.down[name].sum(axis=0) - self.total])
-            below = below + np.minimum(shifts.min(axis=0), 0) ** 2
-            above = above + np.maximum(shifts.max(axis=0), 0) ** 2
-        return np.sqrt(below), np.sqrt(above)
+_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 4))
 
 
 @dataclass(frozen=True)
@@ -169,171 +128,89 @@ class Impact:
     width: float
 
 
-def regions(config: Config, analysis: Analysis, data: Data, thresholds: Mapping[str, float]) -> tuple[Region, ...]:
-    """The templates of every region, in the binning of the config."""
-    bandwidths = _arrays(final_bandwidths(config))
-    yields, _ = _flux(analysis, data, thresholds, bandwidths)
-    made = make_templates(data.recipe, yields)
-    varied = _varied(analysis, made)
-    merged = np.asarray(_merged(analysis, made), np.int64)
-    placed = placed_edges(analysis.selection, _arrays(thresholds), data.edges)
-    views = []
-    for one, settings in zip(analysis.selection.regions, config.regions.values(), strict=True):
-        bins = slice(one.offset, one.offset + one.bins)
-        views.append(
-            Region(
-                name=settings.title or one.name,
-                label=settings.label or one.observable,
-                edges=np.asarray(placed[one.name], np.float64),
-                processes=tuple(process.title for process in config.processes.values()),
-                nominal=np.asarray(made.yields[0, :, bins]),
-                variance=np.asarray(made.variance[:, bins]),
-                up={name: high[:, bins] for name, (high, _) in varied.items()},
-                down={name: low[:, bins] for name, (_, low) in varied.items()},
-                merged_into=np.where(merged[bins] < 0, -1, merged[bins] - one.offset),
-            )
-        )
-    return tuple(views)
-
-
-def _merged(analysis: Analysis, made: Templates) -> NDArray[np.int32]:
-    bins = made.yields.shape[2]
-    if not analysis.measurement.merges:
-        return np.arange(bins, dtype=np.int32)
-    return np.asarray(jax.jit(measurement.merged_bins, static_argnums=0)(analysis.measurement, made))
-
-
-def _varied(analysis: Analysis, made: Templates) -> dict[str, tuple[Values, Values]]:
-    """Templates at ±1 standard deviation of each systematic uncertainty, as in the model: one-sided ones mirrored."""
-    yields = np.asarray(made.yields)
-    varied = {}
-    for nuisance in analysis.measurement.nuisances:
-        high, low = yields[0].copy(), yields[0].copy()
-        for process in nuisance.processes:
-            if nuisance.up is None:
-                high[process] *= 1 + (nuisance.size or 0.0)
-                low[process] *= 1 - (nuisance.size or 0.0)
-                continue
-            high[process] = yields[nuisance.up, process]
-            low[process] = (
-                _mirrored(analysis, yields[0, process], high[process])
-                if nuisance.down is None
-                else yields[nuisance.down, process]
-            )
-        varied[nuisance.name] = (high, low)
-    return varied
-
-
-def _mirrored(analysis: Analysis, nominal: Values, high: Values) -> Values:
-    """The template opposite to `high`: the change of a region's yield and the change of its shape, both mirrored."""
-    low = np.empty_like(nominal)
-    for channel in analysis.measurement.channels:
-        bins = slice(channel.offset, channel.offset + channel.bins)
-        total = nominal[bins].sum()
-        factor = high[bins].sum() / total if total > 0 and high[bins].sum() > 0 else 1.0
-        low[bins] = max(2 - factor, measurement.SMALLEST_FACTOR) * (2 * nominal[bins] - high[bins] / factor)
-    return low
-
-
-def profile(
-    config: Config,
-    analysis: Analysis,
-    training: Data,
-    validation: Data,
-    optimum: Mapping[str, float],
-    points: int = 9,
-) -> tuple[Profile, ...]:
-    """The exact figure of merit along each trainable threshold around the optimum, and the predicted tangent.
+def profile(problem: Problem, best: Step, points: int = 9) -> tuple[Profile, ...]:
+    """The exact figure of merit along each trainable threshold around the optimum, and the tangent there.
 
     Args:
-        config: the run; a profile spans three starting bandwidths to either side, within the cut's bounds.
-        analysis: its static part.
-        training: events of the optimisation.
-        validation: events it has not seen.
-        optimum: all thresholds.
+        problem: a profile spans three starting bandwidths to either side, within the cut's bounds.
+        best: the step at the optimum.
         points: evaluations a cut, on either part of the events.
     """
-    bandwidths = final_bandwidths(config)
-    (_, merit), gradient = loss_and_gradient(_arrays(optimum), analysis, _arrays(bandwidths), training)
-    sign = _sign(analysis)
-    found = []
-    for name, bandwidth in bandwidths.items():
+    config, analysis = problem.config, problem.analysis
+    optimum = defaults(config) | best.thresholds
+    profiles = []
+    for name, bandwidth in best.bandwidths.items():
         cut = config.thresholds[name]
         grid = around(optimum[name], 3 * (cut.bandwidth or bandwidth), cut.bounds, points)
-        lines = [
+        training, validation = (
             np.array([_merit(analysis, data, {**optimum, name: float(value)}) for value in grid])
-            for data in (training, validation)
-        ]
-        found.append(
+            for data in (problem.training, problem.validation)
+        )
+        profiles.append(
             Profile(
                 cut=name,
                 thresholds=grid,
-                training=lines[0],
-                validation=lines[1],
+                training=training,
+                validation=validation,
                 optimum=optimum[name],
-                value=float(merit.value),
-                slope=sign * float(gradient[name]),
+                value=float(best.merit.value),
+                slope=_sign(analysis) * best.gradient[name],
                 bandwidth=bandwidth,
             )
         )
-    return tuple(found)
+    return tuple(profiles)
 
 
-def path(
-    config: Config, analysis: Analysis, validation: Data, steps: Sequence[Step], symbol: str, points: int = 20
-) -> Path:
+def path(problem: Problem, steps: Sequence[Step], symbol: str, points: int = 20) -> Path:
     """The way of the optimiser, with the figure of merit on events that it has not seen at up to so many steps."""
-    fixed = {name: one.threshold for name, one in config.thresholds.items()}
+    config, analysis = problem.config, problem.analysis
+    fixed, trained = defaults(config), list(ranges(config))
     best = next(place for place, step in enumerate(steps) if step.thresholds == steps[-1].best)
     seen = np.unique(np.append(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(np.int64), best))
-    certain = config.optimiser.significance
+    unseen = [_merit(analysis, problem.validation, {**fixed, **steps[place].thresholds}) for place in seen]
+    stopping = None
+    if config.optimiser.patience is not None:
+        stopping = _sign(analysis) * np.array([step.monitored for step in steps])
+    least = config.optimiser.significance
     return Path(
         symbol=symbol,
         training=np.array([float(step.merit.value) for step in steps]),
-        stopping=None
-        if config.optimiser.patience is None
-        else _sign(analysis) * np.array([step.monitored for step in steps]),
-        validation=(seen, np.array([_merit(analysis, validation, {**fixed, **steps[n].thresholds}) for n in seen])),
-        thresholds={name: np.array([step.thresholds[name] for step in steps]) for name in final_bandwidths(config)},
+        stopping=stopping,
+        validation=(seen, np.array(unseen)),
+        thresholds={name: np.array([step.thresholds[name] for step in steps]) for name in trained},
         certain={
-            name: np.array([abs(step.gradient[name]) > certain * step.error[name] for step in steps])
-            for name in final_bandwidths(config)
+            name: np.array([abs(step.gradient[name]) > least * step.error[name] for step in steps]) for name in trained
         },
-        starts=tuple(n for n, step in enumerate(steps) if step.number % config.optimiser.steps == 0),
+        starts=tuple(place for place, step in enumerate(steps) if step.number % config.optimiser.steps == 0),
         best=best,
     )
 
 
-def contributions(
-    config: Config, analysis: Analysis, data: Data, thresholds: Mapping[str, float]
-) -> tuple[Contributions, ...]:
-    """The gradient taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
-    bandwidths = _arrays(final_bandwidths(config))
-    yields, flux = _flux(analysis, data, thresholds, bandwidths)
+def contributions(problem: Problem, step: Step) -> tuple[Contributions, ...]:
+    """The gradient of a step taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
+    config, analysis, data = problem.config, problem.analysis, problem.training
+    thresholds, bandwidths = arrays(defaults(config) | step.thresholds), arrays(step.bandwidths)
+    yields, flux = _yields_and_flux(analysis.events, thresholds, bandwidths, data.events, SUBSAMPLES)
     _, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
-    uses = np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0
-    found = []
+    uses = (np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0).astype(np.float64)
+    parts = []
     for name in bandwidths:
-        by_dataset = np.einsum("kdbc,kdbc->db", np.asarray(slope), np.asarray(flux[name]))
-        step = config.thresholds[name].step or 1.0
-        found.append(Contributions(name, step, _sign(analysis) * step * (uses.astype(np.float64) @ by_dataset)))
-    return tuple(found)
+        by_dataset = np.einsum("kdbc,kdsbc->db", np.asarray(slope), np.asarray(flux[name]))
+        length = config.thresholds[name].step or 1.0
+        parts.append(Contributions(name, length, _sign(analysis) * length * (uses @ by_dataset)))
+    return tuple(parts)
 
 
 def contour(
-    config: Config,
-    analysis: Analysis,
-    data: Data,
-    optimum: Mapping[str, float],
-    path: Sequence[Mapping[str, float]],
-    points: int = 9,
+    problem: Problem, optimum: Mapping[str, float], path: Sequence[Mapping[str, float]], points: int = 9
 ) -> Contour | None:
     """The exact figure of merit over the two thresholds that moved farthest, in their steps; None with a single cut.
 
     The grid covers the path of the optimisation, with a margin of a bandwidth.
     """
-    trained = list(final_bandwidths(config))
+    config = problem.config
+    trained = list(ranges(config))
     if len(trained) < 2:
         return None
 
@@ -341,74 +218,47 @@ def contour(
         values = [position[name] for position in path]
         return (max(values) - min(values)) / (config.thresholds[name].step or 1.0)
 
-    ordered = sorted(sorted(trained, key=travelled)[-2:], key=trained.index)
+    first, second = sorted(sorted(trained, key=travelled)[-2:], key=trained.index)
     grids = []
-    for name in ordered:
+    for name in (first, second):
         cut, values = config.thresholds[name], [optimum[name], *(position[name] for position in path)]
         margin, bounds = cut.bandwidth or 0.0, cut.bounds or (-np.inf, np.inf)
         grids.append(np.linspace(max(min(values) - margin, bounds[0]), min(max(values) + margin, bounds[1]), points))
     heights = [
-        [_merit(analysis, data, {**optimum, ordered[0]: float(x), ordered[1]: float(y)}) for x in grids[0]]
+        [_merit(problem.analysis, problem.training, {**optimum, first: float(x), second: float(y)}) for x in grids[0]]
         for y in grids[1]
     ]
-    return Contour((ordered[0], ordered[1]), grids[0], grids[1], np.array(heights))
+    return Contour((first, second), grids[0], grids[1], np.array(heights))
 
 
-def impacts(workspace: Mapping[str, Any]) -> tuple[Impact, ...]:
-    """The impact of every constrained parameter, largest first, from the Fisher information of a pyhf workspace.
+def impacts(structure: Structure, numbers: Numbers) -> tuple[Impact, ...]:
+    """The impact of every constrained parameter, largest first, from the exact covariance of a fit to Asimov data.
 
-    On Asimov data the best fit is known, and so is the curvature of the likelihood: J^T diag(1/rate) J plus the
-    constraints. Rates are pyhf's, their derivatives central differences.
+    On Asimov data the best fit is known: signal strength 1, and all else where the auxiliary data put it.
     """
-    backend, optimizer = pyhf.get_backend()
-    pyhf.set_backend("numpy", precision="64b")
-    try:
-        model = pyhf.Workspace(workspace).model()
-        free = [i for i, fixed in enumerate(model.config.suggested_fixed()) if not fixed]
-        names = np.array(model.config.par_names)
-        covariance, width = _asimov_covariance(model, free)
-    finally:
-        pyhf.set_backend(backend, optimizer)
-    poi = free.index(model.config.poi_index)
-    spread = np.sqrt(np.diag(covariance))
-    found = [
-        Impact(str(names[parameter]), float(covariance[poi, row] / spread[row]), float(spread[row] / width[row]))
-        for row, parameter in enumerate(free)
-        if np.isfinite(width[row])
+    poi = poi_position(structure, None)
+    matrix, width, free = (np.asarray(table) for table in _asimov_covariance(structure, numbers, poi))
+    names, spread = parameter_names(structure), np.sqrt(np.diag(matrix))
+    unsorted = [
+        Impact(names[row], float(matrix[poi, row] / spread[row]), float(spread[row] / width[row]))
+        for row in constrained_positions(structure, "normal", "poisson")
+        if free[row] and spread[row] > 0
     ]
-    return tuple(sorted(found, key=lambda one: -abs(one.shift)))
+    return tuple(sorted(unsorted, key=lambda impact: -abs(impact.shift)))
 
 
-def _asimov_covariance(model: Any, free: Sequence[int]) -> tuple[Values, Values]:
-    """Covariance of the free parameters, and their widths before the fit (infinite without constraint)."""
-    nominal = np.array(model.config.suggested_init(), np.float64)
-    nominal[model.config.poi_index] = 1.0
-    full = np.full(model.config.npars, np.inf)
-    start = 0
-    for name in model.config.par_order:
-        parameters = model.config.param_set(name)
-        if parameters.constrained:
-            full[start : start + parameters.n_parameters] = parameters.width()
-        start += parameters.n_parameters
-    step, rows = 1e-4, []
-    for parameter in free:
-        shift = np.zeros_like(nominal)
-        shift[parameter] = step
-        high, low = (model.expected_data(nominal + way * shift, include_auxdata=False) for way in (1, -1))
-        rows.append((np.asarray(high) - np.asarray(low)) / (2 * step))
-    rate = np.asarray(model.expected_data(nominal, include_auxdata=False))
-    weight = np.divide(1.0, rate, out=np.zeros_like(rate), where=rate > 0)
-    slopes, width = np.array(rows), full[list(free)]
-    return np.linalg.inv((slopes * weight) @ slopes.T + np.diag(1 / width**2)), width
-
-
-def final_bandwidths(config: Config) -> dict[str, float]:
-    """The bandwidth of each trainable cut at the end of the optimisation."""
-    return {
-        name: cut.bandwidth_end or cut.bandwidth
-        for name, cut in config.thresholds.items()
-        if cut.trainable and cut.bandwidth is not None
-    }
+@partial(jax.jit, static_argnums=(0, 2))
+def _asimov_covariance(
+    structure: Structure, numbers: Numbers, poi: int
+) -> tuple[Float64[Array, "parameters parameters"], Float64[Array, " parameters"], Bool[Array, " parameters"]]:
+    """The covariance of the fit, the standard deviation of each parameter before it, and which of them are free."""
+    parameters = nominal_parameters(structure, numbers).at[poi].set(1.0)
+    free = free_parameters(structure, numbers)
+    data = asimov_data(structure, numbers, parameters)
+    stated = constraint_widths(structure, numbers)
+    poisson = np.isin(np.arange(structure.size), constrained_positions(structure, "poisson"))
+    width = jnp.where(poisson, 1 / jnp.sqrt(stated), stated)
+    return covariance(structure, numbers, data, parameters, free), width, free
 
 
 def around(center: float, reach: float, bounds: tuple[float, float] | None, points: int) -> Values:
@@ -426,23 +276,11 @@ def around(center: float, reach: float, bounds: tuple[float, float] | None, poin
     return np.sort(np.append(distant, center))
 
 
-def _flux(
-    analysis: Analysis, data: Data, thresholds: Mapping[str, float], bandwidths: Thresholds
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    events = (data.edges, data.groups, data.candidates)
-    yields, flux = _yields_and_flux(analysis.selection, analysis.layout, _arrays(thresholds), bandwidths, *events)
-    return yields, flux
-
-
 def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, float]) -> float:
-    merit = merit_of(_arrays(thresholds), analysis, data)
+    merit = merit_of(analysis, arrays(thresholds), data)
     return float(merit.value) if bool(merit.converged) else float("nan")
 
 
 def _sign(analysis: Analysis) -> int:
     """The loss is minus what is to be large."""
     return -1 if analysis.objective.larger_is_better else 1
-
-
-def _arrays(values: Mapping[str, float]) -> Thresholds:
-    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from pipeline.analysis import Analysis, Data
-from pipeline.events.cuts import as_arrays
+from pipeline.events.cuts import arrays
 from pipeline.events.table import EventList, list_events
 from pipeline.events.yields import yields_and_flux
 
@@ -45,13 +45,13 @@ def check_gradients(
     analysis: Analysis, thresholds: Mapping[str, float], bandwidths: Mapping[str, float], data: Data
 ) -> dict[str, GradientCheck]:
     """The check for each threshold that has a bandwidth."""
-    at, widths = as_arrays(thresholds), as_arrays(bandwidths)
+    at, widths = arrays(thresholds), arrays(bandwidths)
     _, flux = jax.jit(yields_and_flux, static_argnums=0)(analysis.events, at, widths, data.events)
     checks = {}
     for name, bandwidth in bandwidths.items():
         step = EQUAL_SECOND_MOMENT * bandwidth
         below, above = (
-            list_events(analysis.events, at | as_arrays({name: thresholds[name] + shift}), data.events)
+            list_events(analysis.events, at | arrays({name: thresholds[name] + shift}), data.events)
             for shift in (-step, step)
         )
         checks[name] = _compared(analysis, np.asarray(flux[name][:, :, 0]), below, above, step)

@@ -8,9 +8,8 @@ from typing import Any
 from pipeline import problem
 from pipeline.config import load_config
 from pipeline.problem import Sample, divide, read_samples
-from pipeline.report.terminal import Terminal
-from pipeline.run import judge, result
-from pipeline.tuning.tune import optimise, with_bandwidths
+from pipeline.tuning.tune import Tuned, tune, with_bandwidths
+from pipeline.validation.outcome import judge
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = Path(__file__).parent / "reference.json"
@@ -24,10 +23,8 @@ def samples() -> tuple[Sample, ...]:
 def numbers(events: tuple[Sample, ...], seed: int = 1) -> dict[str, float]:
     """The run's own result, flat."""
     config = load_config(ROOT / "configs" / "quickstart.yaml", {**SETTINGS, "seed": seed})
-    terminal = Terminal(config, quiet=True)
-    prepared = with_bandwidths(divide(config, events), terminal)
-    found = result(prepared, judge([(prepared, optimise(prepared, terminal))], terminal))
-    return dict(_of_interest(found))
+    prepared = with_bandwidths(divide(config, events))
+    return dict(_of_interest(judge([Tuned(prepared, tuple(tune(prepared)))]).as_json()))
 
 
 def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

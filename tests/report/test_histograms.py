@@ -7,7 +7,7 @@ import pytest
 import uproot
 from pipeline.config import Config
 from pipeline.report.histograms import as_hist, cabinetry_config, merged, write_histograms
-from pipeline.validation.diagnostics import Region
+from pipeline.validation.regions import Region
 
 
 @pytest.fixture

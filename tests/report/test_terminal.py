@@ -3,7 +3,6 @@
 import io
 import re
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,14 +10,16 @@ import pytest
 from pipeline.analysis import Gradient
 from pipeline.config import Config, load_config
 from pipeline.inference.objectives import Merit
-from pipeline.report.terminal import Terminal, verdict
-from pipeline.tuning.descent import Schedule, Step, descend
+from pipeline.progress import Progress
+from pipeline.report.terminal import Terminal
+from pipeline.tuning.descent import Evaluation, Schedule, Step, descend
 from pipeline.tuning.tune import ranges
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.crosscheck import PyhfResult
 from rich.console import Console
 
 from analysis_data import ROOT
+from outcomes import outcome_of
 
 WIDTH = 80
 
@@ -47,7 +48,7 @@ def steps_of(config: Config, number: int) -> Iterator[Step]:
 
     def evaluate(*_: Any) -> Any:
         slopes = {name: jnp.asarray(value) for name, value in gradient.items()}
-        return (-merit.value, merit), Gradient(value=slopes, error=slopes)
+        return Evaluation(loss=-merit.value, merit=merit, gradient=Gradient(value=slopes, error=slopes))
 
     start = {name: config.thresholds[name].threshold for name in trained}
     yield from descend(evaluate, trained, [start], Schedule("sgd", {}, 1e-9, 1.0, number))
@@ -57,7 +58,7 @@ def steps_of(config: Config, number: int) -> Iterator[Step]:
 def test_live_display_shows_every_threshold_in_full(name: str) -> None:
     config = config_of(name)
     shown, file = terminal(config, live=True)
-    with shown.progress(40, 1000) as show:
+    with shown.steps(40, 1000) as show:
         for step in steps_of(config, 2):
             show(step)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
@@ -78,7 +79,7 @@ def test_live_display_shows_every_threshold_in_full(name: str) -> None:
 def test_without_a_terminal_there_are_a_few_plain_lines() -> None:
     config = config_of("quickstart")
     shown, file = terminal(config, live=False)
-    with shown.progress(100, 1000) as show:
+    with shown.steps(100, 1000) as show:
         for step in steps_of(config, 100):
             show(step)
     first, *lines = file.getvalue().splitlines()
@@ -90,7 +91,7 @@ def test_without_a_terminal_there_are_a_few_plain_lines() -> None:
 def test_a_plain_line_with_many_thresholds_only_counts_them() -> None:
     config = config_of("every_threshold")
     shown, file = terminal(config, live=False)
-    with shown.progress(1, 1000) as show:
+    with shown.steps(1, 1000) as show:
         for step in steps_of(config, 1):
             show(step)
     assert "28 thresholds" in file.getvalue()
@@ -101,7 +102,7 @@ def test_quiet_says_nothing_but_warnings() -> None:
     config = config_of("quickstart")
     shown, file = terminal(config, live=True, quiet=True)
     shown.say("reading")
-    with shown.reading() as progress, shown.progress(40, 1000) as show:
+    with shown.reading() as progress, shown.steps(40, 1000) as show:
         for step in steps_of(config, 1):
             show(step)
     assert progress is None
@@ -110,44 +111,44 @@ def test_quiet_says_nothing_but_warnings() -> None:
     assert "warning: no [picture]" in file.getvalue()
 
 
+def test_it_is_a_listener_for_every_stage() -> None:
+    assert isinstance(terminal(config_of("quickstart"), live=False)[0], Progress)
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_files_are_counted_where_there_is_a_terminal(live: bool) -> None:
+    shown, file = terminal(config_of("quickstart"), live=live)
+    with shown.counting("simulated/ttbar__nominal", 2) as advance:
+        advance(1200)
+        advance(34)
+    assert ("1,234 events" in file.getvalue()) == live
+
+
 @pytest.mark.parametrize("name", ["agc", "agc_precision", "every_threshold"])
 def test_final_table_fits(name: str, tmp_path) -> None:
     config = config_of(name)
     shown, file = terminal(config, live=False)
     compared = Comparison(Estimate(0.0890, 0.0073), Estimate(0.0710, 0.005), Estimate(-0.0181, 0.0056), True)
-    before = {name: one.threshold for name, one in config.thresholds.items()}
-    outcome = SimpleNamespace(
-        before=before,
-        after=before | {"jet_pt": 25.0},
-        compared=dict.fromkeys(("training", "validation", "cross-validation"), compared),
-        claim=compared,
-        largest_pull=lambda name: 0.5 if name == "electron_pt" else 5.0,
-        pyhf=dict.fromkeys(("before", "after"), PyhfResult(107.1234, 1.0, uncertainty=0.0890)),
-        measured={},
+    pulls = dict.fromkeys(ranges(config), 5.0) | {"electron_pt": 0.5}
+    outcome = outcome_of(
+        config,
+        compared,
+        {"jet_pt": 25.0, "jet_btag": 0.25},
+        pulls=pulls,
+        parts=("training", "validation", "cross-validation"),
+        pyhf=PyhfResult(107.1234, 1.0, uncertainty=0.0890),
+        path=tmp_path,
     )
-    objective = SimpleNamespace(larger_is_better=name == "agc")
-    problem = SimpleNamespace(samples=(), analysis=SimpleNamespace(objective=objective))
-    shown.table(problem, outcome, tmp_path)
+    shown.table(outcome)
     lines = file.getvalue().splitlines()
-    assert max(len(line.rstrip()) for line in lines if str(tmp_path) not in line) <= WIDTH
+    table = lines[: next(n for n, line in enumerate(lines) if line.startswith("All events"))]
+    assert max(len(line.rstrip()) for line in table) <= WIDTH
     rows = [" ".join(line.split()) for line in lines]
     assert "jet_pt 30 GeV 25 GeV at lower bound" in rows
     assert "electron_pt 30 GeV 30 GeV no clear gradient" in rows
+    assert "jet_btag 0.5 0.25 -0.25" in rows
     wanted = "Z by pyhf" if name == "agc" else "σ(μ) by pyhf"
     assert any(wanted in line and line.rstrip().endswith("workspace.json") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("change", "larger_is_better", "words"),
-    [
-        (Estimate(3.0, 1.0), True, ["improves from 5.0 to 8.0", "3.0 bootstrap errors", ", significant"]),
-        (Estimate(3.0, 2.0), True, ["improves", "1.5 bootstrap errors", "not significant"]),
-        (Estimate(3.0, 1.0), False, ["No gain", "5.0 to 8.0", "+3.0 ± 1.0"]),
-        (Estimate(0.0, 0.0), True, ["No gain"]),
-    ],
-)
-def test_the_last_word(change: Estimate, larger_is_better: bool, words: list[str]) -> None:
-    compared = Comparison(Estimate(5.0, 1.0), Estimate(8.0, 1.0), change, True)
-    sentence = verdict(compared, "Z", larger_is_better=larger_is_better)
-    assert all(word in sentence for word in words)
-    assert ("improves" in sentence) != ("No gain" in sentence)
+    assert f"run folder: {tmp_path}" in lines
+    assert not any(line.startswith("report:") for line in lines)
+    assert re.fullmatch(r"\d+ s in all", lines[-1])

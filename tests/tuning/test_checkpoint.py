@@ -13,7 +13,7 @@ import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
 from pipeline.tuning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Range, Schedule, Step, descend, make_optimiser
+from pipeline.tuning.descent import Evaluation, Range, Schedule, Step, descend, make_optimiser
 
 ROOT = Path(__file__).parents[2]
 RANGES = {"a": Range(-9.0, 9.0, 0.1, 1.0, 0.1), "b": Range(-9.0, 9.0, 0.3, 1.0, 0.1)}
@@ -30,7 +30,7 @@ def evaluate(thresholds, bandwidths):
         iterations=jnp.asarray(7, jnp.int32),
     )
     error = {name: jnp.asarray(0.01, jnp.float64) for name in gradient}
-    return (value, merit), Gradient(value=gradient, error=error)
+    return Evaluation(loss=value, merit=merit, gradient=Gradient(value=gradient, error=error))
 
 
 def steps(resume: Step | None = None) -> list[Step]:

@@ -7,7 +7,7 @@ import optax
 import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import RATES, Ordered, Range, Schedule, bandwidths_at, descend, make_optimiser
+from pipeline.tuning.descent import RATES, Evaluation, Ordered, Range, Schedule, bandwidths_at, descend, make_optimiser
 
 RANGES = {
     "jet_pt": Range(lower=25.0, upper=60.0, step=1.0, bandwidth=3.0, bandwidth_end=1.0),
@@ -42,7 +42,7 @@ def quadratic(minimum=MINIMUM, converged=lambda _: True, seen=None, error=0.0):
             gradient_norm=jnp.zeros(()),
             iterations=jnp.zeros((), jnp.int32),
         )
-        return (value, merit), known(gradient, error)
+        return Evaluation(loss=value, merit=merit, gradient=known(gradient, error))
 
     return evaluate
 
@@ -89,7 +89,7 @@ def test_bin_edges_keep_their_order_and_their_distance():
         merit = Merit(
             value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
         )
-        return (value, merit), known(gradient)
+        return Evaluation(loss=value, merit=merit, gradient=known(gradient))
 
     steps = list(descend(evaluate, ranges, [start], schedule(steps=80), [Ordered(names, 0.5)]))
     for step in steps:
@@ -254,7 +254,7 @@ def two_bowls(seen=None):
         merit = Merit(
             value=-value, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
         )
-        return (value, merit), known(gradient)
+        return Evaluation(loss=value, merit=merit, gradient=known(gradient))
 
     return evaluate
 
@@ -284,7 +284,7 @@ def test_the_monitor_decides_which_step_is_the_best():
     half_way = {name: (START[name] + MINIMUM[name]) / 2 for name in RANGES}
 
     def monitor(thresholds):
-        return float(quadratic(half_way)(thresholds, None)[0][0])
+        return float(quadratic(half_way)(thresholds, None).loss)
 
     steps = list(descend(quadratic(), RANGES, [START], schedule(steps=40), monitor=monitor))
     best = min(steps, key=lambda step: step.monitored)

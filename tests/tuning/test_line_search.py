@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Ordered, Range, Schedule, descend, make_optimiser
+from pipeline.tuning.descent import Evaluation, Ordered, Range, Schedule, descend, make_optimiser
 from pipeline.tuning.line_search import make_search
 
 LBFGS = Schedule("lbfgs", {}, learning_rate=1.0, decay_to=1.0, steps=20, decay="constant", smooth=True)
@@ -40,7 +40,11 @@ def run(loss, ranges=RANGES, start=START, schedule=LBFGS, ordered=(), resume=Non
             iterations=jnp.zeros((), jnp.int32),
         )
         # An error that would hide every derivative: a search must not care.
-        return (value, merit), Gradient(value=slope, error=jax.tree.map(lambda one: 10 * jnp.abs(one), slope))
+        return Evaluation(
+            loss=value,
+            merit=merit,
+            gradient=Gradient(value=slope, error=jax.tree.map(lambda one: 10 * jnp.abs(one), slope)),
+        )
 
     def searched(thresholds, bandwidths):
         assert not isinstance(thresholds["jet_pt" if "jet_pt" in ranges else "edge_0"], jax.core.Tracer)

@@ -2,24 +2,19 @@
 
 from dataclasses import replace
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline import analysis as exact
 from pipeline.config import load_config
+from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem, make_analysis, make_data, read_samples
-from pipeline.report.terminal import Terminal
-from pipeline.tuning.tune import evaluation, optimise
+from pipeline.tuning.tune import evaluation, tune
 
 from analysis_data import ROOT, default_thresholds
 
 SMOOTH = {"optimiser": {"name": "lbfgs", "forward": "smooth", "steps": 3}}
-
-
-def arrays(values):
-    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +36,16 @@ def exact_loss(problem: Problem, thresholds) -> float:
 def test_the_loss_is_smooth_and_the_figure_of_merit_exact(problem):
     widths = arrays({name: one.bandwidth for name, one in problem.config.thresholds.items() if one.trainable})
     at = arrays(default_thresholds(problem.config))
-    (loss, merit), gradient = evaluation(problem)(at, widths)
+    here = evaluation(problem)(at, widths)
     (smooth, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, widths, problem.training)
-    assert float(loss) == float(smooth) != float(merit.value)
-    assert float(merit.value) == exact_loss(problem, {})
-    assert gradient.value == slope
-    assert all(0 < gradient.error[name] < np.inf for name in widths)
+    assert float(here.loss) == float(smooth) != float(here.merit.value)
+    assert float(here.merit.value) == exact_loss(problem, {})
+    assert here.gradient.value == slope
+    assert all(0 < here.gradient.error[name] < np.inf for name in widths)
 
 
 def test_a_search_descends_and_the_best_step_is_the_best_by_the_exact_analysis(problem):
-    steps = optimise(problem, Terminal(problem.config, quiet=True)).history
+    steps = tuple(tune(problem))
     found = [exact_loss(problem, step.thresholds) for step in steps]
     assert [step.monitored for step in steps] == found == [float(step.merit.value) for step in steps]
     assert steps[-1].best_loss == min(found) < found[0]
@@ -65,4 +60,4 @@ def test_kernels_that_cost_too_much_are_refused(problem):
         cuts[name] = cuts[name].model_copy(update={"bandwidth": width})
     wide = problem.config.model_copy(update={"cuts": cuts})
     with pytest.raises(InputError, match=r"optimiser\.forward: smooth would look at .* narrower, or choose 'exact'"):
-        optimise(replace(problem, config=wide), Terminal(wide, quiet=True))
+        next(tune(replace(problem, config=wide)))

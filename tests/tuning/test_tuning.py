@@ -5,13 +5,28 @@ import numpy as np
 import pytest
 from pipeline.analysis import Gradient
 from pipeline.config import load_config
+from pipeline.inference.objectives import Merit
+from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
-from pipeline.report.terminal import Terminal
+from pipeline.progress import Silent
 from pipeline.tuning import tune as tuning
-from pipeline.tuning.tune import ordered, ranges, schedule, starts, with_bandwidths
+from pipeline.tuning.descent import Evaluation, descend
+from pipeline.tuning.tune import Tuned, ordered, ranges, schedule, starts, with_bandwidths
 
 from analysis_data import ROOT
 from small_analysis import small_analysis, small_data
+
+MERIT = Merit(
+    value=jnp.zeros(()), converged=jnp.asarray(False), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
+)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def config(name="every_threshold", **settings):
@@ -58,27 +73,37 @@ def problem(loaded) -> Problem:
 
 def test_given_bandwidths_are_kept():
     given = problem(config("agc"))
-    assert with_bandwidths(given, Terminal(given.config, quiet=True)) is given
+    assert with_bandwidths(given) is given
 
 
-def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch, capsys):
+def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch):
     """Without bias the widest kernel is taken: a quarter of the range. Others stay as they are given."""
     missing = {"bandwidth": None, "bandwidth_end": None}
     loaded = config(cuts={"jet_pt": missing}, regions={"4j2b": {"bins": missing}})
 
-    def unbiased(_):
+    def unbiased(*_):
         def evaluate(_, widths):
             ones = {name: jnp.ones(()) for name in widths}
-            return None, Gradient(value=ones, error=ones)
+            return Evaluation(loss=jnp.zeros(()), merit=MERIT, gradient=Gradient(value=ones, error=ones))
 
         return evaluate
 
-    monkeypatch.setattr(tuning, "_exact_evaluation", unbiased)
-    found = with_bandwidths(problem(loaded), Terminal(loaded, quiet=False)).config
+    said = Listener()
+    monkeypatch.setattr(tuning, "exact_evaluation", unbiased)
+    found = with_bandwidths(problem(loaded), said).config
     assert found.cuts["jet_pt"].bandwidth == pytest.approx(35 / 4)
     assert found.cuts["jet_pt"].bandwidth_end == pytest.approx(35 / 16)
     assert found.cuts["electron_pt"] == loaded.cuts["electron_pt"]
     assert found.regions["4j2b"].bins.bandwidth == pytest.approx(650 / 4)
     assert found.regions["4j1b"] == loaded.regions["4j1b"]
     assert set(ranges(found)) == {name for name, one in loaded.thresholds.items() if one.trainable}
-    assert "choosing the bandwidth of jet_pt, 4j2b.edge_0" in capsys.readouterr().out
+    assert [line[:49] for line in said.lines] == ["choosing the bandwidth of jet_pt, 4j2b.edge_0, 4j2"]
+
+
+def test_without_any_converged_fit_there_is_no_best_step():
+    loaded = config("agc")
+    zeros = dict.fromkeys(ranges(loaded), jnp.zeros(()))
+    here = Evaluation(loss=jnp.zeros(()), merit=MERIT, gradient=Gradient(value=zeros, error=zeros))
+    steps = tuple(descend(lambda *_: here, ranges(loaded), starts(loaded), schedule(loaded)))
+    with pytest.raises(InputError, match="no step of the optimisation had a converged fit"):
+        Tuned(problem(loaded), steps)

@@ -1,0 +1,235 @@
+"""How fast is one optimisation step? Value, and value with gradient, by number of events and of thresholds.
+
+The whole analysis is measured: all data sets, variations and the fit, and the statistical error of each derivative.
+Events are made by resampling the simulated samples with smeared jets; one "event" is one preselected event, analysed
+under every kinematic variation. Each number of events has a process of its own. More events than --part-size are kept
+on disk in parts and streamed.
+
+Times are medians after a first call, which compiles and is told apart. The floor is the time to read the columns of the
+events once at the memory bandwidth measured in the same process. Memory is that of the process: when the events are
+there, and how much more at most while steps are made, compilation included.
+
+Examples:
+  python scripts/benchmarks/benchmark.py
+  python scripts/benchmarks/benchmark.py --events 10000 100000 1000000 10000000 --plot benchmark.png
+  python scripts/benchmarks/benchmark.py --events 100000 --config configs/every_threshold.yaml --thresholds 1 8 28
+  python scripts/benchmarks/benchmark.py --events 1000000 --chunk 1048576      # a GPU wants large chunks
+"""
+
+import argparse
+import dataclasses
+import json
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pipeline import problem
+from pipeline.analysis import Analysis, Data, evaluate, merit_of
+from pipeline.config import Config, load_config
+from pipeline.events.stream import store_parts
+from pipeline.ingest.samples import Sample
+from pipeline.names import names_of
+from rich.console import Console
+from rich.table import Table
+
+FIRST = ["jet_pt", "jet_btag", "electron_pt", "jet_eta", "electron_eta", "electron_sip3d", "muon_pt", "muon_eta"]
+"""The thresholds that count first; then those of the config, in its order."""
+
+Row = dict[str, Any]
+
+
+def main() -> int:
+    options = parsed()
+    if options.measure:
+        for row in measured(options):
+            print(json.dumps(row), flush=True)
+        return 0
+    rows = [row for events in options.events for row in in_own_process(events)]
+    about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "python": platform.python_version()}
+    report(rows, about["device"])
+    if options.plot:
+        draw(rows, options.plot)
+    if options.output:
+        options.output.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=Path("configs/agc.yaml"))
+    parser.add_argument("--events", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--thresholds", type=int, nargs="+", default=[8])
+    parser.add_argument("--chunk", type=int, default=problem.CHUNK_SIZE, help="events in a chunk")
+    parser.add_argument("--part-size", type=int, default=1_000_000, help="most events in memory")
+    parser.add_argument("--scratch", type=Path, help="folder for the parts of more events than that (1 GB a million)")
+    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--plot", type=Path, help="picture of the growth with events and thresholds")
+    parser.add_argument("--output", type=Path, help="JSON file for the figures")
+    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def in_own_process(events: int) -> list[Row]:
+    """The rows for one number of events; they go to the screen as they come."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(events)]
+    rows = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", file=sys.stderr, flush=True)
+            rows.append(json.loads(line))
+    if process.returncode:
+        raise SystemExit(f"the measurement of {events} events ended with exit code {process.returncode}")
+    return rows
+
+
+# --- one number of events ---
+
+
+def measured(options: argparse.Namespace) -> Iterator[Row]:
+    config, events = load_config(options.config), options.measure
+    samples = problem.read(config)
+    analysis = problem.make_analysis(config, names_of(config), len(samples))
+    number = -(-events // options.part_size)
+    made = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        parts: Iterable[Data] = list(made) if number == 1 else store_parts(made, Path(folder))
+        size = {"events": 0, "bytes": 0}
+        for data in parts:
+            size["events"] += sum(int(jnp.sum(group.index >= 0)) for group in data.events.groups)
+            size["bytes"] += sum(leaf.nbytes for leaf in jax.tree.leaves(data.events.groups))
+        building = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        for thresholds in options.thresholds:
+            row = measured_steps(config, analysis, parts, thresholds, options.repeat)
+            yield size | {"building_peak_gb": building} | row | {"floor_s": size["bytes"] / bandwidth()}
+
+
+def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int, parts: int, chunk: int) -> Data:
+    """About that many events, drawn with replacement from every data set in proportion, jets smeared by 2 %."""
+    generator = np.random.default_rng((config.seed, seed))
+    total = sum(len(sample.events) for sample in samples)
+    grown = []
+    for sample in samples:
+        rows = generator.integers(len(sample.events), size=max(1, round(events * len(sample.events) / total)))
+        drawn = sample.events[rows]
+        jets = drawn[config.objects["jet"].branch]
+        smear = generator.normal(1, 0.02, int(ak.sum(ak.num(jets)))).astype(np.float32)
+        pt = ak.values_astype(jets.pt * ak.unflatten(smear, ak.num(jets)), np.float32)
+        drawn = ak.with_field(drawn, ak.with_field(jets, pt, "pt"), config.objects["jet"].branch)
+        drawn = ak.with_field(drawn, np.arange(len(drawn)), "index")
+        drawn = ak.with_field(drawn, np.arange(len(drawn), dtype=np.uint64), "event")
+        grown.append(dataclasses.replace(sample, events=drawn))
+    names, everything = names_of(config), [np.ones(len(sample.events), bool) for sample in grown]
+    analysis = problem.make_analysis(config, names, len(grown))
+    (data,) = problem.make_data(config, names, analysis, grown, [(parts, everything)], chunk)
+    return data
+
+
+def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], thresholds: int, repeat: int) -> Row:
+    """Times and memory for one number of thresholds."""
+    named = [name for name, cut in config.thresholds.items() if cut.bandwidth]
+    chosen = sorted(named, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:thresholds]
+    at = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
+    widths = {name: jnp.asarray(config.thresholds[name].bandwidth, jnp.float64) for name in chosen}
+    before = forget_peak()
+    value_first, value, merit = timed(lambda: merit_of(analysis, at, parts), repeat)
+    step_first, step, _ = timed(lambda: evaluate(analysis, at, widths, parts), repeat)
+    return {
+        "thresholds": len(chosen),
+        "merit": float(merit.value),
+        "value_s": value,
+        "value_and_gradient_s": step,
+        "first_value_s": value_first,
+        "first_value_and_gradient_s": step_first,
+        "memory_gb": before,
+        "beyond_gb": memory("VmHWM") - before,
+    }
+
+
+def timed(call: Callable[[], Any], repeat: int) -> tuple[float, float, Any]:
+    """(first call, median of the later ones) in seconds, and the result."""
+    seconds = []
+    for _ in range(repeat + 1):
+        started = time.perf_counter()
+        result = jax.block_until_ready(call())
+        seconds.append(time.perf_counter() - started)
+    return seconds[0], float(np.median(seconds[1:])), result
+
+
+def bandwidth() -> float:
+    """Bytes a second that a sum over a large array reads."""
+    array = jnp.ones(50_000_000, jnp.float32)
+    total = jax.jit(jnp.sum)
+    return array.nbytes / timed(lambda: total(array), 5)[1]
+
+
+def forget_peak() -> float:
+    """Memory of this process in GB; from now on the peak (VmHWM) counts from here (Linux only)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return memory("VmRSS")
+
+
+def memory(name: str) -> float:
+    """An entry of /proc/self/status, in GB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**20
+
+
+# --- what is shown ---
+
+
+def report(rows: list[Row], device: str) -> None:
+    table = Table(title=f"one step of the full analysis on {device} (simulated events)", title_justify="left")
+    columns = {
+        "events": lambda row: f"{row['events']:,}",
+        "thresholds": lambda row: f"{row['thresholds']}",
+        "value": lambda row: f"{row['value_s'] * 1e3:.1f} ms",
+        "value + gradient": lambda row: f"{row['value_and_gradient_s'] * 1e3:.1f} ms",
+        "ratio": lambda row: f"{row['value_and_gradient_s'] / row['value_s']:.1f}",
+        "events/s": lambda row: f"{row['events'] / row['value_and_gradient_s'] / 1e6:.2f} M",
+        "first call": lambda row: f"{row['first_value_and_gradient_s']:.1f} s",
+        "floor": lambda row: f"{row['floor_s'] * 1e3:.1f} ms",
+        "step / floor": lambda row: f"{row['value_and_gradient_s'] / row['floor_s']:.0f}",
+        "memory": lambda row: f"{row['memory_gb']:.1f} GB",
+        "beyond": lambda row: f"{row['beyond_gb']:.1f} GB",
+        "building": lambda row: f"{row['building_peak_gb']:.1f} GB",
+    }
+    for column in columns:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*(cell(row) for cell in columns.values()))
+    Console(width=150).print(table)
+
+
+def draw(rows: list[Row], path: Path) -> None:
+    """Times against the number of events, and against that of thresholds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    by_events, by_thresholds = figure.subplots(1, 2)
+    most, largest = max(row["thresholds"] for row in rows), max(row["events"] for row in rows)
+    curves = {"value and gradient": "value_and_gradient_s", "value": "value_s", "floor": "floor_s"}
+    for axes, along, those in (
+        (by_events, "events", [row for row in rows if row["thresholds"] == most]),
+        (by_thresholds, "thresholds", [row for row in rows if row["events"] == largest]),
+    ):
+        for label, name in curves.items():
+            axes.plot([row[along] for row in those], [row[name] for row in those], "o-", label=label)
+        axes.set(xlabel=along, ylabel="seconds")
+    by_events.set(xscale="log", yscale="log", title=f"{most} thresholds")
+    by_thresholds.set(ylim=(0, None), title=f"{largest:,} events")
+    by_events.legend()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
