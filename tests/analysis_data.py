@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
-from pipeline.ingest.samples import Sample, read_samples
+from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
-from pipeline.problem import make_analysis, make_data
+from pipeline.problem import make_analysis, make_data, read
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,7 +31,7 @@ def everything(config: str = "agc.yaml") -> Everything:
 
 def all_events(loaded: Config) -> Everything:
     names = names_of(loaded)
-    samples = read_samples(loaded, tuple(names.branches.values()))
+    samples = read(loaded)
     analysis = make_analysis(loaded, names, len(samples))
     everything_in_it = [np.ones(len(sample.events), bool) for sample in samples]
     (data,) = make_data(loaded, names, analysis, samples, [(1.0, everything_in_it)])

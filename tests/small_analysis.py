@@ -8,7 +8,8 @@ import numpy as np
 from pipeline.analyses import ttbar
 from pipeline.analysis import Analysis, Data
 from pipeline.events.batch import Events
-from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection, Union, as_arrays
+from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection, Union
+from pipeline.events.cuts import arrays as arrays
 from pipeline.events.dense import Ragged, RaggedSample, dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.inference.histfactory import from_pyhf
@@ -65,8 +66,6 @@ VARIATIONS = (
 EDGES = {"CR": jnp.asarray([150.0, 350.0, 900.0]), "SR": jnp.asarray([50.0, 200.0, 350.0, 900.0])}
 THRESHOLDS = {"electron_pt": 30.0, "jet_pt": 30.0, "jet_btag": 0.5, "ht": 150.0}
 BANDWIDTHS = {"electron_pt": 3.0, "jet_pt": 3.0, "jet_btag": 0.1}
-
-arrays = as_arrays
 
 
 def random_objects(generator: np.random.Generator, counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from pipeline.events.binning import bin_index, binned, hard_histogram, placed_edges
-from pipeline.events.cuts import Region, Selection, as_arrays
+from pipeline.events.cuts import Region, Selection, arrays
 from pipeline.events.flux import kernel_integral
 
 EDGES = np.array([-3.5, -1.0, 0.0, 0.1, 2.0, 7.0], np.float32)
@@ -96,14 +96,14 @@ SELECTION = Selection((), (), (), regions())
 
 
 def test_a_moving_range_keeps_the_proportions():
-    placed = placed_edges(regions(RANGE), as_arrays({"free.start": 1.0, "free.stop": 9.0}), BEGINNING)
+    placed = placed_edges(regions(RANGE), arrays({"free.start": 1.0, "free.stop": 9.0}), BEGINNING)
     np.testing.assert_allclose(placed["free"], [[1, 3, 7, 9]])
     np.testing.assert_array_equal(placed["fixed"], BEGINNING["fixed"][None])
 
 
 def test_single_edges_go_where_their_thresholds_say():
     at = dict(zip(EACH, [0.5, 1.5, 2.0, 7.0], strict=True))
-    np.testing.assert_allclose(placed_edges(regions(EACH), as_arrays(at), BEGINNING)["free"], [[0.5, 1.5, 2.0, 7.0]])
+    np.testing.assert_allclose(placed_edges(regions(EACH), arrays(at), BEGINNING)["free"], [[0.5, 1.5, 2.0, 7.0]])
 
 
 def test_copies_of_thresholds_make_copies_of_edges():
@@ -256,7 +256,7 @@ def test_a_range_moves_its_edges_by_the_chain_rule(sample):
     def by_range(at):
         return hard(placed_edges(regions(RANGE)[1:], at, edges)["free"], values, columns)
 
-    both = jax.jacfwd(by_range)(as_arrays({"free.start": 0.0, "free.stop": 4.0}))
+    both = jax.jacfwd(by_range)(arrays({"free.start": 0.0, "free.stop": 4.0}))
     single = np.asarray(jax.jacfwd(lambda edges: hard(edges[None], values, columns))(edges["free"]))
     along = np.array([0.0, 0.25, 0.75, 1.0])
     np.testing.assert_allclose(both["free.stop"], single @ along, rtol=1e-5, atol=1e-2)

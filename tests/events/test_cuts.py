@@ -9,7 +9,7 @@ from pipeline.events.cuts import (
     Requirement,
     Selection,
     Side,
-    as_arrays,
+    arrays,
     cut_flux,
     passes,
     passes_all,
@@ -24,8 +24,8 @@ ABOVE = Cut("pt", ("jet",), "pt", "above")
 BELOW = Cut("eta", ("jet",), "eta", "below", absolute=True)
 INSIDE = Cut("window", ("jet",), "x", "inside")
 OUTSIDE = Cut("window", ("jet",), "x", "outside")
-AT = as_arrays({"pt": 30.0, "eta": 2.1})
-WINDOW = as_arrays({"window.low": 76.1, "window.high": 106.1})
+AT = arrays({"pt": 30.0, "eta": 2.1})
+WINDOW = arrays({"window.low": 76.1, "window.high": 106.1})
 
 
 def column(*values: float) -> jnp.ndarray:
@@ -119,14 +119,14 @@ def test_flux_of_an_absolute_value_counts_both_sides():
 def test_each_side_of_a_window_has_the_flux_of_a_cut_of_its_own(cut):
     """Where an object decides nothing at one side, because the other one has decided, there is none."""
     values = column(75.0, 77.0, 105.0, 107.0, 90.0, np.nan)
-    width = as_arrays({"window.low": 2.0, "window.high": 2.0})
+    width = arrays({"window.low": 2.0, "window.high": 2.0})
     flux = side_flux(cut, WINDOW, width, {"x": values}, ~jnp.isnan(values))
     for side in cut.sides:
         alone = Cut(side.threshold, ("jet",), "x", "above" if side.above else "below")
         expected = cut_flux((alone,), WINDOW, {side.threshold: jnp.asarray(2.0)}, {"x": values})[side.threshold]
         np.testing.assert_array_equal(flux[side.threshold], expected)
         assert np.count_nonzero(expected) == 2
-    narrow = as_arrays({"window.low": 90.0, "window.high": 90.5})
+    narrow = arrays({"window.low": 90.0, "window.high": 90.5})
     flux = side_flux(cut, narrow, width, {"x": column(89.5, 90.2, 91.0)}, jnp.ones((3, 1), bool))
     decides = {"inside": {"low": [1, 1, 0], "high": [0, 1, 1]}, "outside": {"low": [1, 1, 0], "high": [0, 1, 1]}}
     for side, expected in decides[cut.keep].items():

@@ -11,7 +11,7 @@ import pytest
 from pipeline.analyses import ttbar
 from pipeline.analysis import Data
 from pipeline.events.batch import Events
-from pipeline.events.cuts import Cut, Region, Requirement, Selection, as_arrays, pass_probability
+from pipeline.events.cuts import Cut, Region, Requirement, Selection, arrays, pass_probability
 from pipeline.events.evaluation import EventAnalysis
 from pipeline.events.flux import for_each, kernel, kernel_integral
 from pipeline.events.smeared import outcomes_per_event, smeared_yields
@@ -79,7 +79,7 @@ def flux_of(analysis, at, widths, events):
 
 
 def found(function, selection, at, widths, data=None):
-    result = compiled(function, selection)(as_arrays(at), as_arrays(widths), (data or events()).events)
+    result = compiled(function, selection)(arrays(at), arrays(widths), (data or events()).events)
     return jax.tree.map(np.asarray, result)
 
 
@@ -97,9 +97,9 @@ def test_the_integral_of_the_kernel_is_one_and_its_derivative_the_kernel():
 @pytest.mark.parametrize("keep", ["above", "below"])
 def test_far_from_the_threshold_a_smeared_cut_is_the_hard_one(keep):
     cut, columns = Cut("cut", ("jet",), "x", keep), {"x": jnp.asarray([[28.9], [31.1], [30.0], [jnp.nan]], jnp.float32)}
-    probability = pass_probability(cut, as_arrays({"cut": 30.0}), as_arrays({"cut": 1.0}), columns)[:, 0]
+    probability = pass_probability(cut, arrays({"cut": 30.0}), arrays({"cut": 1.0}), columns)[:, 0]
     assert probability.tolist() == ([0, 1, 0.5, 0] if keep == "above" else [1, 0, 0.5, 0])
-    sharp = pass_probability(cut, as_arrays({"cut": 30.0}), {}, columns)[:, 0]
+    sharp = pass_probability(cut, arrays({"cut": 30.0}), {}, columns)[:, 0]
     assert sharp.tolist() == ([0, 1, 0, 0] if keep == "above" else [1, 0, 0, 0])
 
 
@@ -110,7 +110,7 @@ def test_the_sides_of_a_window_are_smeared_independently(keep):
     values = np.linspace(27, 34, 15)
     columns = {"x": jnp.asarray(values[:, None], jnp.float32)}
     cut = Cut("cut", ("jet",), "x", keep)
-    probability = pass_probability(cut, as_arrays(at), as_arrays(width), columns)[:, 0]
+    probability = pass_probability(cut, arrays(at), arrays(width), columns)[:, 0]
     draws = np.sort(np.random.default_rng(0).uniform(-1, 1, (3, 2, 200_000)), axis=0)[1]
     low, high = (at[name] + width[name] * draw for name, draw in zip(at, draws, strict=True))
     passing = (lambda x: (x > low) & (x < high)) if keep == "inside" else (lambda x: (x < low) | (x > high))

@@ -10,9 +10,8 @@ from pipeline import analysis as exact
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
 from pipeline.events.smeared import outcomes_per_event
-from pipeline.ingest.samples import read_samples
 from pipeline.names import names_of
-from pipeline.problem import make_analysis, make_data
+from pipeline.problem import make_analysis, make_data, read
 
 from analysis_data import ROOT, default_thresholds
 from reference.compiling import quick_jit
@@ -39,7 +38,7 @@ class Case:
 def of_config(config: Config, share: float) -> Case:
     """A part of the committed events."""
     names = names_of(config)
-    samples = read_samples(config, tuple(names.branches.values()))
+    samples = read(config)
     analysis = make_analysis(config, names, len(samples))
     generator = np.random.default_rng(0)
     masks = [generator.random(len(sample.events)) < share for sample in samples]

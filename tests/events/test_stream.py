@@ -69,7 +69,8 @@ def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, sums, sto
     for name, error in gradient.error.items():
         of_subsamples = np.einsum("kdbc,kdsbc->ds", slope, sum(np.asarray(each[name]) for each in flux))
         variance = of_subsamples.shape[1] * np.var(of_subsamples, axis=1, ddof=1).sum()
-        np.testing.assert_allclose(error, np.sqrt(variance), rtol=1e-9)
+        # The same sums in float32, compiled into another function.
+        np.testing.assert_allclose(error, np.sqrt(variance), rtol=1e-6)
     assert any(error > 0 for error in gradient.error.values())
 
 

@@ -10,7 +10,7 @@ import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline.analysis import yields_at
-from pipeline.events.cuts import as_arrays
+from pipeline.events.cuts import arrays
 from pipeline.events.variations import resolution_factors
 from pipeline.validation.gradient_check import with_unit_weights
 
@@ -24,7 +24,7 @@ POINTS = [None, *range(20)]
 def counts(thresholds: dict[str, float]) -> np.ndarray:
     """Integer counts of our analysis, shape (kinematics, datasets, bins)."""
     all_ = everything()
-    return np.asarray(yields_at(all_.analysis, as_arrays(thresholds), with_unit_weights(all_.data)))[..., 0]
+    return np.asarray(yields_at(all_.analysis, arrays(thresholds), with_unit_weights(all_.data)))[..., 0]
 
 
 def twin_thresholds(thresholds: dict[str, float]) -> twin.Thresholds:
@@ -78,7 +78,7 @@ def test_alternative_samples_have_nominal_kinematics_only() -> None:
 
 def test_sums_of_weighted_jet_pt_equal_the_plain_ones(files) -> None:
     all_ = everything()
-    at = as_arrays(default_thresholds(all_.config))
+    at = arrays(default_thresholds(all_.config))
     ours = np.asarray(yields_at(all_.analysis, at, with_unit_weights(all_.data)))[0]
     for number, events in enumerate(files):
         regions = twin.select(events, twin.Thresholds())
@@ -104,6 +104,6 @@ def test_splitting_the_weights_splits_the_yields(seed) -> None:
         )
         return eqx.tree_at(lambda d: d.events.groups, whole, groups)
 
-    at = as_arrays(default_thresholds(all_.config))
+    at = arrays(default_thresholds(all_.config))
     first, second, total = (np.asarray(yields_at(all_.analysis, at, d)) for d in (part(True), part(False), whole))
     np.testing.assert_array_equal(first[..., :2] + second[..., :2], total[..., :2])
