@@ -214,7 +214,7 @@ def test_copies_of_a_threshold_move_their_own_part():
     """Two data sets of three subsamples; scalars move all of them, and the derivatives by copies add up to theirs."""
     generator = np.random.default_rng(1)
     yields, flux = (jnp.asarray(generator.normal(size=size)) for size in ((2, 2, 4, 1), (2, 2, 3, 4, 1)))
-    hard = with_derivatives(lambda thresholds: yields, lambda thresholds: (yields, {"t": flux}))
+    hard = with_derivatives(lambda _: yields, lambda _: (yields, {"t": flux}))
     weights = jnp.asarray(generator.normal(size=yields.shape))
     by_copies = jax.grad(lambda t: jnp.vdot(weights, hard({"t": t})))(jnp.zeros((2, 3)))
     np.testing.assert_allclose(by_copies, np.einsum("kdbc,kdsbc->ds", weights, flux), rtol=1e-12)

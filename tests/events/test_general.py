@@ -22,7 +22,7 @@ from pipeline.events.yields import hard_yields
 from reference.compiling import quick_jit
 from toy import NO_TEMPLATES, Toy, assert_flux_is_the_finite_difference, histogram, random_collection
 
-EVENTS = 20_000
+EVENTS = 40_000
 
 
 def yields_of(analysis: EventAnalysis, thresholds: dict[str, float], data: Data) -> np.ndarray:
@@ -76,9 +76,9 @@ LEPTONS = EventAnalysis(
         ),
         regions=(
             # Told apart by a variable; the last one overlaps with the others, which come first.
-            Region("ee", (Requirement("lepton", 2.0, 2.0), Requirement("flavour", 20.0, 20.0)), "lepton_sum", 3, 0),
-            Region("emu", (Requirement("lepton", 2.0, 2.0), Requirement("flavour", 11.0, 11.0)), "lepton_sum", 3, 3),
-            Region("met", (Requirement("lepton", 1.0), Requirement("met", 40.0, None)), "n_jet", 3, 6),
+            Region("ee", (Requirement("lepton", 2.0, 2.0), Requirement("flavour", 20.0, 20.0)), "lepton_sum", 8, 0),
+            Region("emu", (Requirement("lepton", 2.0, 2.0), Requirement("flavour", 11.0, 11.0)), "lepton_sum", 8, 8),
+            Region("met", (Requirement("lepton", 1.0), Requirement("met", 40.0, None)), "n_jet", 5, 16),
         ),
     ),
     Leptons(),
@@ -94,11 +94,12 @@ LEPTONS = EventAnalysis(
         ),
     ),
 )
-LEPTON_EDGES = {"ee": [40.0, 90.0, 130.0, 400.0], "emu": [40.0, 90.0, 130.0, 400.0], "met": [-0.5, 0.5, 1.5, 5.5]}
+SUMS = [30.0, 55.0, 65.0, 80.0, 95.0, 110.0, 125.0, 150.0, 400.0]
+LEPTON_EDGES = {"ee": SUMS, "emu": SUMS, "met": [-0.5, 0.5, 1.5, 2.5, 3.5, 5.5]}
 LEPTON_AT = {
     "electron_pt": 21.0,
     "muon_pt": 19.0,
-    "lepton_eta": 2.1,
+    "lepton_eta": 1.5,
     "crack.low": 0.6,
     "crack.high": 1.1,
     "jet_window.low": 22.0,
@@ -244,15 +245,16 @@ NESTED = EventAnalysis(
             Cut("tight", ("tight",), "btag", "above"),
         ),
         regions=(
-            Region("one", (Requirement("muon", 1.0), Requirement("btag", 1.0, 1.0)), "clean_sum", 2, 0),
-            Region("tight", (Requirement("tight", 1.0), Requirement("jet", 2.0)), "clean_sum", 2, 2),
-            Region("any", (Requirement("any_muon", 2.0, 3.0), Requirement("central", 1.0)), "n_central", 2, 4),
+            Region("any", (Requirement("any_muon", 2.0, 2.0), Requirement("central", 1.0)), "n_central", 4, 0),
+            Region("one", (Requirement("muon", 1.0), Requirement("btag", 1.0, 1.0)), "clean_sum", 8, 4),
+            Region("tight", (Requirement("tight", 1.0), Requirement("jet", 2.0)), "clean_sum", 8, 12),
         ),
     ),
     Cleaning(),
     Layout(datasets=1, kinematics=1, factors=(Factor("pt", "tight", 0),)),
 )
-NESTED_EDGES = {"one": [20.0, 70.0, 300.0], "tight": [20.0, 90.0, 300.0], "any": [0.5, 1.5, 6.5]}
+SUMS_OF_JETS = [20.0, 40.0, 55.0, 70.0, 85.0, 105.0, 130.0, 170.0, 400.0]
+NESTED_EDGES = {"any": [0.5, 1.5, 2.5, 3.5, 6.5], "one": SUMS_OF_JETS, "tight": SUMS_OF_JETS}
 NESTED_AT = {
     "muon_pt": 25.0,
     "hard_muon_pt": 40.0,
@@ -287,10 +289,9 @@ def plain_nested(toy: Toy, at: dict[str, float]) -> np.ndarray:
     btag = clean & above(jets["btag"], at["btag"])
     tight = btag & above(jets["btag"], at["tight"])
     number = {name: mask.sum(axis=0) for name, mask in locals().items() if mask is not None and name in NESTED_SETS}
-    one = (number["muon"] >= 1) & (number["btag"] == 1)
-    two = (number["tight"] >= 1) & (number["jet"] >= 2) & ~one
-    either = number["muon"] + number["hard_muon"]
-    three = (either >= 2) & (either <= 3) & (number["central"] >= 1) & ~one & ~two
+    either = (number["muon"] + number["hard_muon"] == 2) & (number["central"] >= 1)
+    one = (number["muon"] >= 1) & (number["btag"] == 1) & ~either
+    two = (number["tight"] >= 1) & (number["jet"] >= 2) & ~one & ~either
     total = np.where(clean, jets["pt"], 0).sum(axis=0)
     pt = np.take_along_axis(jets["pt"], tight.argmax(axis=0)[None], axis=0)[0]
     ones = np.ones(len(total))
@@ -299,9 +300,9 @@ def plain_nested(toy: Toy, at: dict[str, float]) -> np.ndarray:
         [
             histogram(observable, inside, np.array(NESTED_EDGES[name]), columns)
             for name, inside, observable in (
+                ("any", either, number["central"]),
                 ("one", one, total),
                 ("tight", two, total),
-                ("any", three, number["central"]),
             )
         ]
     )
@@ -359,15 +360,15 @@ TABLE = EventAnalysis(
             Cut("sum", ("event",), "sum", "below", absolute=True, regions=("first",)),
         ),
         regions=(
-            Region("first", (Requirement("kind", 1.0, 2.0),), "sum", 3, 0),
-            Region("second", (), "y", 2, 3),
+            Region("first", (Requirement("kind", 1.0, 2.0),), "sum", 8, 0),
+            Region("second", (), "y", 8, 8),
         ),
     ),
     Sum(),
     Layout(datasets=1, kinematics=2, factors=(Factor("weight"),)),
 )
-TABLE_EDGES = {"first": [-2.0, -0.5, 0.5, 2.0], "second": [-1.0, 0.0, 2.0]}
-TABLE_AT = {"x": -0.4, "y.low": -0.9, "y.high": 1.2, "sum": 1.4}
+TABLE_EDGES = {"first": np.linspace(-2, 2, 9), "second": np.linspace(-1.3, 1.7, 9)}
+TABLE_AT = {"x": -0.4, "y.low": -0.9, "y.high": 1.2, "sum": 1.25}
 
 
 @pytest.fixture(scope="module")
