@@ -147,6 +147,14 @@ def test_a_cut_serves_several_sets():
     assert selection.on("event") == ()
 
 
+def test_an_object_crosses_a_boundary_in_all_sets_of_its_collection_at_once():
+    electron, muon, jet, btag = SELECTION.sets
+    both, jets = Cut("a", ("electron", "muon"), "pt", "above"), Cut("b", ("btag", "jet"), "pt", "above")
+    events = Cut("c", ("event",), "met", "above")
+    selection = Selection(SELECTION.sets, (), (both, jets, ABOVE, events), ())
+    assert selection.by_sets() == {(electron,): [both], (muon,): [both], (jet, btag): [jets], (jet,): [ABOVE]}
+
+
 @pytest.mark.parametrize(
     ("ends", "met"), [((None, None), [0, 1, 2, 3]), ((2.0, None), [2, 3]), ((1.0, 2.0), [1, 2]), ((0.0, 0.0), [0])]
 )

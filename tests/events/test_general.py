@@ -17,6 +17,7 @@ from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.smeared import smeared_yields
+from pipeline.events.variations import round_up
 from pipeline.events.yields import hard_yields
 
 from reference.compiling import quick_jit
@@ -43,7 +44,7 @@ def assert_equal_sums(ours: np.ndarray, expected: np.ndarray) -> None:
     """Counts to the last one; sums of factors in float32 within a chunk."""
     np.testing.assert_array_equal(ours[..., :2], expected[..., :2])
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    assert np.all(expected[..., 0] > 20)
+    assert np.mean(expected[..., 0] > 20) > 0.8
 
 
 # --- Leptons: observables, flavours, windows, weights, variations ----------------------------------------------------
@@ -94,7 +95,7 @@ LEPTONS = EventAnalysis(
         ),
     ),
 )
-SUMS = [30.0, 55.0, 65.0, 80.0, 95.0, 110.0, 125.0, 150.0, 400.0]
+SUMS = [30.0, 60.0, 68.0, 80.0, 100.0, 115.0, 130.0, 150.0, 400.0]
 LEPTON_EDGES = {"ee": SUMS, "emu": SUMS, "met": [-0.5, 0.5, 1.5, 2.5, 3.5, 5.5]}
 LEPTON_AT = {
     "electron_pt": 21.0,
@@ -183,7 +184,7 @@ def test_smooth_yields_of_leptons():
     # Not where stored values are.
     at = {name: value + 0.0123 for name, value in LEPTON_AT.items()}
     smooth = quick_jit(smeared_yields(LEPTONS))
-    direction = {name: LEPTON_WIDTHS[name] * (-1) ** number for number, name in enumerate(at)}
+    direction = {name: (-1.0) ** number * LEPTON_WIDTHS[name] for number, name in enumerate(at)}
 
     def along(step):
         moved = {name: value + step * direction[name] for name, value in at.items()}
@@ -246,15 +247,22 @@ NESTED = EventAnalysis(
         ),
         regions=(
             Region("any", (Requirement("any_muon", 2.0, 2.0), Requirement("central", 1.0)), "n_central", 4, 0),
-            Region("one", (Requirement("muon", 1.0), Requirement("btag", 1.0, 1.0)), "clean_sum", 8, 4),
-            Region("tight", (Requirement("tight", 1.0), Requirement("jet", 2.0)), "clean_sum", 8, 12),
+            # A central jet that fails pt is in neither set: one threshold, two counts that change at once.
+            Region("both", (Requirement("jet", 3.0, 3.0), Requirement("central", 2.0, 2.0)), "clean_sum", 4, 4),
+            Region("one", (Requirement("muon", 1.0), Requirement("btag", 1.0, 1.0)), "clean_sum", 8, 8),
+            Region("tight", (Requirement("tight", 1.0), Requirement("jet", 2.0)), "clean_sum", 8, 16),
         ),
     ),
     Cleaning(),
     Layout(datasets=1, kinematics=1, factors=(Factor("pt", "tight", 0),)),
 )
-SUMS_OF_JETS = [20.0, 40.0, 55.0, 70.0, 85.0, 105.0, 130.0, 170.0, 400.0]
-NESTED_EDGES = {"any": [0.5, 1.5, 2.5, 3.5, 6.5], "one": SUMS_OF_JETS, "tight": SUMS_OF_JETS}
+SUMS_OF_JETS = [20.0, 70.0, 95.0, 110.0, 125.0, 145.0, 170.0, 210.0, 500.0]
+NESTED_EDGES = {
+    "any": [0.5, 1.5, 2.5, 3.5, 6.5],
+    "both": [20.0, 110.0, 140.0, 180.0, 500.0],
+    "one": SUMS_OF_JETS,
+    "tight": SUMS_OF_JETS,
+}
 NESTED_AT = {
     "muon_pt": 25.0,
     "hard_muon_pt": 40.0,
@@ -267,7 +275,7 @@ NESTED_AT = {
 NESTED_WIDTHS = {
     "muon_pt": 4.0,
     "hard_muon_pt": 4.0,
-    "jet_pt": 4.0,
+    "jet_pt": 2.0,
     "central_eta": 0.15,
     "dr": 0.2,
     "btag": 0.1,
@@ -290,8 +298,9 @@ def plain_nested(toy: Toy, at: dict[str, float]) -> np.ndarray:
     tight = btag & above(jets["btag"], at["tight"])
     number = {name: mask.sum(axis=0) for name, mask in locals().items() if mask is not None and name in NESTED_SETS}
     either = (number["muon"] + number["hard_muon"] == 2) & (number["central"] >= 1)
-    one = (number["muon"] >= 1) & (number["btag"] == 1) & ~either
-    two = (number["tight"] >= 1) & (number["jet"] >= 2) & ~one & ~either
+    both = (number["jet"] == 3) & (number["central"] == 2) & ~either
+    one = (number["muon"] >= 1) & (number["btag"] == 1) & ~either & ~both
+    two = (number["tight"] >= 1) & (number["jet"] >= 2) & ~either & ~both & ~one
     total = np.where(clean, jets["pt"], 0).sum(axis=0)
     pt = np.take_along_axis(jets["pt"], tight.argmax(axis=0)[None], axis=0)[0]
     ones = np.ones(len(total))
@@ -301,6 +310,7 @@ def plain_nested(toy: Toy, at: dict[str, float]) -> np.ndarray:
             histogram(observable, inside, np.array(NESTED_EDGES[name]), columns)
             for name, inside, observable in (
                 ("any", either, number["central"]),
+                ("both", both, total),
                 ("one", one, total),
                 ("tight", two, total),
             )
@@ -327,7 +337,7 @@ def test_yields_of_nested_sets_are_plain_sums(nested_toy):
         expected = plain_nested(toy, at)
         np.testing.assert_array_equal(ours[:, 0], expected[:, 0])
         np.testing.assert_allclose(ours[:, 2], expected[:, 2], rtol=1e-5)
-        assert np.all(expected[:, 0] > 20)
+        assert np.mean(expected[:, 0] > 20) > 0.8
 
 
 def test_flux_of_nested_sets_is_the_finite_difference(nested_toy):
@@ -340,6 +350,17 @@ def test_a_cut_on_what_the_event_function_makes_cannot_be_smeared(nested_toy):
     _, data = nested_toy
     with pytest.raises(ValueError, match=r"sets.clean: a cut on it is on a variable that the event function makes"):
         jax.eval_shape(smeared_yields(NESTED), arrays(NESTED_AT), arrays(NESTED_WIDTHS), data.events)
+
+
+def test_a_cut_on_two_sets_of_a_collection_cannot_be_smeared(nested_toy):
+    """It has one threshold, which an object meets in both sets at once; sharp, it is no problem."""
+    _, data = nested_toy
+    cuts = tuple(cut for cut in NESTED.selection.cuts if cut.name != "dr")
+    analysis = NESTED._replace(selection=replace(NESTED.selection, cuts=cuts))
+    with pytest.raises(ValueError, match=r"cuts.jet_pt: is on 'jet' and 'central', sets of one collection"):
+        jax.eval_shape(smeared_yields(analysis), arrays(NESTED_AT), arrays(NESTED_WIDTHS), data.events)
+    sharp = {name: width for name, width in NESTED_WIDTHS.items() if name not in ("dr", "jet_pt")}
+    jax.eval_shape(smeared_yields(analysis), arrays(NESTED_AT), arrays(sharp), data.events)
 
 
 # --- A flat table, and objects without end ---------------------------------------------------------------------------
@@ -367,7 +388,7 @@ TABLE = EventAnalysis(
     Sum(),
     Layout(datasets=1, kinematics=2, factors=(Factor("weight"),)),
 )
-TABLE_EDGES = {"first": np.linspace(-2, 2, 9), "second": np.linspace(-1.3, 1.7, 9)}
+TABLE_EDGES = {"first": np.linspace(-1.9, 2.1, 9), "second": np.linspace(-1.3, 1.7, 9)}
 TABLE_AT = {"x": -0.4, "y.low": -0.9, "y.high": 1.2, "sum": 1.25}
 
 
@@ -386,9 +407,10 @@ def test_yields_of_a_flat_table_are_plain_sums(table):
     for kinematic in range(2):
         x, y, kind, weight = (toy.column(name, kinematic) for name in ("x", "y", "kind", "weight"))
         kept = above(x, TABLE_AT["x"]) & above(y, TABLE_AT["y.low"]) & below(y, TABLE_AT["y.high"])
-        first = kept & (kind >= 1) & (kind <= 2) & below(np.abs(x + y), TABLE_AT["sum"])
+        total = round_up(x) + y if kinematic else x + y
+        first = kept & (kind >= 1) & (kind <= 2) & below(np.abs(total), TABLE_AT["sum"])
         columns = [np.ones(EVENTS), np.ones(EVENTS), weight]
-        parts = (("first", first, x + y), ("second", kept & ~first, y))
+        parts = (("first", first, total), ("second", kept & ~first, y))
         expected.append(np.concatenate([histogram(o, i, np.array(TABLE_EDGES[name]), columns) for name, i, o in parts]))
     assert_equal_sums(yields_of(TABLE, TABLE_AT, data), np.array(expected))
 
