@@ -44,7 +44,7 @@ def assert_equal_sums(ours: np.ndarray, expected: np.ndarray) -> None:
     """Counts to the last one; sums of factors in float32 within a chunk."""
     np.testing.assert_array_equal(ours[..., :2], expected[..., :2])
     np.testing.assert_allclose(ours, expected, rtol=1e-5)
-    assert np.mean(expected[..., 0] > 20) > 0.8
+    assert np.mean(expected[..., 0] > 20) > 0.7
 
 
 # --- Leptons: observables, flavours, windows, weights, variations ----------------------------------------------------
@@ -337,7 +337,7 @@ def test_yields_of_nested_sets_are_plain_sums(nested_toy):
         expected = plain_nested(toy, at)
         np.testing.assert_array_equal(ours[:, 0], expected[:, 0])
         np.testing.assert_allclose(ours[:, 2], expected[:, 2], rtol=1e-5)
-        assert np.mean(expected[:, 0] > 20) > 0.8
+        assert np.mean(expected[:, 0] > 20) > 0.7
 
 
 def test_flux_of_nested_sets_is_the_finite_difference(nested_toy):
@@ -349,7 +349,7 @@ def test_flux_of_nested_sets_is_the_finite_difference(nested_toy):
 def test_a_cut_on_what_the_event_function_makes_cannot_be_smeared(nested_toy):
     _, data = nested_toy
     with pytest.raises(ValueError, match=r"sets.clean: a cut on it is on a variable that the event function makes"):
-        jax.eval_shape(smeared_yields(NESTED), arrays(NESTED_AT), arrays(NESTED_WIDTHS), data.events)
+        jax.eval_shape(smeared_yields(NESTED), arrays(NESTED_AT), arrays({"muon_pt": 4.0}), data.events)
 
 
 def test_a_cut_on_two_sets_of_a_collection_cannot_be_smeared(nested_toy):
@@ -388,7 +388,7 @@ TABLE = EventAnalysis(
     Sum(),
     Layout(datasets=1, kinematics=2, factors=(Factor("weight"),)),
 )
-TABLE_EDGES = {"first": np.linspace(-1.9, 2.1, 9), "second": np.linspace(-1.3, 1.7, 9)}
+TABLE_EDGES = {"first": np.linspace(-2, 2, 9), "second": np.linspace(-1.3, 1.7, 9)}
 TABLE_AT = {"x": -0.4, "y.low": -0.9, "y.high": 1.2, "sum": 1.25}
 
 
