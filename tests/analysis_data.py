@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
-from pipeline.problem import Sample, make_analysis, make_data, read_samples
+from pipeline.ingest.samples import Sample
+from pipeline.names import names_of
+from pipeline.problem import make_analysis, make_data, read
 
 ROOT = Path(__file__).parent.parent
 
@@ -28,9 +30,11 @@ def everything(config: str = "agc.yaml") -> Everything:
 
 
 def all_events(loaded: Config) -> Everything:
-    samples = read_samples(loaded)
-    analysis = make_analysis(loaded, len(samples))
-    (data,) = make_data(loaded, analysis, samples, [(1.0, [np.ones(len(s.events), bool) for s in samples])])
+    names = names_of(loaded)
+    samples = read(loaded)
+    analysis = make_analysis(loaded, names, len(samples))
+    everything_in_it = [np.ones(len(sample.events), bool) for sample in samples]
+    (data,) = make_data(loaded, names, analysis, samples, [(1.0, everything_in_it)])
     return Everything(loaded, samples, analysis, data)
 
 

@@ -18,19 +18,16 @@ EVENTS_IN_A_CHUNK = 256
 @pytest.fixture(scope="module")
 def data():
     made = small_data(events=600, chunk_size=EVENTS_IN_A_CHUNK)
-    assert {group.weight.shape[-1] for group in made.groups} == {EVENTS_IN_A_CHUNK}
+    assert {group.weight.shape[-1] for group in made.events.groups} == {EVENTS_IN_A_CHUNK}
     return made
 
 
 def flux(thresholds, bandwidths, data):
-    analysis = small_analysis()
-    return yields_and_flux(
-        analysis.selection, analysis.layout, thresholds, bandwidths, data.edges, data.groups, data.candidates
-    )
+    return yields_and_flux(small_analysis().events, thresholds, bandwidths, data.events)
 
 
 def loss(thresholds, bandwidths, data):
-    return exact.loss(thresholds, small_analysis(), bandwidths, data)
+    return exact.loss(small_analysis(), thresholds, bandwidths, data)
 
 
 FUNCTIONS = {
@@ -122,26 +119,25 @@ def test_one_trace_serves_all_thresholds_and_bandwidths(data, name):
 
 
 def test_repeated_steps_compile_nothing(data, caplog):
-    """The two halves that the optimiser calls, at three points."""
-    analysis = small_analysis()
+    """What the optimiser calls, at three points."""
 
     def step(shift):
         at = arrays({key: value + shift for key, value in THRESHOLDS.items()})
-        return exact.loss_and_gradient(at, analysis, arrays(BANDWIDTHS), data)
+        return exact.evaluate(small_analysis(), at, arrays(BANDWIDTHS), data)
 
     def compiled() -> list[str]:
         return [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
 
     with jax.log_compiles():
-        (value, merit), gradient = step(0.0)
-        assert any("yields_and_flux" in message for message in compiled())
+        evaluation = step(0.0)
+        assert any("expected_yields" in message for message in compiled())
         caplog.clear()
         step(0.01)
         step(0.02)
         assert compiled() == []
-    assert bool(merit.converged)
-    assert value.dtype == jnp.float64
-    assert set(gradient) == set(BANDWIDTHS)
+    assert bool(evaluation.merit.converged)
+    assert evaluation.loss.dtype == jnp.float64
+    assert set(evaluation.gradient.value) == set(BANDWIDTHS)
 
 
 @pytest.mark.parametrize(("platform", "serialises"), [("cpu", True), ("cuda", False)])

@@ -1,6 +1,7 @@
 """The YAML a user writes: shipped files load, and every rule has a bad example and its sentence."""
 
 import copy
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,17 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 JET = {"branch": "Jet", "variables": {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "btag": "btagCSVV2"}}
 BINS = {"start": 110, "stop": 550, "number": 11}
+PT_CUT = {
+    "objects": ["jet"],
+    "variable": "pt",
+    "keep": "above",
+    "threshold": 30,
+    "trainable": True,
+    "bounds": [25, 60],
+    "bandwidth": 3,
+    "step": 1,
+}
+BTAG_CUT = {"objects": ["btag"], "variable": "btag", "keep": "above", "threshold": 0.5}
 SMALL = {
     "name": "small",
     "luminosity": 100,
@@ -20,31 +32,16 @@ SMALL = {
         "muon": {"branch": "Muon", "variables": {"pt": "pt"}},
         "jet": JET,
     },
-    "cuts": {
-        "jet_pt": {
-            "objects": ["jet"],
-            "variable": "pt",
-            "keep": "above",
-            "threshold": 30,
-            "trainable": True,
-            "bounds": [25, 60],
-            "bandwidth": 3,
-            "step": 1,
-        }
-    },
-    "regions": {
-        "SR": {
-            "jets": {"min": 4},
-            "btags": {"min": 2},
-            "observable": "ht",
-            "bins": BINS,
-        }
-    },
+    "sets": {"btag": {"of": "jet", "within": "jet"}, "lepton": ["electron", "muon"]},
+    "cuts": {"jet_pt": PT_CUT, "btag": BTAG_CUT},
+    "require": {"lepton": 1},
+    "regions": {"SR": {"require": {"jet": [4], "btag": [2, 3]}, "observable": "ht", "bins": BINS}},
     "processes": {"ttbar": {"title": "ttbar"}},
-    "variations": {"jet_pt_scale": {"pt_up": 1.03}},
+    "variations": {"pt_up": {"scale": {"jet.pt": 1.03}}},
     "systematics": {"one": {"title": "One", "type": "norm_plus_shape", "up": "pt_up"}},
     "measurement": {"name": "m", "poi": "mu", "signal": ["ttbar"]},
 }
+WINDOW = {"objects": ["event"], "variable": "mll", "keep": "outside", "between": [76, 106], "bounds": [60, 120]}
 EVENT_CUT = {"objects": ["event"], "variable": "ht", "keep": "above", "threshold": 200}
 
 
@@ -85,8 +82,105 @@ def test_shipped_configs_load(path):
 def test_the_small_config_is_good(load):
     config = load(SMALL)
     assert config.cuts["jet_pt"].threshold == 30
-    assert config.regions["SR"].jets.max is None
-    assert (config.leptons.min, config.leptons.max) == (1, 1)
+    asked = config.requirements("SR")
+    assert {name: (each.min, each.max) for name, each in asked.items()} == {
+        "lepton": (1, 1),
+        "jet": (4, None),
+        "btag": (2, 3),
+    }
+    assert {name: (each.of, each.within) for name, each in config.object_sets.items()} == {
+        "electron": ("electron", None),
+        "muon": ("muon", None),
+        "jet": ("jet", None),
+        "btag": ("jet", "jet"),
+    }
+    assert config.unions == {"lepton": ("electron", "muon")}
+
+
+@pytest.mark.parametrize(
+    ("given", "ends"),
+    [
+        (2, (2, 2)),
+        ([2], (2, None)),
+        ([2, 4], (2, 4)),
+        (-1.5, (-1.5, -1.5)),
+        ({"max": 3}, (None, 3)),
+        ({}, (None, None)),
+    ],
+)
+def test_ranges_have_a_short_form(load, given, ends):
+    asked = load(changed("regions.SR.require.jet", given)).requirements("SR")["jet"]
+    assert (asked.min, asked.max) == ends
+
+
+def test_a_region_says_more_than_all_regions_and_has_the_last_word(load):
+    config = load(changed("regions.SR.require.lepton", [1, 2]))
+    assert (config.requirements("SR")["lepton"].min, config.requirements("SR")["lepton"].max) == (1, 2)
+
+
+def test_a_set_within_another_is_of_its_collection_and_stands_behind_it(load):
+    sets = {"tight": {"within": "medium"}, "medium": {"within": "btag"}} | SMALL["sets"]
+    content = changed("sets", sets)
+    content["cuts"] |= {name: BTAG_CUT | {"objects": [name]} for name in ("tight", "medium")}
+    found = load(content).object_sets
+    assert list(found)[-3:] == ["btag", "medium", "tight"]
+    assert {found[name].of for name in ("btag", "medium", "tight")} == {"jet"}
+
+
+def test_a_window_has_two_thresholds(load):
+    config = load(changed("cuts.veto", WINDOW | {"trainable": True, "label": "mass"}))
+    low, high = config.thresholds["veto.low"], config.thresholds["veto.high"]
+    assert (low.threshold, high.threshold) == (76, 106)
+    assert (low.label, high.label) == ("mass, low", "mass, high")
+    assert low.bounds == high.bounds == (60, 120)
+    assert (("veto.low", "veto.high"), 0.0) in config.rising
+    assert "veto" not in config.thresholds
+
+
+def test_a_step_is_a_fiftieth_of_the_bounds_where_it_is_not_said(load):
+    assert load(changed("cuts.jet_pt.step", ...)).cuts["jet_pt"].step == pytest.approx(35 / 50)
+
+
+def test_sizes_up_and_down(load):
+    lumi = {"title": "L", "type": "normalization"}
+    assert load(changed("systematics.lumi", lumi | {"size": 0.03})).systematics["lumi"].sizes == (0.03, -0.03)
+    two = load(changed("systematics.lumi", lumi | {"up": 0.2, "down": -0.1})).systematics["lumi"]
+    assert two.sizes == (0.2, -0.1)
+    assert two.variations == (None, None)
+    assert load(SMALL).systematics["one"].sizes is None
+
+
+def test_systematics_of_one_title_are_one_parameter_where_they_do_not_meet(load):
+    content = changed("processes.wjets", {"title": "W"})
+    one = {"title": "One", "type": "normalization", "size": 0.1}
+    content["systematics"]["one"]["processes"] = ["ttbar"]
+    content["systematics"]["two"] = one | {"processes": ["wjets"]}
+    assert load(content).systematics["two"].title == load(content).systematics["one"].title
+
+
+def test_a_flat_table_needs_no_collections(load):
+    content = {key: value for key, value in SMALL.items() if key not in ("objects", "sets", "require", "variations")}
+    cut = {key: value for key, value in PT_CUT.items() if key != "objects"} | {"objects": ["event"], "variable": "x"}
+    regions = {"SR": {"require": {"flag": 1}, "observable": "x", "bins": BINS}}
+    config = load(content | {"cuts": {"x": cut}, "regions": regions, "systematics": {}})
+    assert config.object_sets == config.objects == {}
+
+
+def test_the_manifest_is_beside_the_config_or_in_the_folder_above(load, tmp_path):
+    """Where neither is there, it is said to be missing beside the config."""
+    assert load(SMALL).data.manifest == tmp_path / "data_manifest.yaml"
+    above, own = tmp_path / "data_manifest.yaml", tmp_path / "configs" / "data_manifest.yaml"
+    own.parent.mkdir()
+    config = own.parent / "run.yaml"
+    config.write_text(yaml.safe_dump(SMALL), encoding="utf-8")
+    for manifest in (above, own):
+        manifest.write_text("")
+        assert load_config(config).data.manifest == manifest
+
+
+def test_an_event_function_in_a_file_stands_beside_the_config(load, tmp_path):
+    assert load(changed("event_function", "own.py")).event_function == str(tmp_path / "own.py")
+    assert load(changed("event_function", "pipeline.analyses.ttbar")).event_function == "pipeline.analyses.ttbar"
 
 
 def test_a_config_as_run_loads_again(load):
@@ -107,17 +201,79 @@ BAD = {
     "an unheard-of key": ("cuts.jet_pt.xyzzy", 3, "cuts.jet_pt.xyzzy: unknown key; remove it"),
     "a missing key": ("luminosity", ..., "luminosity: Field required"),
     "a word for a number": ("cuts.jet_pt.threshold", "many", "cuts.jet_pt.threshold: Input should be a valid number"),
-    "an unknown kind of object": (
+    "an unknown set": (
         "cuts.jet_pt.objects",
-        ["tau"],
-        "cuts.jet_pt.objects.0: Input should be 'electron', 'muon'",
+        ["jetz"],
+        "cuts.jet_pt.objects: no set is called 'jetz'; did you mean 'jet'",
     ),
-    "an unknown direction": ("cuts.jet_pt.keep", "over", "cuts.jet_pt.keep: Input should be 'above' or 'below'"),
+    "a cut on a union": (
+        "cuts.lepton_pt",
+        PT_CUT | {"objects": ["lepton"]},
+        r"cuts.lepton_pt.objects: 'lepton' is a union; name its sets: \[electron, muon\]",
+    ),
+    "a set of a collection that is not there": (
+        "sets.btag.of",
+        "jets",
+        "sets.btag.of: no collection is called 'jets'; did you mean 'jet'\\? there are: electron, muon, jet",
+    ),
+    "a set within one that is not there": ("sets.btag.within", "jets", "sets.btag.within: no set is called 'jets'"),
+    "a set within another collection": (
+        "sets.btag.within",
+        "muon",
+        "sets.btag: is of 'jet', but lies within 'muon', a set of 'muon'",
+    ),
+    "sets in a circle": ("sets.btag.within", "btag", "sets.btag.within: leads back to 'btag', or to a union"),
+    "a set within a union": ("sets.btag.within", "lepton", "sets.btag.within: leads back to 'btag', or to a union"),
+    "a set of nothing": ("sets.tight", {}, "sets.tight: say 'of' which collection it is, or 'within' which set"),
+    "a misspelt key of a set": ("sets.btag.wihin", "jet", "sets.btag.wihin: unknown key; did you mean 'within'"),
+    "a word for a set": ("sets.tight", "jet", "sets.tight: expected settings in the form 'key: value', found 'jet'"),
+    "a number in a union": ("sets.lepton", ["electron", 3], "sets.lepton.1: Input should be a valid string"),
+    "a set that no cut makes": (
+        "sets.tight",
+        {"within": "jet"},
+        "sets.tight: no cut makes it, so it would be all of 'jet'",
+    ),
+    "a set called event": ("sets.event", {"of": "jet"}, "sets.event: 'event' stands for the event itself"),
+    "a union of what is no set": (
+        "sets.lepton",
+        ["electron", "mion"],
+        "sets.lepton: no set is called 'mion'; did you mean 'muon'",
+    ),
+    "a union with the name of a collection": (
+        "sets.muon",
+        ["muon", "electron"],
+        "sets.muon: 'muon' is a collection; give the union another name",
+    ),
+    "an unknown direction": (
+        "cuts.jet_pt.keep",
+        "over",
+        "cuts.jet_pt.keep: Input should be 'above', 'below', 'inside' or 'outside'",
+    ),
+    "a window with one threshold": (
+        "cuts.jet_pt.keep",
+        "inside",
+        r"cuts.jet_pt: keep: inside needs 'between: \[low, high\]'",
+    ),
+    "a one-sided cut with two": ("cuts.veto", WINDOW | {"keep": "above"}, "cuts.veto: keep: above needs a 'threshold'"),
+    "a window the wrong way round": (
+        "cuts.veto",
+        WINDOW | {"between": [106, 76]},
+        "cuts.veto: between: 106.0 is not below 76.0",
+    ),
+    "a side of a window out of bounds": (
+        "cuts.veto",
+        WINDOW | {"between": [50, 106]},
+        r"cuts.veto: threshold 50.0 lies outside its bounds \[60.0, 120.0\]",
+    ),
     "no luminosity": ("luminosity", 0, "luminosity: Input should be greater than 0"),
     "no files": ("data.max_files", 0, "data: max_files is 0; give at least 1, or -1 for all files"),
     "no workers": ("data.workers", 0, "data.workers: Input should be greater than or equal to 1"),
-    "no bounds": ("cuts.jet_pt.bounds", ..., "cuts.jet_pt: a trainable cut needs 'bounds' and 'step'"),
-    "no step": ("cuts.jet_pt.step", ..., "cuts.jet_pt: a trainable cut needs 'bounds' and 'step'"),
+    "no bounds": ("cuts.jet_pt.bounds", ..., "cuts.jet_pt: what is trainable needs 'bounds'"),
+    "a last bandwidth without a first": (
+        "cuts.btag.bandwidth_end",
+        0.1,
+        "cuts.btag: 'bandwidth_end' needs a 'bandwidth' to start from",
+    ),
     "a bandwidth of zero": ("cuts.jet_pt.bandwidth", 0, "cuts.jet_pt.bandwidth: Input should be greater than 0"),
     "a last bandwidth of zero": (
         "cuts.jet_pt.bandwidth_end",
@@ -140,21 +296,16 @@ BAD = {
         20,
         r"cuts.jet_pt: threshold 20.0 lies outside its bounds \[25.0, 60.0\]",
     ),
-    "a b-jet among others": (
-        "cuts.jet_pt.objects",
-        ["bjet", "jet"],
-        "cuts.jet_pt: 'bjet' and 'event' cannot be combined",
-    ),
     "an event among others": (
         "cuts.jet_pt.objects",
         ["event", "jet"],
-        "cuts.jet_pt: 'bjet' and 'event' cannot be combined",
+        "cuts.jet_pt: 'event' cannot be combined with sets of objects in one cut",
     ),
-    "regions of an object cut": ("cuts.jet_pt.regions", ["SR"], "cuts.jet_pt: 'regions' is for event-level cuts"),
+    "regions of an object cut": ("cuts.jet_pt.regions", ["SR"], "cuts.jet_pt: 'regions' is for cuts on events"),
     "a region of a cut that is not there": (
         "cuts.ht",
         EVENT_CUT | {"regions": ["CR"]},
-        "cuts.ht.regions: no region is called 'CR'; there are: SR",
+        "cuts.ht.regions: no region is called 'CR'; .*there are: SR",
     ),
     "two rules in one requirement": (
         "objects.jet.require",
@@ -166,17 +317,33 @@ BAD = {
         [{"variable": "jetId"}],
         "objects.jet.require.0: give exactly one of 'equal'",
     ),
-    "a negative number of jets": (
-        "regions.SR.jets.min",
-        -1,
-        "regions.SR.jets.min: Input should be greater than or equal to 0",
+    "a range of three numbers": (
+        "regions.SR.require.jet",
+        [1, 2, 3],
+        r"regions.SR.require.jet: \[1, 2, 3\] is no range: give n \(exactly\), \[n, \] \(at least\) or \[n, m\]",
     ),
+    "a word for a range": ("require.lepton", "one", "require.lepton: 'one' is no range: give n"),
     "bins the wrong way round": ("regions.SR.bins.start", 600, "regions.SR.bins: start 600.0 is not below stop 550.0"),
     "no bins": ("regions.SR.bins.number", 0, "regions.SR.bins.number: Input should be greater than or equal to 1"),
     "a normalization without size": (
         "systematics.lumi",
         {"title": "L", "type": "normalization"},
-        "systematics.lumi: a normalization systematic needs 'size'",
+        "systematics.lumi: a normalization systematic needs 'size', or 'up' and 'down'",
+    ),
+    "a normalization with one of two sizes": (
+        "systematics.lumi",
+        {"title": "L", "type": "normalization", "up": 0.2},
+        "systematics.lumi: a normalization systematic of two sizes needs numbers: up: 0.2, down: -0.1",
+    ),
+    "a size that leaves nothing": (
+        "systematics.lumi",
+        {"title": "L", "type": "normalization", "up": 0.2, "down": -1.0},
+        "systematics.lumi: a change of the yield by -1 leaves nothing of it; it is relative: 0.2 is 20 %",
+    ),
+    "a systematic of no region": (
+        "systematics.lumi",
+        {"title": "L", "type": "normalization", "size": 0.1, "regions": ["CR"]},
+        "systematics.lumi.regions: no region is called 'CR'; .*there are: SR",
     ),
     "a shape without variation": (
         "systematics.jes",
@@ -191,7 +358,7 @@ BAD = {
     "a signal that is no process": (
         "measurement.signal",
         ["ttbr"],
-        "measurement.signal: no process is called 'ttbr'; there are: ttbar",
+        "measurement.signal: no process is called 'ttbr'; .*there are: ttbar",
     ),
     "a free process that is none": (
         "measurement.free",
@@ -217,32 +384,32 @@ BAD = {
     "a cut on a variable that is not read": (
         "cuts.jet_pt.variable",
         "ptt",
-        "cuts.jet_pt.variable: objects.jet.variables has no 'ptt'; there are: pt, eta, phi, mass, btag",
+        "cuts.jet_pt.variable: objects.jet.variables: no variable is called 'ptt'; did you mean 'pt'",
     ),
     "a b-tag cut on a variable that is not read": (
-        "cuts.btag",
-        {"objects": ["bjet"], "variable": "csv", "keep": "above", "threshold": 0.5},
-        "cuts.btag.variable: objects.jet.variables has no 'csv'; there are: pt, eta, phi, mass, btag",
+        "cuts.btag.variable",
+        "csv",
+        "cuts.btag.variable: objects.jet.variables: no variable is called 'csv'; there are: pt, eta, phi, mass, btag",
     ),
-    "jets without direction": (
-        "objects.jet.variables",
-        {"pt": "pt", "eta": "eta", "mass": "mass"},
-        "objects.jet.variables: trijets need 'phi'; add it",
+    "a collection without variables": (
+        "objects.muon.variables",
+        {},
+        "objects.muon.variables: Dictionary should have at least 1 item",
     ),
     "a systematic without a variation": (
         "systematics.jes",
         {"title": "J", "type": "norm_plus_shape", "up": "jes_up"},
-        "systematics.jes.up: no variation is called 'jes_up'; there are: pt_up",
+        "systematics.jes.up: no variation is called 'jes_up'; .*there are: pt_up",
     ),
     "a systematic without its down variation": (
         "systematics.jes",
         {"title": "J", "type": "norm_plus_shape", "up": "pt_up", "down": "pt_down"},
-        "systematics.jes.down: no variation is called 'pt_down'; there are: pt_up",
+        "systematics.jes.down: no variation is called 'pt_down'; .*there are: pt_up",
     ),
     "two systematics under one title": (
         "systematics.two",
         {"title": "One", "type": "normalization", "size": 0.1},
-        "systematics.two.title: 'One' is the title of another one already",
+        "systematics.two: has the title of 'one', so both are one parameter, but both say what it does to ttbar in SR",
     ),
     "two processes under one title": (
         "processes.wjets",
@@ -250,26 +417,52 @@ BAD = {
         "processes.wjets.title: 'ttbar' is the title of another one already",
     ),
     "a weight of a process that is not there": (
-        "variations.process_weight",
-        {"w_up": ["wjets", 1.1]},
-        "variations.process_weight.w_up: no process is called 'wjets'; there are: ttbar",
+        "variations.w_up",
+        {"weights": {"nominal": 1.1}, "processes": ["wjets"]},
+        "variations.w_up.processes: no process is called 'wjets'; there are: ttbar",
     ),
     "an alternative sample of a process that is not there": (
-        "variations.samples",
-        {"ME": "tt"},
-        "variations.samples.ME: no process is called 'tt'; there are: ttbar",
+        "variations.ME",
+        {"sample": "tt"},
+        "variations.ME.sample: no process is called 'tt'; .*there are: ttbar",
     ),
-    "a negative rank": (
-        "variations.jet_weight_slope",
-        {"b_up": [-1, 0.1]},
-        "variations.jet_weight_slope.b_up.0: Input should be greater than or equal to 0",
+    "an alternative sample that is also scaled": (
+        "variations.ME",
+        {"sample": "ttbar", "scale": {"jet.pt": 1.1}},
+        "variations.ME: 'sample' stands alone",
     ),
-    "a count that nothing fulfils": ("regions.SR.jets.max", 3, "regions.SR.jets: max 3 is below min 4"),
-    "regions that overlap": (
-        "regions.CR",
-        {"jets": {"min": 2, "max": 4}, "btags": {"min": 1, "max": 2}, "observable": "ht", "bins": BINS},
-        "regions.CR: overlaps with 'SR'; an event may be in one region only",
+    "a variation of nothing": ("variations.v", {}, "variations.v: say what varies: 'scale', 'resolution', "),
+    "a variation called nominal": (
+        "variations.nominal",
+        {"weights": {"nominal": 1.1}},
+        "variations.nominal: 'nominal' is what is varied; choose another name",
     ),
+    "a varied column of a collection that is not there": (
+        "variations.v",
+        {"scale": {"jets.pt": 1.1}},
+        "variations.v: jets.pt: no collection is called 'jets'; did you mean 'jet'",
+    ),
+    "a varied column that is not read": (
+        "variations.v",
+        {"resolution": {"jet.mas": 0.1}},
+        "variations.v: jet.mas: no variable is called 'mas'; did you mean 'mass'",
+    ),
+    "a weight by a set that is not there": (
+        "variations.v",
+        {"weights": {"jets.0.pt": 0.1}},
+        "variations.v.weights.jets.0.pt: no set is called 'jets'; did you mean 'jet'",
+    ),
+    "a weight by a variable that is not read": (
+        "variations.v",
+        {"weights": {"btag.0.p": 0.1}},
+        "variations.v.weights.btag.0.p: no variable is called 'p'; ",
+    ),
+    "a correction of a collection that is not there": (
+        "corrections.sf",
+        {"file": "f.json", "correction": "c", "objects": "jets", "inputs": {}},
+        "corrections.sf.objects: no collection is called 'jets'; did you mean 'jet'",
+    ),
+    "a count that nothing fulfils": ("regions.SR.require.jet", [4, 3], "regions.SR.require.jet: max 3 is below min 4"),
     "no trainable cut": (
         "cuts.jet_pt.trainable",
         False,
@@ -310,10 +503,42 @@ def test_broken_yaml_names_the_line(load):
         load("name: a\ncuts: ]\nseed: 1\n")
 
 
-@pytest.mark.parametrize(("text", "found"), [("- 1\n- 2\n", "list"), ("", "NoneType"), ("hello", "str")])
+@pytest.mark.parametrize(("text", "found"), [("- 1\n- 2\n", "[1, 2]"), ("", "nothing"), ("hello", "'hello'")])
 def test_a_file_without_settings(load, text, found):
-    with pytest.raises(ConfigError, match=f"expected a mapping of settings, found {found}"):
+    with pytest.raises(ConfigError, match=re.escape(f"expected settings in the form 'key: value', found {found}")):
         load(text)
+
+
+FORMER = {
+    "leptons": (
+        "leptons",
+        {"min": 1, "max": 1},
+        r"leptons: is no key any more; write 'sets: {lepton: \[electron, muon\]}'",
+    ),
+    "bjet": (
+        "cuts.btag.objects",
+        ["bjet"],
+        r"cuts.btag.objects: 'bjet' is no kind of object any more; write 'sets: {btag:",
+    ),
+    "jets": ("regions.SR.jets", {"min": 4}, "regions.SR.jets: is no key any more; write 'require: {jet: …}'"),
+    "btags": ("regions.SR.btags", {"min": 1}, "regions.SR.btags: is no key any more; write 'require: {btag: …}'"),
+    "scale": ("variations.jet_pt_scale", {"u": 1.03}, r"write 'pt_scale_up: {scale: {jet.pt: 1.03}}'"),
+    "resolution": ("variations.jet_pt_resolution", {"u": 0.05}, r"write 'pt_res_up: {resolution: {jet.pt: 0.05}}'"),
+    "branch": ("variations.resolution_branch", "resfac", r"write 'pt_res_up: .*branch: resfac}'"),
+    "slope": ("variations.jet_weight_slope", {"b": [0, 1.0]}, r"write 'btag_var_0_up: {weights: {nominal: 1, jet.0.pt"),
+    "weight": ("variations.process_weight", {"w": ["ttbar", 1.1]}, r"write 'scale_var_up: {weights: {nominal: 1.025}"),
+    "samples": ("variations.samples", {"ME": "ttbar"}, r"write 'ME_var: {sample: ttbar}'"),
+    "corrections": ("variations.corrections", {"file": "f"}, r"write 'corrections: {btag_up: {file"),
+}
+
+
+@pytest.mark.parametrize("example", FORMER)
+def test_a_key_of_an_earlier_release_says_what_to_write_now(load, tmp_path, example):
+    key, value, message = FORMER[example]
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(changed(key, value))
+    assert str(caught.value).startswith(f"{tmp_path / 'run.yaml'}: ")
+    assert "\n" not in str(caught.value)
 
 
 def test_extends_merges_mappings_and_replaces_the_rest(load, tmp_path):
@@ -331,6 +556,22 @@ def test_null_takes_out_what_the_other_file_says(load, tmp_path):
     config = load({"extends": "base.yaml", "seed": None, "systematics": {"one": None}})
     assert config.seed == 1
     assert config.systematics == {}
+
+
+def test_null_where_nothing_else_is_said_is_an_error(load):
+    sentence = (
+        "luminosity: has no value here, and no config that this one extends says any; give one, or remove the line"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        load(changed("luminosity", None))
+
+
+@pytest.mark.parametrize("value", [3, "many", [1]])
+def test_a_value_where_settings_are_expected(load, value):
+    with pytest.raises(
+        ConfigError, match=re.escape(f"cuts.jet_pt: expected settings in the form 'key: value', found {value!r}")
+    ):
+        load(changed("cuts.jet_pt", value))
 
 
 def test_null_hides_no_misspelt_key(load, tmp_path):

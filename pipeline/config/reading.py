@@ -5,14 +5,15 @@ and `null` takes out what the other file says (`processes: {single_top_tW: null}
 """
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.model import ConfigError
 from pipeline.config.run import Config
+from pipeline.config.selection import SET, UNION
 from pipeline.yaml_file import YamlError, parsed_yaml
 
 __all__ = ["load_config", "parse_settings"]
@@ -121,7 +122,8 @@ def _sentence(error: ValidationError) -> str:
     problems = error.errors()
     # A misspelt key often leaves the right one missing: name the misspelt one.
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
-    where = ".".join(str(part) for part in first["loc"])
+    location = [part for part in first["loc"] if part not in (SET, UNION)]
+    where = ".".join(str(part) for part in location)
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")
         if first["input"] is None and first["type"] != "value_error":
@@ -129,16 +131,22 @@ def _sentence(error: ValidationError) -> str:
         elif first["type"] in ("model_type", "model_attributes_type", "dict_type"):
             message = f"expected settings in the form 'key: value', found {first['input']!r}"
         return f"{where}: {message}" if where else message
-    nearest = difflib.get_close_matches(str(first["loc"][-1]), _keys_beside(first["loc"]), n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(location[-1]), _keys_beside(location), n=1, cutoff=0.5)
     return f"{where}: unknown key; " + (f"did you mean '{nearest[0]}'?" if nearest else "remove it")
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed where the unknown one stands, found by walking down the models."""
-    model: Any = Config
+def _keys_beside(location: Sequence[int | str]) -> list[str]:
+    """The keys allowed where the unknown one stands, found by walking down the models; a list or mapping is passed."""
+    model: type[BaseModel] = Config
     for part in location[:-1]:
-        fields = getattr(model, "model_fields", {})
-        annotation = fields[part].annotation if part in fields else model
-        arguments = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
-        model = arguments[0] if arguments and part in fields else annotation
-    return list(getattr(model, "model_fields", {}))
+        if part in model.model_fields:
+            model = next(_models(model.model_fields[str(part)].annotation), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type, however deep."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models(argument)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
 from pipeline.config.model import Model
-from pipeline.config.selection import Collection, Cut, ObjectSet, Range, Region, Threshold
+from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Range, Region, Threshold
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
 __all__ = ["Config", "Data", "Optimiser", "Validation"]
@@ -111,7 +111,7 @@ class Config(Model):
     objects: dict[str, Collection] = {}
     event_variables: dict[str, str] = {}
     corrections: dict[str, Correction] = {}
-    sets: dict[str, ObjectSet | tuple[str, ...]] = {}
+    sets: dict[str, ObjectSetOrUnion] = {}
     cuts: dict[str, Cut]
     require: dict[str, Range] = {}
     regions: Annotated[dict[str, Region], Field(min_length=1)]
@@ -205,14 +205,15 @@ class Config(Model):
 
     @model_validator(mode="after")
     def _sets_exist(self) -> "Config":
+        for name in self.unions:
+            if name in self.objects:
+                raise ValueError(f"sets.{name}: '{name}' is a collection; give the union another name")
         for name, each in self.sets.items():
             if name == "event":
                 raise ValueError("sets.event: 'event' stands for the event itself; choose another name")
             if isinstance(each, tuple):
                 for part in each:
                     _known(part, self.object_sets, f"sets.{name}", "set")
-                if name in self.objects:
-                    raise ValueError(f"sets.{name}: '{name}' is a collection; give the union another name")
                 continue
             if each.of is not None:
                 _known(each.of, self.objects, f"sets.{name}.of", "collection")

@@ -3,11 +3,23 @@
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from pipeline.config.model import Model
 
-__all__ = ["Bins", "Collection", "Cut", "ObjectSet", "Range", "Region", "Requirement", "Threshold"]
+__all__ = [
+    "SET",
+    "UNION",
+    "Bins",
+    "Collection",
+    "Cut",
+    "ObjectSet",
+    "ObjectSetOrUnion",
+    "Range",
+    "Region",
+    "Requirement",
+    "Threshold",
+]
 
 STEPS_IN_BOUNDS = 50
 """A typical step of an optimiser is this part of the range of a threshold, where the config does not say."""
@@ -51,6 +63,19 @@ class ObjectSet(Model):
         if self.of is None and self.within is None:
             raise ValueError("say 'of' which collection it is, or 'within' which set")
         return self
+
+
+def _kind(raw: Any) -> str:
+    return UNION if isinstance(raw, list | tuple) else SET
+
+
+SET, UNION = "(set)", "(union)"
+"""Which of two kinds an entry of `sets` is; errors have it in their place, where nobody wrote it."""
+
+ObjectSetOrUnion = Annotated[
+    Annotated[ObjectSet, Tag(SET)] | Annotated[tuple[str, ...], Tag(UNION)], Discriminator(_kind)
+]
+"""`{of: jet, within: jet}` is a set, `[electron, muon]` a union."""
 
 
 class Movable(Model):

@@ -129,6 +129,18 @@ class Selection:
         """The cuts on a set, or on events."""
         return tuple(cut for cut in self.cuts if name in cut.objects)
 
+    def by_sets(self) -> dict[tuple[ObjectSet, ...], list[Cut]]:
+        """The cuts on objects by the sets of one collection that they are on.
+
+        An object that crosses the boundary of a cut does so in all of these sets at once.
+        """
+        cuts: dict[tuple[ObjectSet, ...], list[Cut]] = {}
+        for cut in self.cuts:
+            on = [each for each in self.sets if each.name in cut.objects]
+            for collection in dict.fromkeys(each.collection for each in on):
+                cuts.setdefault(tuple(each for each in on if each.collection == collection), []).append(cut)
+        return cuts
+
     @property
     def bins(self) -> int:
         """Length of the joint axis of all regions."""

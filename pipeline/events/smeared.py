@@ -60,7 +60,7 @@ def smeared_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kin
         threshold that has a bandwidth is exact; any other threshold is hard, with derivative 0.
 
     Raises:
-        ValueError: a cut is on a variable of objects that the event function makes.
+        ValueError: a cut is on a variable of objects that the event function makes, or on two sets of a collection.
     """
 
     def value(thresholds: Thresholds, bandwidths: Thresholds, events: Events) -> Array:
@@ -116,6 +116,7 @@ def _chunk_yields(at: Point, event: Event) -> Float64[Array, "bins columns"]:
 
 def _odds(at: Point, event: Event) -> dict[str, _Odds]:
     """Of each set. Whether an object passes does not matter where it cannot be in the set around."""
+    _check_independence(at)
     odds: dict[str, _Odds] = {}
     for each in at.selection.sets:
         if is_derived(at.selection, each, event):
@@ -134,6 +135,18 @@ def _odds(at: Point, event: Event) -> dict[str, _Odds]:
     return odds
 
 
+def _check_independence(at: Point) -> None:
+    """An object meets a threshold in each set by itself: one threshold of two sets of a collection would be two."""
+    for sets, cuts in at.selection.by_sets().items():
+        smeared = [cut.name for cut in cuts if any(side.threshold in at.bandwidths for side in cut.sides)]
+        if len(sets) > 1 and smeared:
+            names = "' and '".join(each.name for each in sets)
+            raise ValueError(
+                f"cuts.{smeared[0]}: is on '{names}', sets of one collection, whose thresholds the smooth forward pass "
+                "would smear apart; use 'forward: exact', or a cut for each of them"
+            )
+
+
 def _count_outcomes(at: Point, event: Event, odds: dict[str, _Odds]) -> Int64[Array, " events"]:
     """Number of outcomes of each event: 0 where none can get into any region."""
     fewest = counts_of(at.selection, {name: own.certain for name, own in odds.items()})
@@ -145,7 +158,8 @@ def _count_outcomes(at: Point, event: Event, odds: dict[str, _Odds]) -> Int64[Ar
             if requirement.name in most:
                 low = -jnp.inf if requirement.minimum is None else requirement.minimum
                 high = jnp.inf if requirement.maximum is None else requirement.maximum
-                inside &= (most[requirement.name] >= low) & (fewest[requirement.name] <= high)
+                inside &= most[requirement.name].astype(jnp.float32) >= low
+                inside &= fewest[requirement.name].astype(jnp.float32) <= high
         possible |= inside
     uncertain = (jnp.bitwise_count(own.uncertain).astype(jnp.int64) for own in odds.values())
     return jnp.where(possible, 2 ** reduce(jnp.add, uncertain, jnp.zeros(possible.shape, jnp.int64)), 0)

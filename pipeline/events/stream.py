@@ -1,7 +1,7 @@
 """More events than memory: the parts of a set of events, kept on disk in one shape and read one after another.
 
 What follows from the events are sums over them, so an analysis can take them part by part
-(`pipeline.analysis.loss_and_gradient_of_parts`). Here the parts get room for as many chunks, objects and trijets as the
+(`pipeline.analysis.evaluate`). Here the parts get room for as many chunks, objects and rows as the
 largest of them has, so that one compiled function serves them all. The rest of the room holds no event, and no time is
 spent on it. The files are mapped into memory, not read: the operating system keeps what it has room for.
 """

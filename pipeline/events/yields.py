@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Float64, Int32
+from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
 
 from pipeline.events.batch import Event, EventGroup, Events, take_chunk
 from pipeline.events.binning import PlacedEdges, add_to_histogram, binned, placed_edges
@@ -75,10 +75,20 @@ class EventOutcomes(eqx.Module, strict=True):
     columns: Float32[Array, "columns events"]
 
 
-class _Change(NamedTuple):
-    """What a flip in a set may change: how members are counted there, and sets whose cuts depend on its members."""
+class _Boundary(NamedTuple):
+    """Cuts on some sets of one collection: an object that crosses such a boundary does so in all of these sets at once.
 
-    set: ObjectSet
+    `flips` says for each set who enters or leaves it there: the objects that pass all other cuts on that set.
+    """
+
+    sets: tuple[ObjectSet, ...]
+    flux: dict[str, Float32[Array, "objects events"]]
+    flips: dict[str, UInt32[Array, " events"]]
+
+
+class _Change(NamedTuple):
+    """What flips in some sets may change: how members are counted, and sets whose cuts depend on their members."""
+
     by_one: frozenset[str]
     anew: tuple[ObjectSet, ...]
     unknown: frozenset[str]
@@ -203,9 +213,9 @@ def _chunk_yields_and_flux(
     """The yields, and their derivative by each threshold that has a bandwidth."""
     yields, hard = _chunk_yields(at, event)
     flux = _flux_of_edges(at, event, hard) | _flux_of_event_cuts(at, event, hard)
-    for each in at.selection.sets:
-        # A cut may be on several sets: the objects of all of them flow through the same boundary.
-        for name, part in _flux_of_flips(at, event, hard, each).items():
+    for boundary in _boundaries(at, hard):
+        # A cut may be on several collections: the objects of all of them flow through the same boundary.
+        for name, part in _flux_of_flips(at, event, hard, boundary).items():
             flux[name] = flux[name] + part if name in flux else part
     return yields, flux
 
@@ -273,18 +283,35 @@ def _flux_of_event_cuts(
     return dict(zip(flux, total, strict=True))
 
 
+def _boundaries(at: Point, hard: Evaluated) -> list[_Boundary]:
+    """The cuts on objects that have a flux, by the sets of a collection that they are on."""
+    boundaries = []
+    for sets, cuts in at.selection.by_sets().items():
+        sides = [side.threshold for cut in cuts for side in cut.sides]
+        widths = {name: at.bandwidths[name] for name in sides if name in at.bandwidths}
+        if not widths:
+            continue
+        flux = [cut_flux(at.selection.on(each.name), at.thresholds, widths, hard.columns[each.name]) for each in sets]
+        flips = {}
+        for each, own in zip(sets, flux, strict=True):
+            flips[each.name] = pack(reduce(jnp.logical_or, (part != 0 for part in own.values())))
+            if each.within is not None and len(sets) == 1:
+                flips[each.name] &= members(at.selection, hard.bits)[each.within]
+        boundaries.append(_Boundary(sets, reduce(_united, flux), flips))
+    return boundaries
+
+
+def _united(flux: dict[str, Array], other: dict[str, Array]) -> dict[str, Array]:
+    """An object has the same flux in all sets that it enters or leaves."""
+    return {name: jnp.where(part == 0, other[name], part) for name, part in flux.items()}
+
+
 def _flux_of_flips(
-    at: Point, event: Event, hard: Evaluated, each: ObjectSet
+    at: Point, event: Event, hard: Evaluated, boundary: _Boundary
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
-    """One object of a set flipped: the event leaves the bin where it is and enters the one where it would be."""
-    flux = cut_flux(at.selection.on(each.name), at.thresholds, at.bandwidths, hard.columns[each.name])
-    if not flux:
-        return {}
-    change = _change(at, event, hard, each)
-    may_matter = _within_reach(at, hard, change)
-    near = pack(may_matter[None] & reduce(jnp.logical_or, (term != 0 for term in flux.values())))
-    if each.within is not None:
-        near &= members(at.selection, hard.bits)[each.within]
+    """One object flipped: the event leaves the bin where it is and enters the one where it would be."""
+    flux, change = boundary.flux, _change(at, event, hard, boundary.sets)
+    near = jnp.where(_within_reach(at, hard, change), reduce(jnp.bitwise_or, boundary.flips.values()), jnp.uint32(0))
     bins, columns = at.selection.bins, columns_of(event.weight, hard.factors)
     first, end = _first_place(at, event), bins * at.subsamples
 
@@ -295,7 +322,7 @@ def _flux_of_flips(
         total: Float32[Array, "places terms"],
     ) -> Float32[Array, "places terms"]:
         bit = jnp.uint32(1) << place.astype(jnp.uint32)
-        position, factors = _flipped(at, event, hard, change, number, bit)
+        position, factors = _flipped(at, event, hard, boundary, change, number, bit)
         terms = jnp.stack([term[place, number] for term in flux.values()])
         entering = real & (position < bins)
         enters = jnp.where(entering, first[number] + position, end)
@@ -305,22 +332,30 @@ def _flux_of_flips(
         return add_to_histogram(total, leaves, _rows(-terms, columns[:, number]))
 
     start = jnp.zeros((end, len(flux) * columns.shape[0]), jnp.float32)
-    objects = next(iter(hard.columns[each.name].values())).shape[0]
+    objects = next(iter(flux.values())).shape[0]
     total = for_each_flip(near, objects, visit, start).reshape(at.subsamples, bins, len(flux), -1)
     return {name: total[:, :, number] for number, name in enumerate(flux)}
 
 
 def _flipped(
-    at: Point, event: Event, hard: Evaluated, change: _Change, number: Int32[Array, " flips"], bit: Array
+    at: Point,
+    event: Event,
+    hard: Evaluated,
+    boundary: _Boundary,
+    change: _Change,
+    number: Int32[Array, " flips"],
+    bit: Array,
 ) -> tuple[Int32[Array, " flips"], Float32[Array, "factors flips"]]:
-    """Position and factors of some events with one bit of one set flipped; only what may change is computed again."""
+    """Position and factors of some events with one object flipped; only what may change is computed again."""
     some = event.at(number)
-    bits = {name: own[number] for name, own in hard.bits.items()}
-    bits[change.set.name] = bits[change.set.name] ^ bit
+    # An object may cross a boundary of several sets, and be kept out of one of them by another cut.
+    flips = {name: bit if len(boundary.sets) == 1 else bit & own[number] for name, own in boundary.flips.items()}
+    bits = {name: own[number] ^ flips.get(name, jnp.uint32(0)) for name, own in hard.bits.items()}
     for place, each in enumerate(change.anew):
         waiting = {later.name for later in change.anew[place:]}
         known = {name: own for name, own in bits.items() if name not in waiting}
-        bits[each.name], _, _ = derived_bits(at, some, known, each)
+        own, _, _ = derived_bits(at, some, known, each)
+        bits[each.name] = own ^ flips.get(each.name, jnp.uint32(0))
     variables = {name: value[number] for name, value in hard.variables.items()}
     factors = hard.factors[:, number]
     if change.sets & hard.used_by_variables:
@@ -332,14 +367,14 @@ def _flipped(
     return position, factors
 
 
-def _change(at: Point, event: Event, hard: Evaluated, each: ObjectSet) -> _Change:
-    """What a flip in a set may change."""
+def _change(at: Point, event: Event, hard: Evaluated, sets: tuple[ObjectSet, ...]) -> _Change:
+    """What flips in some sets may change."""
     selection = at.selection
-    by_one = _with_inner(selection, {each.name})
+    by_one = _with_inner(selection, {each.name for each in sets})
     derived = [other for other in selection.sets if is_derived(selection, other, event)]
-    later = derived[derived.index(each) + 1 :] if each in derived else derived
+    later = derived[min(derived.index(each) if each in derived else -1 for each in sets) + 1 :]
     anew = tuple(later) if by_one & hard.used_by_objects else ()
-    return _Change(each, by_one, anew, _with_inner(selection, {other.name for other in anew}))
+    return _Change(by_one, anew, _with_inner(selection, {other.name for other in anew}))
 
 
 def _with_inner(selection: Selection, names: set[str]) -> frozenset[str]:

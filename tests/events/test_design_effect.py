@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from pipeline import analysis as exact
-from pipeline.events.design_effect import design_effects, with_design_effects
+from pipeline.events.design_effect import design_effects
 from pipeline.events.table import EventList
 from pipeline.inference.templates import make_templates
 from pipeline.validation.bootstrap import resampled
@@ -57,16 +57,16 @@ def test_what_no_bin_holds_does_not_count():
 def test_variances_are_those_of_the_bootstrap():
     """In the small analysis every other event shares its collision with the one before."""
     analysis, data, at = small_analysis(), small_data(3000), arrays(THRESHOLDS)
-    (corrected,) = with_design_effects(analysis, at, [data])
-    expected = np.asarray(make_templates(corrected.recipe, exact.yields_at(at, analysis, data)).variance)
+    (corrected,) = exact.with_design_effects(analysis, at, [data])
+    expected = np.asarray(make_templates(corrected.recipe, exact.yields_at(analysis, at, data)).variance)
     generator = np.random.default_rng(2)
     replicas = [
-        make_templates(data.recipe, exact.yields_at(at, analysis, resampled(data, generator))).yields[0]
+        make_templates(data.recipe, exact.yields_at(analysis, at, resampled(data, generator))).yields[0]
         for _ in range(200)
     ]
     spread = np.var(np.array(replicas), axis=0, ddof=1)
     assert LAYOUT.datasets == 3
     # 200 replicas know a variance to 10 %, and the sum over the bins of a process to better than that.
     np.testing.assert_allclose(expected.sum(axis=1), spread.sum(axis=1), rtol=0.15)
-    naive = np.asarray(make_templates(data.recipe, exact.yields_at(at, analysis, data)).variance)
+    naive = np.asarray(make_templates(data.recipe, exact.yields_at(analysis, at, data)).variance)
     assert np.all(expected.sum(axis=1) > naive.sum(axis=1))

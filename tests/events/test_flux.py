@@ -105,7 +105,17 @@ def count_and_flux(keep, thresholds, values, bandwidth):
 
 @cache
 def hard_count(keep):
-    return with_derivatives(partial(count, keep), partial(count_and_flux, keep))
+    """One kinematic variation, data set, subsample, bin and column, so a number."""
+
+    def value(*arguments):
+        return count(keep, *arguments).reshape(1, 1, 1, 1)
+
+    def value_and_flux(*arguments):
+        number, flux = count_and_flux(keep, *arguments)
+        return number.reshape(1, 1, 1, 1), {name: each.reshape(1, 1, 1, 1, 1) for name, each in flux.items()}
+
+    hard = with_derivatives(value, value_and_flux)
+    return lambda *arguments: hard(*arguments)[0, 0, 0, 0]
 
 
 @cache
@@ -198,3 +208,15 @@ def test_a_threshold_without_flux_has_derivative_zero(events):
 
     hard = with_derivatives(value, lambda thresholds, values: (value(thresholds, values), {}))
     assert jax.grad(hard)(at(0.5), few)["t"] == 0
+
+
+def test_copies_of_a_threshold_move_their_own_part():
+    """Two data sets of three subsamples; scalars move all of them, and the derivatives by copies add up to theirs."""
+    generator = np.random.default_rng(1)
+    yields, flux = (jnp.asarray(generator.normal(size=size)) for size in ((2, 2, 4, 1), (2, 2, 3, 4, 1)))
+    hard = with_derivatives(lambda _: yields, lambda _: (yields, {"t": flux}))
+    weights = jnp.asarray(generator.normal(size=yields.shape))
+    by_copies = jax.grad(lambda t: jnp.vdot(weights, hard({"t": t})))(jnp.zeros((2, 3)))
+    np.testing.assert_allclose(by_copies, np.einsum("kdbc,kdsbc->ds", weights, flux), rtol=1e-12)
+    by_scalar = jax.grad(lambda t: jnp.vdot(weights, hard({"t": t})))(jnp.asarray(0.0))
+    np.testing.assert_allclose(by_scalar, by_copies.sum(), rtol=1e-12)

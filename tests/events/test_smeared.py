@@ -8,27 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from pipeline.analyses import ttbar
 from pipeline.analysis import Data
-from pipeline.events.cuts import Count, Cut, Region, Selection, pass_probability
+from pipeline.events.batch import Events
+from pipeline.events.cuts import Cut, Region, Requirement, Selection, arrays, pass_probability
+from pipeline.events.evaluation import EventAnalysis
 from pipeline.events.flux import for_each, kernel, kernel_integral
-from pipeline.events.smeared import outcomes_per_event, smeared_yields, smeared_yields_and_slopes
+from pipeline.events.smeared import outcomes_per_event, smeared_yields
 from pipeline.events.yields import hard_yields, yields_and_flux
 
 from reference.compiling import quick_jit
-from small_analysis import LAYOUT, arrays, small_data
+from small_analysis import LAYOUT, SELECTION, small_data
 
 # Cuts on columns that are nothing but cut on: moving an object's value is then the same as moving its threshold.
-SMEARABLE = Selection(
+SMEARABLE = replace(
+    SELECTION,
     cuts=(
         Cut("lepton_pt", ("electron", "muon"), "pt", "above"),
         Cut("jet_eta", ("jet",), "eta", "below", absolute=True),
-        Cut("jet_btag", ("bjet",), "btag", "above"),
+        Cut("jet_btag", ("btag",), "btag", "above"),
         Cut("met", ("event",), "met", "above", regions=("SR",)),
-    ),
-    leptons=Count(1, 1),
-    regions=(
-        Region("CR", Count(4), Count(1, 1), "ht", 2, 0),
-        Region("SR", Count(4), Count(2), "trijet_mass", 3, 2),
     ),
 )
 AT = {"lepton_pt": 40.0, "jet_eta": 1.2, "jet_btag": 0.5, "met": 20.0}
@@ -56,32 +55,32 @@ def events() -> Data:
 @cache
 def compiled(function, selection: Selection):
     """(thresholds, bandwidths, data) to what the function makes of the selection."""
-    return quick_jit(lambda *args: function(selection, *args))
+    return quick_jit(lambda *args: function(EventAnalysis(selection, ttbar, LAYOUT), *args))
 
 
-def slopes_of(selection, at, widths, data):
-    return smeared_yields_and_slopes(selection, LAYOUT, at, widths, data.edges, data.groups, data.candidates)
+def slopes_of(analysis, at, widths, events):
+    """Yields, and their derivative by each threshold that has a bandwidth, as JAX makes it."""
+    moving = {name: at[name] for name in widths}
+    slopes = jax.jacfwd(lambda moving: smeared_of(analysis, at | moving, widths, events))(moving)
+    return smeared_of(analysis, at, widths, events), slopes
 
 
-def smeared_of(selection, at, widths, data):
-    return smeared_yields(selection, LAYOUT)(at, widths, data.edges, data.groups, data.candidates)
+def smeared_of(analysis, at, widths, events):
+    return smeared_yields(analysis)(at, widths, events)
 
 
-def hard_of(selection, at, widths, data):
-    return hard_yields(selection, LAYOUT)(at, widths, data.edges, data.groups, data.candidates)
+def hard_of(analysis, at, widths, events):
+    return hard_yields(analysis)(at, widths, events)
 
 
-def flux_of(selection, at, widths, data):
-    return yields_and_flux(selection, LAYOUT, at, widths, data.edges, data.groups, data.candidates)
-
-
-def outcomes_of(selection, at, widths, data):
-    return outcomes_per_event(selection, LAYOUT, at, widths, data.edges, data.groups, data.candidates)
+def flux_of(analysis, at, widths, events):
+    yields, flux = yields_and_flux(analysis, at, widths, events)
+    return yields, {name: each.sum(axis=2) for name, each in flux.items()}
 
 
 def found(function, selection, at, widths, data=None):
-    made = compiled(function, selection)(arrays(at), arrays(widths), data or events())
-    return jax.tree.map(np.asarray, made)
+    result = compiled(function, selection)(arrays(at), arrays(widths), (data or events()).events)
+    return jax.tree.map(np.asarray, result)
 
 
 # --- The pieces -------------------------------------------------------------------------------------------------------
@@ -98,10 +97,25 @@ def test_the_integral_of_the_kernel_is_one_and_its_derivative_the_kernel():
 @pytest.mark.parametrize("keep", ["above", "below"])
 def test_far_from_the_threshold_a_smeared_cut_is_the_hard_one(keep):
     cut, columns = Cut("cut", ("jet",), "x", keep), {"x": jnp.asarray([[28.9], [31.1], [30.0], [jnp.nan]], jnp.float32)}
-    probability = pass_probability((cut,), arrays({"cut": 30.0}), arrays({"cut": 1.0}), columns)["cut"][:, 0]
+    probability = pass_probability(cut, arrays({"cut": 30.0}), arrays({"cut": 1.0}), columns)[:, 0]
     assert probability.tolist() == ([0, 1, 0.5, 0] if keep == "above" else [1, 0, 0.5, 0])
-    sharp = pass_probability((cut,), arrays({"cut": 30.0}), {}, columns)["cut"][:, 0]
+    sharp = pass_probability(cut, arrays({"cut": 30.0}), {}, columns)[:, 0]
     assert sharp.tolist() == ([0, 1, 0, 0] if keep == "above" else [1, 0, 0, 0])
+
+
+@pytest.mark.parametrize("keep", ["inside", "outside"])
+def test_the_sides_of_a_window_are_smeared_independently(keep):
+    """Against thresholds drawn from their kernels, of which the upper one may be below the lower one."""
+    at, width = {"cut.low": 30.0, "cut.high": 31.0}, {"cut.low": 2.0, "cut.high": 1.0}
+    values = np.linspace(27, 34, 15)
+    columns = {"x": jnp.asarray(values[:, None], jnp.float32)}
+    cut = Cut("cut", ("jet",), "x", keep)
+    probability = pass_probability(cut, arrays(at), arrays(width), columns)[:, 0]
+    draws = np.sort(np.random.default_rng(0).uniform(-1, 1, (3, 2, 200_000)), axis=0)[1]
+    low, high = (at[name] + width[name] * draw for name, draw in zip(at, draws, strict=True))
+    passing = (lambda x: (x > low) & (x < high)) if keep == "inside" else (lambda x: (x < low) | (x > high))
+    np.testing.assert_allclose(probability, [passing(x).mean() for x in values], atol=4 * 0.5 / np.sqrt(200_000))
+    assert 0.1 < probability[7] < 0.9
 
 
 def test_every_item_is_visited_once_even_if_one_event_has_most():
@@ -119,7 +133,8 @@ def test_every_item_is_visited_once_even_if_one_event_has_most():
 
 
 def cut_on(group):
-    return group.electrons["pt"], group.muons["pt"], group.jets["eta"], group.jets["btag"], group.variables["met"]
+    of = group.objects
+    return of["electron"]["pt"], of["muon"]["pt"], of["jet"]["eta"], of["jet"]["btag"], group.columns["met"]
 
 
 def smeared_events(data: Data, generator: np.random.Generator) -> Data:
@@ -131,9 +146,9 @@ def smeared_events(data: Data, generator: np.random.Generator) -> Data:
 
     def moved_group(group):
         widths = [WIDTHS[name] for name in ("lepton_pt", "lepton_pt", "jet_eta", "jet_btag", "met")]
-        return eqx.tree_at(cut_on, group, [moved(*one) for one in zip(cut_on(group), widths, strict=True)])
+        return eqx.tree_at(cut_on, group, [moved(*each) for each in zip(cut_on(group), widths, strict=True)])
 
-    return eqx.tree_at(lambda one: one.groups, data, tuple(moved_group(group) for group in data.groups))
+    return eqx.tree_at(lambda each: each.events.groups, data, tuple(map(moved_group, data.events.groups)))
 
 
 def test_it_is_the_mean_of_the_hard_analysis_of_smeared_events():
@@ -165,18 +180,14 @@ def test_narrow_kernels_give_the_hard_yields():
 
 def test_the_probabilities_of_all_outcomes_add_up_to_one():
     """Regions that hold every event, whatever becomes of its jets: nothing is lost, and nothing changes."""
+    tags = {"none": (0.0, 0.0), "one": (1.0, 1.0), "more": (2.0, None)}
     regions = tuple(
-        Region(f"{tags}", Count(0), tags, "ht", 1, number)
-        for number, tags in enumerate([Count(0, 0), Count(1, 1), Count(2)])
+        Region(name, (Requirement("btag", *ends),), "ht", 1, number) for number, (name, ends) in enumerate(tags.items())
     )
-    whole = replace(SMEARABLE, cuts=SMEARABLE.cuts[:3], regions=regions, leptons=Count(0))
-    data = eqx.tree_at(
-        lambda one: one.edges,
-        events(),
-        {region.name: jnp.asarray([0.0, 1e9]) for region in regions},
-        is_leaf=lambda one: one is events().edges,
-    )
-    at, widths = ({name: one[name] for name in list(AT)[:3]} for one in (AT, WIDTHS))
+    whole = replace(SMEARABLE, cuts=SMEARABLE.cuts[:3], regions=regions)
+    edges = {name: jnp.asarray([0.0, 1e9]) for name in tags}
+    data = Data(events=Events(groups=events().events.groups, edges=edges), recipe=events().recipe)
+    at, widths = ({name: values[name] for name in list(AT)[:3]} for values in (AT, WIDTHS))
     yields, slopes = found(slopes_of, whole, at, widths, data)
     counted = yields[..., 0].sum(axis=2)
     np.testing.assert_allclose(counted, [[500, 500, 500], [500, 500, 0]], rtol=1e-12)
@@ -201,14 +212,13 @@ def test_slopes_are_those_of_the_smeared_yields(name):
     assert (np.abs((up - down) / (2 * step) - slopes[name]) / scale).max() < 1e-6
 
 
-def test_both_functions_give_the_same_yields_and_jax_differentiates_them():
+def test_reverse_mode_gives_the_same():
     yields, slopes = found(slopes_of, SMEARABLE, AT, WIDTHS)
     weights = np.random.default_rng(0).normal(size=yields.shape)
 
-    def total(selection, at, widths, data):
-        return jnp.vdot(jnp.asarray(weights), smeared_of(selection, at, widths, data))
+    def total(analysis, at, widths, events):
+        return jnp.vdot(jnp.asarray(weights), smeared_of(analysis, at, widths, events))
 
-    np.testing.assert_allclose(yields, found(smeared_of, SMEARABLE, AT, WIDTHS), rtol=1e-12, atol=1e-9)
     value, gradient = found(jax.value_and_grad(total, argnums=1), SMEARABLE, AT, WIDTHS)
     np.testing.assert_allclose(value, np.vdot(weights, yields), rtol=1e-12)
     for name, slope in slopes.items():
@@ -225,8 +235,8 @@ def test_to_first_order_the_slopes_are_the_boundary_flux():
     for scale in (0.4, 0.025):
         widths = {name: scale * width for name, width in EVERY_WIDTH.items()}
         slopes, flux = (
-            np.stack([widths[name] * one[1][name][..., 0] for name in widths])
-            for one in (found(function, MOVING, EVERY_AT, widths) for function in (slopes_of, flux_of))
+            np.stack([widths[name] * derivative[name][..., 0] for name in widths])
+            for _, derivative in (found(function, MOVING, EVERY_AT, widths) for function in (slopes_of, flux_of))
         )
         differences.append(np.linalg.norm(slopes - flux) / np.linalg.norm(flux))
     assert differences[1] < 0.15
@@ -240,21 +250,22 @@ def test_outcomes_are_counted_as_products_over_the_uncertain_jets():
     """Nominal and varied events of every data set, jet by jet in plain NumPy."""
     total, number = 0, 0
     data = events()
-    for group in data.groups:
+    for group in data.events.groups:
         for kinematic, chunk in zip(group.task_kinematic, group.task_chunk, strict=True):
-            eta, btag = (np.asarray(group.jets[name][chunk], np.float64) for name in ("eta", "btag"))
-            there = ~np.isnan(np.asarray(group.jet_pt[kinematic, chunk]))
+            jets = group.objects["jet"]
+            eta, btag = (np.asarray(jets[name][chunk], np.float64) for name in ("eta", "btag"))
+            there = ~np.isnan(np.asarray(group.varied_objects["jet"]["pt"][kinematic, chunk]))
             distance = (AT["jet_eta"] - np.abs(eta)) / WIDTHS["jet_eta"]
             tag = (btag - AT["jet_btag"]) / WIDTHS["jet_btag"]
             may_be_in, may_be_out = there & (distance > -1), ~there | (distance < 1)
             plain, tagged = may_be_in & (tag < 1), may_be_in & (tag > -1)
             choices = np.prod(may_be_out.astype(int) + plain + tagged, axis=0)
             possible = (may_be_in.sum(axis=0) >= 4) & (tagged.sum(axis=0) >= 1)
-            leptons = np.concatenate([group.electrons["pt"][chunk], group.muons["pt"][chunk]])
+            leptons = np.concatenate([group.objects[name]["pt"][chunk] for name in ("electron", "muon")])
             certain, maybe = (
                 np.sum(leptons > AT["lepton_pt"] + side * WIDTHS["lepton_pt"], axis=0) for side in (1, -1)
             )
             total += choices[possible & (certain <= 1) & (maybe >= 1)].sum()
             number += np.count_nonzero(group.weight[chunk])
     assert total > 2 * number
-    assert found(outcomes_of, SMEARABLE, AT, WIDTHS) == total / number
+    assert found(outcomes_per_event, SMEARABLE, AT, WIDTHS) == total / number

@@ -9,7 +9,9 @@ import pytest
 from pipeline import analysis as exact
 from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
-from pipeline.problem import make_analysis, make_data, read_samples
+from pipeline.events.smeared import outcomes_per_event
+from pipeline.names import names_of
+from pipeline.problem import make_analysis, make_data, read
 
 from analysis_data import ROOT, default_thresholds
 from reference.compiling import quick_jit
@@ -35,18 +37,19 @@ class Case:
 
 def of_config(config: Config, share: float) -> Case:
     """A part of the committed events."""
-    samples = read_samples(config)
-    analysis = make_analysis(config, len(samples))
+    names = names_of(config)
+    samples = read(config)
+    analysis = make_analysis(config, names, len(samples))
     generator = np.random.default_rng(0)
     masks = [generator.random(len(sample.events)) < share for sample in samples]
-    (data,) = make_data(config, analysis, samples, [(share, masks)])
-    trainable = {name: one for name, one in config.thresholds.items() if one.trainable}
+    (data,) = make_data(config, names, analysis, samples, [(share, masks)])
+    trainable = {name: threshold for name, threshold in config.thresholds.items() if threshold.trainable}
     return Case(
         analysis,
         data,
         default_thresholds(config),
-        {name: one.bandwidth for name, one in trainable.items()},
-        {name: one.step for name, one in trainable.items()},
+        {name: threshold.bandwidth for name, threshold in trainable.items()},
+        {name: threshold.step for name, threshold in trainable.items()},
     )
 
 
@@ -75,50 +78,51 @@ def test_the_gradient_is_the_finite_difference_of_the_value(case, point):
     at, widths = {**case.at, **moved}, arrays(dict(case.bandwidths))
 
     def loss(thresholds: Mapping[str, float]) -> float:
-        (value, merit), _ = exact.smeared_loss_and_gradient(arrays(dict(thresholds)), case.analysis, widths, case.data)
+        value, merit = exact.loss(case.analysis, arrays(thresholds), widths, case.data, smooth=True)
         assert bool(merit.converged)
         return float(value)
 
-    _, gradient = exact.smeared_loss_and_gradient(arrays(at), case.analysis, widths, case.data)
-    assert set(gradient) == set(case.bandwidths)
-    found = np.array([float(gradient[name]) * unit for name, unit in case.units.items()])
+    gradient = exact.evaluate(case.analysis, arrays(at), widths, case.data, smooth=True).gradient
+    assert set(gradient.value) == set(case.bandwidths)
+    slopes = np.array([float(gradient.value[name]) * unit for name, unit in case.units.items()])
     expected = []
     for name, unit in case.units.items():
         step = STEP * case.bandwidths[name]
         expected.append((loss({**at, name: at[name] + step}) - loss({**at, name: at[name] - step})) / (2 * step) * unit)
-    assert np.count_nonzero(found) >= 3
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.linalg.norm(found))
+    assert np.count_nonzero(slopes) >= 3
+    np.testing.assert_allclose(slopes, expected, rtol=0, atol=TOLERANCE * np.linalg.norm(slopes))
 
 
-def test_the_halves_are_the_whole():
+def test_the_gradient_is_that_of_jax_compiled_as_a_whole():
+    """And it has no error: it is no estimate."""
     analysis, data = small_analysis(), small_data()
     at, widths = arrays(THRESHOLDS), arrays(BANDWIDTHS)
-    (value, _), gradient = exact.smeared_loss_and_gradient(at, analysis, widths, data)
-    whole = quick_jit(jax.value_and_grad(exact.smeared_loss, has_aux=True), static_argnums=1)
-    (other_value, _), other = whole(at, analysis, widths, data)
-    np.testing.assert_allclose(other_value, value, rtol=1e-10)
+    evaluation = exact.evaluate(analysis, at, widths, data, smooth=True)
+
+    def loss(at, widths, data):
+        return exact.loss(analysis, at, widths, data, smooth=True)
+
+    (value, _), gradient = quick_jit(jax.value_and_grad(loss, has_aux=True))(at, widths, data)
+    np.testing.assert_allclose(evaluation.loss, value, rtol=1e-10)
     for name in at:
-        np.testing.assert_allclose(other[name], gradient.get(name, 0.0), rtol=1e-6)
+        np.testing.assert_allclose(gradient[name], evaluation.gradient.value.get(name, 0.0), rtol=1e-6)
+    assert {float(error) for error in evaluation.gradient.error.values()} == {0.0}
 
 
 def test_narrow_kernels_give_the_exact_figure_of_merit():
     analysis, data = small_analysis(), small_data()
     at = arrays({name: value + 0.0123 for name, value in THRESHOLDS.items()})
-    hard = float(exact.merit_of(at, analysis, data).value)
+    hard = float(exact.merit_of(analysis, at, data).value)
     off = []
     for scale in (1.0, 0.1, 1e-9):
         widths = arrays({name: scale * width for name, width in BANDWIDTHS.items()})
-        (_, merit), _ = exact.smeared_loss_and_gradient(at, analysis, widths, data)
+        _, merit = exact.loss(analysis, at, widths, data, smooth=True)
         off.append(abs(float(merit.value) - hard))
     assert off[2] < 1e-6 * hard < off[1] < off[0]
 
 
 def test_the_price_is_that_of_the_uncertain_jets():
-    analysis, data = small_analysis(), small_data(events=300)
-    price = [
-        exact.smeared_outcomes(
-            arrays(THRESHOLDS), analysis, arrays({name: scale * width for name, width in BANDWIDTHS.items()}), data
-        )
-        for scale in (1e-9, 1.0, 4.0)
-    ]
+    events, at = small_data(events=300).events, arrays(THRESHOLDS)
+    widths = ({name: scale * width for name, width in BANDWIDTHS.items()} for scale in (1e-9, 1.0, 4.0))
+    price = [outcomes_per_event(small_analysis().events, at, arrays(each), events) for each in widths]
     assert price[0] < 1 < price[1] < price[2] / 2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pipeline import analysis as exact
 from pipeline.events.stream import store_parts
-from pipeline.events.yields import yields_and_flux
+from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
 
@@ -32,11 +32,7 @@ def sums(parts):
 
 @jax.jit
 def compiled(at, widths, data):
-    return yields_and_flux(ANALYSIS.selection, ANALYSIS.layout, at, widths, *events_of(data))
-
-
-def events_of(data):
-    return data.edges, data.groups, data.candidates
+    return yields_and_flux(ANALYSIS.events, at, widths, data.events)
 
 
 def test_room_changes_nothing(sums, stored):
@@ -52,42 +48,46 @@ def test_all_have_one_shape(parts, stored):
 
 
 def test_gradient_of_parts_is_that_of_the_sum(parts, sums, stored):
-    (loss, merit), gradient = exact.loss_and_gradient_of_parts(AT, ANALYSIS, WIDTHS, stored)
+    whole = exact.evaluate(ANALYSIS, AT, WIDTHS, stored)
     total = jax.tree.map(lambda *some: sum(some[1:], start=some[0]), *sums)
     (expected, _), slope = exact.loss_of_yields_and_slope(total[0], ANALYSIS, parts[0].recipe)
-    np.testing.assert_allclose(loss, expected, rtol=1e-12)
+    np.testing.assert_allclose(whole.loss, expected, rtol=1e-12)
     for name, flux in total[1].items():
         # Subsamples of a chunk are added up in another order, in float32.
-        rounding = 1e-6 * np.vdot(np.abs(slope), np.abs(flux))
-        np.testing.assert_allclose(gradient.value[name], np.vdot(slope, flux), rtol=0, atol=rounding)
-    np.testing.assert_allclose(exact.merit_of_parts(AT, ANALYSIS, stored).value, merit.value, rtol=1e-12)
+        rounding = 1e-6 * np.vdot(np.abs(slope), np.abs(flux.sum(axis=2)))
+        expected = np.vdot(slope, flux.sum(axis=2))
+        np.testing.assert_allclose(whole.gradient.value[name], expected, rtol=0, atol=rounding)
+    np.testing.assert_allclose(exact.merit_of(ANALYSIS, AT, stored).value, whole.merit.value, rtol=1e-12)
 
 
-def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, stored):
-    flux = [exact._yields_and_subsampled_flux(*ANALYSIS[:2], AT, WIDTHS, *events_of(data))[1] for data in parts]
-    (yields, _), _ = exact._sum_over_parts(lambda data: compiled(AT, WIDTHS, data), parts)
+def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, sums, stored):
+    subsampled = jax.jit(lambda data: yields_and_flux(ANALYSIS.events, AT, WIDTHS, data.events, SUBSAMPLES)[1])
+    flux = [subsampled(data) for data in parts]
+    yields = sum(each[0] for each in sums)
     _, slope = exact.loss_of_yields_and_slope(yields, ANALYSIS, parts[0].recipe)
-    _, gradient = exact.loss_and_gradient_of_parts(AT, ANALYSIS, WIDTHS, stored)
+    gradient = exact.evaluate(ANALYSIS, AT, WIDTHS, stored).gradient
     for name, error in gradient.error.items():
-        of_subsamples = np.einsum("kdbc,kdsbc->ds", slope, sum(np.asarray(one[name]) for one in flux))
+        of_subsamples = np.einsum("kdbc,kdsbc->ds", slope, sum(np.asarray(each[name]) for each in flux))
         variance = of_subsamples.shape[1] * np.var(of_subsamples, axis=1, ddof=1).sum()
-        np.testing.assert_allclose(error, np.sqrt(variance), rtol=1e-9)
+        # The same sums in float32, compiled into another function.
+        np.testing.assert_allclose(error, np.sqrt(variance), rtol=1e-6)
     assert any(error > 0 for error in gradient.error.values())
 
 
 def test_one_compilation_serves_all_parts(stored, caplog):
-    exact.merit_of_parts(AT, ANALYSIS, list(stored)[:1])
+    exact.merit_of(ANALYSIS, AT, list(stored)[:1])
     caplog.clear()
     with jax.log_compiles():
-        exact.merit_of_parts(AT, ANALYSIS, stored)
-    assert not [record for record in caplog.records if "Compiling" in record.getMessage() and "yields" in record.msg]
+        exact.merit_of(ANALYSIS, AT, stored)
+    messages = [record.getMessage() for record in caplog.records]
+    assert not [message for message in messages if "Compiling" in message and "expected_yields" in message]
 
 
 def test_tasks_without_events_are_not_done(parts, stored):
     """The number of turns of the loop is that of real chunks."""
     for before, after in zip(parts, stored, strict=True):
-        real = [np.asarray(group.task_chunk) >= 0 for group in after.groups]
-        assert [mask.sum() for mask in real if mask.any()] == [len(group.task_chunk) for group in before.groups]
+        real = [np.asarray(group.task_chunk) >= 0 for group in after.events.groups]
+        assert [mask.sum() for mask in real if mask.any()] == [len(group.task_chunk) for group in before.events.groups]
         assert all(mask[: mask.sum()].all() for mask in real)
 
 
@@ -95,7 +95,7 @@ def test_no_parts_and_a_used_folder_are_refused(parts, tmp_path):
     with pytest.raises(ValueError, match="no parts"):
         store_parts([], tmp_path)
     with pytest.raises(ValueError, match="no events"):
-        exact.merit_of_parts(AT, ANALYSIS, [])
+        exact.merit_of(ANALYSIS, AT, [])
     (tmp_path / "something").touch()
     with pytest.raises(ValueError, match="not empty"):
         store_parts(parts, tmp_path)

@@ -2,14 +2,15 @@
 count."""
 
 import awkward as ak
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import uproot
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline.analysis import expected_yields
+from pipeline.analysis import yields_at
+from pipeline.events.cuts import arrays
 from pipeline.events.variations import resolution_factors
 from pipeline.validation.gradient_check import with_unit_weights
 
@@ -22,12 +23,8 @@ POINTS = [None, *range(20)]
 
 def counts(thresholds: dict[str, float]) -> np.ndarray:
     """Integer counts of our analysis, shape (kinematics, datasets, bins)."""
-    at = {name: jnp.asarray(value, jnp.float64) for name, value in thresholds.items()}
     all_ = everything()
-    return np.asarray(_yields(at, all_.analysis, with_unit_weights(all_.data)))[..., 0]
-
-
-_yields = jax.jit(lambda at, analysis, data: expected_yields(analysis, at, {}, data), static_argnums=1)
+    return np.asarray(yields_at(all_.analysis, arrays(thresholds), with_unit_weights(all_.data)))[..., 0]
 
 
 def twin_thresholds(thresholds: dict[str, float]) -> twin.Thresholds:
@@ -81,8 +78,8 @@ def test_alternative_samples_have_nominal_kinematics_only() -> None:
 
 def test_sums_of_weighted_jet_pt_equal_the_plain_ones(files) -> None:
     all_ = everything()
-    at = {name: jnp.asarray(value, jnp.float64) for name, value in default_thresholds(all_.config).items()}
-    ours = np.asarray(_yields(at, all_.analysis, with_unit_weights(all_.data)))[0]
+    at = arrays(default_thresholds(all_.config))
+    ours = np.asarray(yields_at(all_.analysis, at, with_unit_weights(all_.data)))[0]
     for number, events in enumerate(files):
         regions = twin.select(events, twin.Thresholds())
         for rank in range(4):
@@ -95,20 +92,18 @@ def test_sums_of_weighted_jet_pt_equal_the_plain_ones(files) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_splitting_the_weights_splits_the_yields(seed) -> None:
     """Yields are linear in the weights: two complementary halves of the events add up to all of them."""
-    import equinox as eqx
-
     all_ = everything()
     generator = np.random.default_rng(seed)
     whole = with_unit_weights(all_.data)
-    picks = [generator.random(group.weight.shape) < 0.5 for group in whole.groups]
+    picks = [generator.random(group.weight.shape) < 0.5 for group in whole.events.groups]
 
     def part(keep: bool):
         groups = tuple(
             eqx.tree_at(lambda g: g.weight, group, jnp.where(pick == keep, group.weight, jnp.float32(0)))
-            for group, pick in zip(whole.groups, picks, strict=True)
+            for group, pick in zip(whole.events.groups, picks, strict=True)
         )
-        return eqx.tree_at(lambda d: d.groups, whole, groups)
+        return eqx.tree_at(lambda d: d.events.groups, whole, groups)
 
-    at = {name: jnp.asarray(value, jnp.float64) for name, value in default_thresholds(all_.config).items()}
-    first, second, total = (np.asarray(_yields(at, all_.analysis, d)) for d in (part(True), part(False), whole))
+    at = arrays(default_thresholds(all_.config))
+    first, second, total = (np.asarray(yields_at(all_.analysis, at, d)) for d in (part(True), part(False), whole))
     np.testing.assert_array_equal(first[..., :2] + second[..., :2], total[..., :2])

@@ -26,8 +26,15 @@ MEASUREMENT = Measurement(
         Nuisance("one-sided", (0, 1, 2), up=1),
         Nuisance("two-sided", (0, 2), up=2, down=3),
         Nuisance("for one", (1,), up=4),
-        Nuisance("size", (0, 1, 2), size=0.03),
-        Nuisance("size of one", (2,), size=0.4),
+        Nuisance("size", (0, 1, 2), sizes=(0.03, -0.03)),
+        Nuisance("size of one", (2,), sizes=(0.4, -0.4)),
+        Nuisance("two sizes", (1,), sizes=(0.2, -0.1)),
+        Nuisance("in one channel", (0, 1), up=3, channels=("a SR",)),
+        # One parameter: what it does to one process and to another, in one channel and in another.
+        Nuisance("shared", (0,), up=2, down=3),
+        Nuisance("shared", (1,), up=4),
+        Nuisance("shared", (2,), sizes=(0.1, -0.05), channels=("b CR",)),
+        Nuisance("shared", (2,), sizes=(0.3, -0.2), channels=("a SR",)),
     ),
     bounds=(0.0, 10.0),
     minimum_effective_events=10.0,
@@ -61,10 +68,16 @@ def cabinetry_workspace(made: Templates, folder) -> dict:
         histogram.save(folder / name.replace(" ", "-"))
 
     systematics = []
-    for nuisance in MEASUREMENT.nuisances:
-        on = {"Name": nuisance.name, "Samples": [PROCESSES[p] for p in nuisance.processes]}
-        if nuisance.size is not None:
-            sides = {"Up": {"Normalization": nuisance.size}, "Down": {"Normalization": -nuisance.size}}
+    for number, nuisance in enumerate(MEASUREMENT.nuisances):
+        on = {
+            "Name": f"number {number}",
+            "ModifierName": nuisance.name,
+            "Samples": [PROCESSES[p] for p in nuisance.processes],
+        }
+        if nuisance.channels is not None:
+            on["Regions"] = list(nuisance.channels)
+        if nuisance.sizes is not None:
+            sides = {"Up": {"Normalization": nuisance.sizes[0]}, "Down": {"Normalization": nuisance.sizes[1]}}
             systematics.append(on | sides | {"Type": "Normalization"})
         else:
             sides = {"Up": {}, "Down": {} if nuisance.down else {"Symmetrize": True}}
@@ -73,10 +86,10 @@ def cabinetry_workspace(made: Templates, folder) -> dict:
         save(channel, 0, 0, f"{channel.name}_Data")
         for process, title in enumerate(PROCESSES):
             save(channel, process, 0, f"{channel.name}_{title}")
-            for nuisance in MEASUREMENT.nuisances:
+            for number, nuisance in enumerate(MEASUREMENT.nuisances):
                 for side, variation in (("Up", nuisance.up), ("Down", nuisance.down)):
-                    if variation is not None and process in nuisance.processes:
-                        save(channel, process, variation, f"{channel.name}_{title}_{nuisance.name}_{side}")
+                    if variation is not None and nuisance.acts_on(process, channel):
+                        save(channel, process, variation, f"{channel.name}_{title}_number {number}_{side}")
     config = {
         "General": {"Measurement": "m", "POI": "mu", "HistogramFolder": str(folder)},
         "Regions": [{"Name": channel.name} for channel in CHANNELS],
@@ -111,6 +124,34 @@ def test_every_number_is_cabinetrys(structure, tmp_path, seed):
     assert set(ours) == set(theirs)
     for place, content in theirs.items():
         np.testing.assert_allclose(ours[place], content, rtol=1e-9, atol=0, err_msg=str(place))
+
+
+def test_what_is_written_is_expected_data_of_pyhf(structure):
+    """Parameters of one name are one, whatever each says of processes and channels: κ and shapes written out here."""
+    made = random_templates()
+    workspace = pyhf.Workspace(to_pyhf(structure, _numbers(MEASUREMENT, structure, made), measurement="m"))
+    model = workspace.model(
+        modifier_settings={"normsys": {"interpcode": "code4"}, "histosys": {"interpcode": "code4p"}}
+    )
+    yields = np.asarray(made.yields)
+    at = dict(zip(model.config.par_names, model.config.suggested_init(), strict=True))
+    for pull, side in ((1.0, 0), (-1.0, 1)):
+        given = [pull if name == "shared" else value for name, value in at.items()]
+        expected = dict.fromkeys(model.config.channels)
+        for channel in CHANNELS:
+            bins = slice(channel.offset, channel.offset + channel.bins)
+            up_of_1 = yields[4, 1, bins]
+            mirrored = mirror(yields[0, 1, bins], up_of_1) if side else up_of_1
+            sizes = {"b CR": (0.1, -0.05), "a SR": (0.3, -0.2)}[channel.name]
+            expected[channel.name] = yields[(2, 3)[side], 0, bins] + mirrored + (1 + sizes[side]) * yields[0, 2, bins]
+        ours = model.expected_actualdata(given)
+        np.testing.assert_allclose(ours, np.concatenate([expected[name] for name in model.config.channels]), rtol=1e-9)
+
+
+def mirror(nominal: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """Normalised first: κ and shape are mirrored each for itself."""
+    factor = up.sum() / nominal.sum()
+    return (2 - factor) * (2 * nominal - up / factor)
 
 
 def test_the_skeleton_is_a_valid_workspace():

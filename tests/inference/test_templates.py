@@ -7,35 +7,51 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from pipeline.inference.templates import DatasetRole, Templates, make_recipe, make_templates, merge_bins, populated_bins
+from pipeline.inference.templates import (
+    DatasetRole,
+    Templates,
+    Variation,
+    average,
+    make_recipe,
+    make_templates,
+    merge_bins,
+    populated_bins,
+)
 
 PROCESSES = ("signal", "background")
-VARIATIONS = ("nominal", "scale_up", "tag_up", "tag_down", "norm_up", "generator")
-KINEMATICS = ("nominal", "scale_up")
+VARIATIONS = (
+    Variation("nominal"),
+    Variation("scale_up", kinematic=1),
+    Variation("scale_of_one", kinematic=1, processes=("signal",)),
+    Variation("tag_up", factors={1: 0.1}),
+    Variation("tag_down", factors={1: -0.1}),
+    Variation("other_weight", nominal=0.0, factors={0: 1.0}),
+    Variation("both", kinematic=1, nominal=0.5, factors={0: 2.0, 1: -0.3}),
+    Variation("norm_up", nominal=1.2, processes=("background",)),
+    Variation("generator"),
+)
 # Not in the order of the processes, and the alternative sample in between.
 DATASETS = (
     DatasetRole("background", "nominal", 3.0),
     DatasetRole("signal", "generator", 0.7),
     DatasetRole("signal", "nominal", 0.5),
 )
-SLOPES = {"tag_up": (1, 0.1), "tag_down": (1, -0.1)}
-FACTORS = {"norm_up": ("background", 1.2)}
 
 
 @pytest.fixture(scope="module")
 def yields():
-    """Kinematics, data sets, bins, columns: Σw, Σw², Σ w·pt of two ranks."""
+    """Kinematics, data sets, bins, columns: Σw, Σw², Σ w·factor of two factors."""
     return np.random.default_rng(0).random((2, 3, 4, 4))
 
 
 @pytest.fixture(scope="module")
 def made(yields) -> Templates:
-    recipe = make_recipe(PROCESSES, VARIATIONS, KINEMATICS, DATASETS, SLOPES, FACTORS, ranks=2)
+    recipe = make_recipe(PROCESSES, VARIATIONS, kinematics=2, datasets=DATASETS, factors=2)
     return make_templates(recipe, jnp.asarray(yields))
 
 
 def of(made: Templates, variation: str, process: str) -> np.ndarray:
-    return np.asarray(made.yields)[VARIATIONS.index(variation), PROCESSES.index(process)]
+    return np.asarray(made.yields)[[each.name for each in VARIATIONS].index(variation), PROCESSES.index(process)]
 
 
 def test_nominal_templates_are_normalised_sums_of_weights(made, yields):
@@ -52,15 +68,36 @@ def test_kinematic_variations_take_the_yields_of_their_own(made, yields):
     np.testing.assert_allclose(of(made, "scale_up", "background"), 3.0 * yields[1, 0, :, 0])
 
 
+def test_a_kinematic_variation_of_one_process_leaves_the_others(made, yields):
+    np.testing.assert_allclose(of(made, "scale_of_one", "signal"), 0.5 * yields[1, 2, :, 0])
+    np.testing.assert_array_equal(of(made, "scale_of_one", "background"), of(made, "nominal", "background"))
+
+
 @pytest.mark.parametrize(("variation", "sign"), [("tag_up", 1), ("tag_down", -1)])
-def test_slopes_weigh_events_with_the_pt_of_a_rank(made, yields, variation, sign):
+def test_factors_weigh_events(made, yields, variation, sign):
     expected = 0.5 * (yields[0, 2, :, 0] + sign * 0.1 * yields[0, 2, :, 3])
     np.testing.assert_allclose(of(made, variation, "signal"), expected)
 
 
-def test_factors_scale_one_process(made, yields):
+def test_a_factor_may_stand_in_the_place_of_the_weight(made, yields):
+    np.testing.assert_allclose(of(made, "other_weight", "background"), 3.0 * yields[0, 0, :, 2])
+
+
+def test_kinematics_and_factors_go_together(made, yields):
+    weighted = 0.5 * yields[1, 0, :, 0] + 2.0 * yields[1, 0, :, 2] - 0.3 * yields[1, 0, :, 3]
+    np.testing.assert_allclose(of(made, "both", "background"), 3.0 * weighted)
+
+
+def test_a_weight_of_one_process_leaves_the_others(made, yields):
     np.testing.assert_allclose(of(made, "norm_up", "background"), 1.2 * 3.0 * yields[0, 0, :, 0])
     np.testing.assert_array_equal(of(made, "norm_up", "signal"), of(made, "nominal", "signal"))
+
+
+def test_the_average_of_parts_has_the_variance_of_all_events(made):
+    """Parts that are equal: the same mean, of half the variance."""
+    both = average([made, made])
+    np.testing.assert_allclose(both.yields, made.yields)
+    np.testing.assert_allclose(both.variance, made.variance / 2)
 
 
 def test_alternative_samples_stand_in_for_their_process(made, yields):

@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline import problem
 from pipeline.config import load_config
-from pipeline.problem import Sample, divide, read_samples
+from pipeline.ingest.samples import Sample
+from pipeline.problem import divide, read
 from pipeline.tuning.tune import Tuned, tune, with_bandwidths
 from pipeline.validation.outcome import judge
 
@@ -17,7 +18,7 @@ SETTINGS = {"optimiser": {"steps": 12}, "validation": {"bootstrap": 4}}
 
 
 def samples() -> tuple[Sample, ...]:
-    return read_samples(load_config(ROOT / "configs" / "quickstart.yaml", SETTINGS))
+    return read(load_config(ROOT / "configs" / "quickstart.yaml", SETTINGS))
 
 
 def numbers(events: tuple[Sample, ...], seed: int = 1) -> dict[str, float]:
@@ -44,8 +45,9 @@ def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 @contextmanager
 def chunks_of(events: int) -> Iterator[None]:
     """Other chunks add the same numbers in another order, as another compiler or processor does."""
-    before, problem.CHUNK_SIZE = problem.CHUNK_SIZE, events
+    before = problem.dense_groups
+    problem.dense_groups = lambda *folds, **settings: before(*folds, **{**settings, "chunk_size": events})
     try:
         yield
     finally:
-        problem.CHUNK_SIZE = before
+        problem.dense_groups = before

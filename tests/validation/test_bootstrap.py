@@ -17,7 +17,7 @@ def data():
 def factors(replica, data) -> dict[tuple[int, int], set[float]]:
     """The factors on the weights by data set and collision."""
     found: dict[tuple[int, int], set[float]] = {}
-    for new, old in zip(replica.groups, data.groups, strict=True):
+    for new, old in zip(replica.events.groups, data.events.groups, strict=True):
         collision, dataset = np.asarray(old.collision), np.asarray(old.dataset)[:, None]
         real = np.asarray(old.index) >= 0
         keys = zip(np.broadcast_to(dataset, collision.shape)[real], collision[real], strict=True)
@@ -48,16 +48,16 @@ def test_only_weights_change(data):
 
     new, old = (jax.tree_util.tree_leaves_with_path(one) for one in (replica, data))
     replaced = [path[-1].name for (path, one), (_, other) in zip(new, old, strict=True) if one is not other]
-    assert replaced == ["weight"] * len(data.groups)
-    for group in replica.groups:
+    assert replaced == ["weight"] * len(data.events.groups)
+    for group in replica.events.groups:
         assert np.all(np.asarray(group.weight)[np.asarray(group.index) < 0] == 0)
 
 
 def count(thresholds, data) -> float:
     """Events with any jet above a threshold: a value that is quick to evaluate."""
     total = 0.0
-    for group in data.groups:
-        passed = jnp.any(group.jet_pt[0] > thresholds["jet_pt"].astype(jnp.float32), axis=1)
+    for group in data.events.groups:
+        passed = jnp.any(group.varied_objects["jet"]["pt"][0] > thresholds["jet_pt"].astype(jnp.float32), axis=1)
         total += float(jnp.sum(jnp.where(passed, group.weight, 0)))
     return total
 

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline import analysis as exact
-from pipeline.analyses.observables import first_trijet
+from pipeline.analyses import ttbar
 from pipeline.config import Config, load_config
-from pipeline.events import yields
+from pipeline.events.cuts import arrays
+from pipeline.events.yields import yields_and_flux
+from pipeline.problem import default_bandwidths
 from pipeline.validation.gradient_check import GradientCheck, check_gradients, with_unit_weights
 
 from analysis_data import ROOT, all_events, default_thresholds, everything
@@ -98,14 +99,15 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
     """Let a flipped jet leave the choice of the trijet as it was: the check must notice."""
     all_ = everything()
     as_it_is = {}
+    first_trijet = ttbar.first_trijet
 
-    def unmoved(chunk, selected, btag, event=None):
-        if event is None:
-            as_it_is["trijet"] = first_trijet(chunk, selected, btag)
+    def unmoved(trijets, selected, tagged):
+        if trijets.event is None:
+            as_it_is["trijet"] = first_trijet(trijets, selected, tagged)
             return as_it_is["trijet"]
-        return tuple(column[event] for column in as_it_is["trijet"])
+        return tuple(column[trijets.event] for column in as_it_is["trijet"])
 
-    monkeypatch.setattr(yields, "first_trijet", unmoved)
+    monkeypatch.setattr(ttbar, "first_trijet", unmoved)
     jax.clear_caches()
     width = {"jet_pt": all_.config.cuts["jet_pt"].bandwidth}
     broken = check_gradients(all_.analysis, default_thresholds(all_.config), width, with_unit_weights(all_.data))
@@ -119,17 +121,23 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
 def test_the_gradient_obeys_the_chain_rule(config) -> None:
     """jax.value_and_grad through the whole function equals Σ ∂Z/∂N_b · dN_b/dφ from separately computed factors."""
     all_ = everything(config)
-    at = {name: jnp.asarray(value) for name, value in default_thresholds(all_.config).items()}
-    widths = {name: jnp.asarray(cut.bandwidth) for name, cut in all_.config.cuts.items() if cut.trainable}
-    whole = jax.jit(jax.value_and_grad(exact.loss, has_aux=True), static_argnums=1)
-    (value, merit), gradient = whole(at, all_.analysis, widths, all_.data)
-    (halves_value, _), halves = exact.loss_and_gradient(at, all_.analysis, widths, all_.data)
+    analysis, data = all_.analysis, all_.data
+    at, widths = arrays(default_thresholds(all_.config)), default_bandwidths(all_.config)
+    whole = jax.value_and_grad(lambda at: exact.loss(analysis, at, widths, data), has_aux=True)
+    (value, merit), gradient = whole(at)
+    yields, flux = jax.jit(lambda events: yields_and_flux(analysis.events, at, widths, events))(data.events)
+    (expected, _), slope = exact.loss_of_yields_and_slope(yields, analysis, data.recipe)
     assert bool(merit.converged)
-    np.testing.assert_allclose(halves_value, value, rtol=1e-12)
+    np.testing.assert_allclose(value, expected, rtol=1e-12)
+    evaluation = exact.evaluate(analysis, at, widths, data)
+    assert float(evaluation.loss) == float(value)
     for name in at:
         if name in widths:
-            np.testing.assert_allclose(halves[name], gradient[name], rtol=1e-8)
-            assert gradient[name] != 0
+            # Sums of single precision within a chunk, in another order.
+            rounding = 1e-6 * np.vdot(np.abs(slope), np.abs(flux[name][:, :, 0]))
+            np.testing.assert_allclose(gradient[name], np.vdot(slope, flux[name][:, :, 0]), atol=rounding)
+            np.testing.assert_allclose(evaluation.gradient.value[name], gradient[name], atol=rounding)
+            assert np.abs(gradient[name]) > 100 * rounding
         else:
             assert gradient[name] == 0
 
@@ -137,14 +145,13 @@ def test_the_gradient_obeys_the_chain_rule(config) -> None:
 def test_slope_of_the_merit_by_yields_equals_finite_differences() -> None:
     """∂Z/∂N_b: the envelope theorem against central differences that fit again at each point."""
     all_ = everything()
-    at = {name: jnp.asarray(value) for name, value in default_thresholds(all_.config).items()}
-    made = jax.jit(exact.expected_yields, static_argnums=0)(all_.analysis, at, {}, all_.data)
+    yields = exact.yields_at(all_.analysis, arrays(default_thresholds(all_.config)), all_.data)
     merit = jax.jit(lambda y: exact.loss_of_yields(y, all_.analysis, all_.data.recipe)[0])
-    slope = np.asarray(jax.jit(jax.grad(merit))(made))
-    largest = np.argsort(np.abs(np.asarray(made)[0, :5, :, 0]).ravel())[-10:]
+    slope = np.asarray(jax.jit(jax.grad(merit))(yields))
+    largest = np.argsort(np.abs(np.asarray(yields)[0, :5, :, 0]).ravel())[-10:]
     for entry in largest:
-        dataset, b = np.unravel_index(entry, made[0, :5, :, 0].shape)
-        step = 1e-3 * made[0, dataset, b, 0]
-        up, down = (merit(made.at[0, dataset, b, 0].add(shift)) for shift in (step, -step))
+        dataset, b = np.unravel_index(entry, yields[0, :5, :, 0].shape)
+        step = 1e-3 * yields[0, dataset, b, 0]
+        up, down = (merit(yields.at[0, dataset, b, 0].add(shift)) for shift in (step, -step))
         numeric = (up - down) / (2 * step)
         np.testing.assert_allclose(slope[0, dataset, b, 0], numeric, rtol=1e-4, atol=1e-6 * np.abs(slope).max())
