@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from pipeline.analysis import Analysis, Data, with_design_effects
 from pipeline.config import Config
+from pipeline.errors import InputError
 from pipeline.events import split
 from pipeline.events.batch import Edges, Events
 from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
@@ -25,7 +26,7 @@ from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
 from pipeline.inference.templates import DatasetRole, Recipe, Variation, make_recipe
-from pipeline.ingest.manifest import InputError
+from pipeline.ingest.identity import part_share
 from pipeline.ingest.samples import Sample, read_samples
 from pipeline.names import Names, names_of, object_sets
 from pipeline.ragged import kinematics, ragged
@@ -104,7 +105,7 @@ def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tup
     samples = read(config, report)
     analysis = make_analysis(config, names, len(samples))
     everything = [np.ones(len(sample.events), bool) for sample in samples]
-    (data,) = make_data(config, names, analysis, samples, [(1.0, everything)])
+    (data,) = make_data(config, names, analysis, samples, [everything])
     return analysis, data
 
 
@@ -136,9 +137,8 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     analysis, shares = make_analysis(config, names, len(samples)), _shares(config)
     masks = [_parts(config, samples, shares, turn) for turn in turns]
     # All at once: parts of equal shapes are compiled once.
-    folds = [(shares[name], of[name]) for of in masks for name in shares]
-    picked = _picked(config, names, samples, [masks for _, masks in folds])
-    data = _data(config, names, analysis, samples, [share for share, _ in folds], picked)
+    picked = _picked(config, names, samples, [of[name] for of in masks for name in shares])
+    data = _data(config, names, analysis, samples, picked)
     left_out = _left_out(sample for part in picked[: len(shares)] for sample, _ in part)
     if config.exclusive and config.may_overlap():
         check_exclusive(analysis, default_thresholds(config), data)
@@ -183,19 +183,20 @@ def _parts(
     """Which events of each sample are in each part."""
     parts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in shares}
     for sample in samples:
-        lots = split.lots(config.seed, ak.to_numpy(sample.events.event).astype(np.uint64))
+        lots = split.lots(config.seed, ak.to_numpy(sample.events.collision).astype(np.uint64))
         for name, mask in split.parts(lots, shares, turn).items():
-            if not mask.any():
-                raise InputError(
-                    f"{sample.dataset.key}: none of its {len(mask)} events is for {name}; they are split by the "
-                    "numbers in the branch 'event', which have to differ from event to event"
-                )
             parts[name].append(mask)
+    for name, masks in parts.items():
+        if not any(mask.any() for mask in masks):
+            raise InputError(
+                f"none of the events is for {name}: those of one collision are in one part, so there have to be several "
+                "collisions; the manifest says which branches name one ('collision')"
+            )
     return parts
 
 
 def _has_several_of_a_collision(sample: Sample) -> bool:
-    numbers = ak.to_numpy(sample.events.event)
+    numbers = ak.to_numpy(sample.events.collision)
     return len(np.unique(numbers)) < len(numbers)
 
 
@@ -296,7 +297,7 @@ def make_data(
     names: Names,
     analysis: Analysis,
     samples: Sequence[Sample],
-    folds: Sequence[tuple[float, Sequence[NDArray[np.bool_]]]],
+    parts: Sequence[Sequence[NDArray[np.bool_]]],
     chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     """Parts of the events of all samples as traced data of equal shapes.
@@ -306,15 +307,15 @@ def make_data(
         names: of it.
         analysis: its static part.
         samples: all data sets.
-        folds: for each part, the share of the events it stands for, and which events of each sample are in it.
+        parts: which events of each sample are in each part; each stands for all of them.
         chunk_size: largest number of events that are looked at together.
     """
-    picked = _picked(config, names, samples, [masks for _, masks in folds])
-    return _data(config, names, analysis, samples, [share for share, _ in folds], picked, chunk_size)
+    picked = _picked(config, names, samples, parts)
+    return _data(config, names, analysis, samples, picked, chunk_size)
 
 
 _Picked = list[list[tuple[RaggedSample, float]]]
-"""For each part and data set, the events, and the unit of their weights."""
+"""For each part and data set, the events, and what one unit of their weights stands for in the whole."""
 
 
 def _picked(
@@ -322,11 +323,16 @@ def _picked(
 ) -> _Picked:
     return [
         [
-            ragged(config, names, sample.dataset, sample.events[mask])
+            ragged(config, names, sample.dataset, sample.events[mask], _share(sample, mask))
             for sample, mask in zip(samples, masks, strict=True)
         ]
         for masks in parts
     ]
+
+
+def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
+    """What a part normalises itself by: the share of the weights that it really has. A part without events has none."""
+    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key) if part.any() else 1.0
 
 
 def _left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:
@@ -340,7 +346,6 @@ def _data(
     names: Names,
     analysis: Analysis,
     samples: Sequence[Sample],
-    shares: Sequence[float],
     picked: _Picked,
     chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
@@ -353,15 +358,15 @@ def _data(
     return [
         Data(
             events=Events(groups=groups, edges=make_edges(config)),
-            recipe=_recipe(config, analysis, samples, [unit / share for _, unit in part]),
+            recipe=_recipe(config, analysis, samples, [unit for _, unit in part]),
         )
-        for share, part, groups in zip(shares, picked, dense, strict=True)
+        for part, groups in zip(picked, dense, strict=True)
     ]
 
 
 def bare_data(config: Config, names: Names, events: ak.Array) -> Data:
     """Events of one file that is no data set of the manifest: weights 1, no templates."""
-    sample, _ = ragged(config, names, None, events)
+    sample, _ = ragged(config, names, None, events, 1.0)
     (groups,) = dense_groups([[sample]], names.function, chunk_size=CHUNK_SIZE, from_below=_from_below(config))
     empty = Recipe(yields=jnp.zeros((0, 0, 0, 0, 0)), variance=jnp.zeros((0, 0)))
     return Data(events=Events(groups=groups, edges=make_edges(config)), recipe=empty)

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import Config, Correction, Variation
+from pipeline.errors import InputError
 from pipeline.events.dense import Ragged, RaggedSample
 from pipeline.events.variations import resolution_factors
-from pipeline.ingest.manifest import Dataset
+from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import loosest
 from pipeline.names import Names
 
@@ -30,13 +31,15 @@ def kinematics(config: Config) -> list[str]:
     return [name for name, variation in config.variations.items() if variation.is_kinematic]
 
 
-def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Array) -> tuple[RaggedSample, float]:
+def ragged(
+    config: Config, names: Names, dataset: Dataset | None, events: ak.Array, share: float
+) -> tuple[RaggedSample, float]:
     """Skimmed events under our names, varied, and without the objects that no variation can select.
 
     An event keeps at most as many objects of a kind as fit a bit mask: the hardest ones.
 
     Returns:
-        The sample, and the factor by which its weights were divided.
+        The sample, and what one unit of its weights stands for: all events have 1 / `share` times their weights.
     """
     varied = [] if dataset is not None and dataset.role != "nominal" else kinematics(config)
     variations = [config.variations[name] for name in varied]
@@ -48,18 +51,19 @@ def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Arr
     nowhere = np.zeros(len(number), np.float32)
     columns = _varied(config, "", columns, branches, variations, (number, nowhere, nowhere))
     columns |= _corrections(config, None, columns)
-    weight, unit = _weights(dataset, events)
-    _, collision = np.unique(number, return_inverse=True)
+    weights = ak.to_numpy(events.weight)
+    unit = float(np.abs(weights).mean()) if len(weights) else 1.0
+    _, collision = np.unique(ak.to_numpy(events.collision), return_inverse=True)
     sample = RaggedSample(
         objects=objects,
         columns=columns,
-        weight=weight,
+        weight=(weights / unit).astype(np.float32),
         index=ak.to_numpy(events.index).astype(np.int32),
         collision=collision.astype(np.int32),
         kinematics=1 + len(varied),
         left_out={name: int(each.counts.sum() - objects[name].counts.sum()) for name, each in selectable.items()},
     )
-    return sample, unit
+    return sample, unit / share
 
 
 def _objects(
@@ -144,19 +148,16 @@ def _correction(file: Path, name: str) -> Any:
     # A run without corrections need not import correctionlib.
     import correctionlib
 
-    return correctionlib.CorrectionSet.from_file(str(file))[name]
+    try:
+        return correctionlib.CorrectionSet.from_file(str(file))[name]
+    except (OSError, EOFError, RuntimeError, IndexError, KeyError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"{file}: no correction '{name}' can be read from it ({reason}); correct 'corrections'"
+        ) from error
 
 
 def _column(values: Any) -> Column:
     """Numbers as they are in the file; what is no number of single or double precision becomes single."""
     column = ak.to_numpy(values)
     return column if column.dtype in (np.float32, np.float64) else column.astype(np.float32)
-
-
-def _weights(dataset: Dataset | None, events: ak.Array) -> tuple[NDArray[np.float32], float]:
-    """Event weights of mean size 1, and the unit they are counted in."""
-    if dataset is None or dataset.weights == "none":
-        return np.ones(len(events), np.float32), 1.0
-    weights = ak.to_numpy(events.genWeight).astype(np.float64)
-    unit = float(np.abs(weights).mean())
-    return (weights / unit).astype(np.float32), unit

@@ -4,6 +4,7 @@ The steps of the story, in order: read and reconstruct events, compile, tune, co
 recompute, write.
 """
 
+import difflib
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,9 +15,11 @@ from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
+from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.fileskim import rows_of_file
 from pipeline.ingest.manifest import InputError, load_manifest
-from pipeline.ingest.samples import wanted_datasets
-from pipeline.names import names_of
+from pipeline.ingest.samples import skim, wanted_datasets
+from pipeline.names import Names, names_of
 from pipeline.problem import Problem, divide_into_folds, read
 from pipeline.report.attempt import attempt
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
@@ -70,8 +73,8 @@ def run(
         problems = divide_into_folds(config, samples)
         for name, number in problems[0].left_out.items():
             terminal.warn(
-                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter lower "
-                "bound of its pt cut leaves none out"
+                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "
+                "lower bound of its pt cut leaves none out"
             )
         reading = time.perf_counter() - started
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
@@ -188,15 +191,37 @@ def _illustrate(
 def describe_inputs(config: Config) -> None:
     """Print what a run would read; raises where something is missing."""
     make_optimiser(schedule(config))
-    names_of(config)
+    names = names_of(config)
     manifest = load_manifest(config.data.manifest)
     terminal = Terminal(config, quiet=False)
     for process, variation in wanted_datasets(config):
         dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
         missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
         if missing:
-            raise InputError(f"{missing[0]}: no such file; correct data.location, or get it with scripts/fetch_data.py")
+            raise InputError(
+                f"{missing[0]}: no such file; correct data.location, or get it with python -m pipeline.fetch"
+            )
+        _check_branches(config, names, dataset)
         terminal.say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
+
+
+def _check_branches(config: Config, names: Names, dataset: Dataset) -> None:
+    """Raise where the first file of a data set has not what is wanted of it; a URL is not looked at.
+
+    A name that is no branch may be a misspelt variable of the event function: the nearest of all is told.
+    """
+    location = dataset.locations(config.data.location)[0]
+    if "://" in location:
+        return
+    wanted = skim(config, tuple(names.branches.values()), weight=dataset.weights, collision=dataset.source.collision)
+    try:
+        with rows_of_file(location, dataset.source.tree, wanted.branches):
+            pass
+    except InputError as error:
+        unknown = [branch for branch in names.branches.values() if f"'{branch}'" in str(error)]
+        near = [each for branch in unknown for each in difflib.get_close_matches(branch, names.known, n=1, cutoff=0.4)]
+        hint = f" Or did you mean '{near[0]}', which needs no branch?" if near else ""
+        raise InputError(f"{error}{hint}") from None
 
 
 def _is_missing(place: str) -> bool:

@@ -25,7 +25,7 @@ from pipeline.command import guarded
 from pipeline.config import Config, load_config
 from pipeline.events.table import EventList
 from pipeline.ingest import read
-from pipeline.ingest.rootfile import explained
+from pipeline.ingest.failures import explained
 from pipeline.ingest.samples import skim
 from pipeline.names import names_of
 from pipeline.problem import bare_data, default_thresholds, factors_of, make_analysis

@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.config import Config
 from pipeline.inference.objectives import Merit
 from pipeline.ingest.manifest import load_manifest
-from pipeline.problem import Sample
+from pipeline.ingest.samples import Sample
 from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import defaults, ranges
 from pipeline.validation.comparison import Comparison
@@ -81,6 +81,8 @@ def outcome_of(
         merits={name: merit_of(value) for name, value in values.items()},
         measured={},
         merged_bins={"before": 0, "after": 0},
+        left_out={},
+        shared_events={},
         samples=(simulated(config),),
         seconds={},
         path=path,

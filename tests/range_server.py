@@ -19,6 +19,9 @@ class Site:
         ranges: Whether range requests are understood.
         tags: ETags by path; a range is only given of the version that If-Range names.
         announced: Sizes by path that are announced instead of the true ones.
+        redirects: Where a path sends the client.
+        retry_after: What a refusal asks the client to wait, in seconds.
+        lengths: Whether answers say how long they are.
         requests: Method, path and Range header of each request so far.
         url: Address of the root.
     """
@@ -29,6 +32,9 @@ class Site:
     ranges: bool = True
     tags: dict[str, str] = field(default_factory=dict)
     announced: dict[str, int] = field(default_factory=dict)
+    redirects: dict[str, str] = field(default_factory=dict)
+    retry_after: int | None = None
+    lengths: bool = True
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     url: str = ""
 
@@ -74,7 +80,10 @@ class _Handler(BaseHTTPRequestHandler):
         site, asked = self.site, self.headers.get("Range")
         site.requests.append((self.command, self.path, asked))
         if site.statuses.get(self.path):
-            return self._refuse(site.statuses[self.path].pop(0))
+            wait = {} if site.retry_after is None else {"Retry-After": str(site.retry_after)}
+            return self._refuse(site.statuses[self.path].pop(0), wait)
+        if self.path in site.redirects:
+            return self._refuse(302, {"Location": site.redirects[self.path]})
         if self.path not in site.files:
             return self._refuse(404)
         content = site.files[self.path]
@@ -95,7 +104,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("ETag", site.tags[self.path])
         if site.ranges:
             self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(site.announced.get(self.path, stop - start)))
+        if site.lengths:
+            self.send_header("Content-Length", str(site.announced.get(self.path, stop - start)))
+        else:
+            self.close_connection = True
         self.end_headers()
         if body:
             self._send(content[start:stop])
@@ -109,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             self.wfile.write(content)
-            self.close_connection = self.path in self.site.announced
+            self.close_connection = self.path in self.site.announced or not self.site.lengths
 
     def _refuse(self, status: int, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

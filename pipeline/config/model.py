@@ -2,10 +2,12 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from pipeline.errors import PipelineError
+
 __all__ = ["ConfigError", "Model"]
 
 
-class ConfigError(ValueError):
+class ConfigError(PipelineError):
     """One sentence a user can act on: file, key, what is wrong, what to do."""
 
 

@@ -9,16 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipeline.config.model import ConfigError
 from pipeline.config.run import Config
 from pipeline.config.selection import SET, UNION
+from pipeline.yaml_file import YamlError, parsed_yaml
 
 __all__ = ["load_config", "parse_settings"]
 
-PATHS = (("data", "manifest"), ("data", "cache"), ("corrections", "*", "file"))
+PATHS = (("data", "manifest"), ("data", "cache"), ("data", "certified"), ("corrections", "*", "file"))
 """Keys whose values are files."""
 
 MANIFEST = "data_manifest.yaml"
@@ -66,10 +66,9 @@ def parse_settings(settings: Sequence[str]) -> dict[str, object]:
                 raise ConfigError(f"--set {setting}: {parent} is set twice")
             place = inner
         try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            problem = getattr(error, "problem", error)
-            raise ConfigError(f"--set {setting}: not valid YAML ({problem}); quote or mend the value") from None
+            place[last] = parsed_yaml(value)
+        except YamlError as error:
+            raise ConfigError(f"--set {setting}: {error}; quote or mend the value") from None
     return overrides
 
 
@@ -77,15 +76,13 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.resolve() in seen:
         raise ConfigError(f"{path}: 'extends' leads back to this file; remove the circle")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = parsed_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         near = difflib.get_close_matches(path.name, [file.name for file in path.parent.glob("*.yaml")], n=1)
         hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path given to --config"
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); {hint}") from None
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        line = f", line {place.line + 1}" if place else ""
-        raise ConfigError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    except YamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if not isinstance(raw, dict):
         found = "nothing" if raw is None else repr(raw)[:60]
         raise ConfigError(f"{path}: expected settings in the form 'key: value', found {found}")

@@ -21,16 +21,24 @@ class Data(Model):
 
     `manifest` is `data_manifest.yaml` beside the config, or in the folder above it, where it says nothing else.
     `max_files` as in the AGC: the first so many files, -1 for all. `weights`: every event counts one, as in the AGC
-    (none), or its genWeight (generator), whatever the manifest says of its data set.
+    (none), or its genWeight (generator), or a formula of branches, whatever the manifest says of its data set. `require`
+    are formulas that an event must meet, such as `HLT_IsoMu24 or HLT_IsoTkMu24`; `certified` is a file of good
+    luminosity blocks. What the manifest states of a file is compared with it (`verify`: its size and checksum, its size
+    only, or nothing); a file that cannot be used ends the run, or is left out (`skip_bad_files`). Without a number of
+    `workers` as many processes read as pay.
     """
 
     manifest: Path = Path("data_manifest.yaml")
     set: str = "simulated"
     location: str = "local"
     max_files: int | None = None
-    weights: Literal["none", "generator"] | None = None
+    weights: str | None = None
+    require: tuple[str, ...] = ()
+    certified: Path | None = None
+    verify: Literal["sha256", "size", "no"] = "sha256"
+    skip_bad_files: bool = False
     cache: Path | None = None
-    workers: Annotated[int, Field(ge=1)] = 1
+    workers: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _some_files(self) -> "Data":

@@ -309,7 +309,7 @@ def _block(
 ) -> tuple[dict[str, dict[str, Column]], dict[str, Column], dict[str, Column]]:
     """One sample, chunked: objects, columns, and what every event has; axes as in `EventGroup`."""
 
-    def chunked(column: Column, fill: float = np.nan) -> Column:
+    def chunked(column: Column, fill: float | int = np.nan) -> Column:
         return _chunked(column, chunks, shape.events, fill)
 
     def varied(column: Column) -> Column:
@@ -321,7 +321,7 @@ def _block(
             return np.stack([chunked(_dense(counts, each, places)) for each in varied(column)])
         return chunked(_dense(counts, column, places))
 
-    def of_event(column: Column, fill: float = np.nan) -> Column:
+    def of_event(column: Column, fill: float | int = np.nan) -> Column:
         if column.ndim == 2:
             return np.stack([chunked(each[None], fill)[:, 0] for each in varied(column)])
         return chunked(column[None], fill)[:, 0]
@@ -346,7 +346,7 @@ def _dense(counts: NDArray[np.int64], column: Column, places: int) -> Column:
     return dense.T
 
 
-def _chunked(column: Column, chunks: int, size: int, fill: float) -> Column:
+def _chunked(column: Column, chunks: int, size: int, fill: float | int) -> Column:
     """Shape "places events" to "chunks places size", filled up at the end."""
     places, events = column.shape
     full = np.full((places, chunks * size), fill, column.dtype)

@@ -5,6 +5,7 @@ It is a function of the *sets* of its objects (`pipeline.events.function`), of w
 
 from dataclasses import dataclass
 from functools import reduce
+from itertools import groupby
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -179,16 +180,25 @@ def counts_of(selection: Selection, bits: Bits) -> dict[str, Int32[Array, " even
 def factors_of(at: Point, event: Event, sets: Sets, variables: Variables) -> Float32[Array, "factors events"]:
     """The factors of the weight that variations name."""
     weights = call(at.analysis.function, "weights", event, sets)
+    values: list[Array] = []
+    for (name, variable, fill, by_rank), group in groupby(at.analysis.layout.factors, _together):
+        factors = list(group)
+        if name is None:
+            values += [weights[variable] if variable in weights else variables[variable]] * len(factors)
+        elif by_rank:
+            values += list(sets[name].ranked(variable, [factor.nth or 0 for factor in factors], fill))
+        else:
+            values += [jnp.prod(sets[name].column(variable, 1.0), axis=0)] * len(factors)
+    return jnp.stack([each.astype(jnp.float32) for each in values]) if values else _no_factors(event)
 
-    def value(factor: Factor) -> Array:
-        if factor.set is None:
-            return weights[factor.variable] if factor.variable in weights else variables[factor.variable]
-        if factor.nth is None:
-            return jnp.prod(sets[factor.set].column(factor.variable, 1.0), axis=0)
-        return sets[factor.set].nth(factor.variable, factor.nth, factor.fill)
 
-    values = [value(factor).astype(jnp.float32) for factor in at.analysis.layout.factors]
-    return jnp.stack(values) if values else jnp.zeros((0, *event.weight.shape), jnp.float32)
+def _together(factor: Factor) -> tuple[str | None, str, float, bool]:
+    """Factors that are computed at once, where they stand side by side."""
+    return factor.set, factor.variable, factor.fill, factor.nth is not None
+
+
+def _no_factors(event: Event) -> Float32[Array, "0 events"]:
+    return jnp.zeros((0, *event.weight.shape), jnp.float32)
 
 
 def accepted_by(at: Point, variables: Variables) -> dict[str, Bool[Array, " events"]]:

@@ -15,10 +15,12 @@ over the flips of an event, and the custom derivative rule. Sets of objects are 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt32
 
 __all__ = [
@@ -161,23 +163,36 @@ def with_derivatives(
     `value_and_flux` returns the same value and, keyed as `thresholds`, the boundary flux of each. The rule is a
     contraction with the tangents, so JAX uses it forward and backward; data and bandwidths carry no derivative here.
     A threshold is a scalar, or copies of shape "datasets subsamples" of which each moves its part of the events.
+
+    All three are compiled here, so that JAX has little to trace when it differentiates, anew at every step.
     """
+    compiled_value, compiled_flux = jax.jit(value), jax.jit(value_and_flux)
 
     @jax.custom_jvp
     def differentiable(thresholds: dict[str, Float[Array, "..."]], *data: Any) -> Float[Array, "..."]:
-        return value(thresholds, *data)
+        return compiled_value(thresholds, *data)
 
-    @differentiable.defjvp
+    # Symbolic zeros: no array of zeros is made for the events, which do not move.
+    @partial(differentiable.defjvp, symbolic_zeros=True)
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        thresholds, *data = primals
-        result, flux = value_and_flux(thresholds, *data)
-        tangent = jnp.zeros_like(result)
-        for name, derivative in flux.items():
-            moved = tangents[0][name].astype(result.dtype)
-            if moved.ndim == 0:
-                tangent += moved * derivative.sum(axis=2)
-            else:
-                tangent += jnp.einsum("kdsbc,ds->kdbc", derivative, moved)
-        return result, tangent
+        result, flux = compiled_flux(*primals)
+        moved = {name: tangents[0][name] for name in flux if not isinstance(tangents[0][name], SymbolicZero)}
+        return result, _across({name: flux[name] for name in moved}, moved, jnp.zeros_like(result))
 
     return differentiable
+
+
+@jax.jit
+def _across(
+    flux: dict[str, Float[Array, "kinematics datasets subsamples bins columns"]],
+    moved: dict[str, Float[Array, "..."]],
+    tangent: Float[Array, "kinematics datasets bins columns"],
+) -> Float[Array, "kinematics datasets bins columns"]:
+    """How the yields change if thresholds, or copies of them, move."""
+    for name, derivative in flux.items():
+        shift = moved[name].astype(tangent.dtype)
+        if shift.ndim == 0:
+            tangent += shift * derivative.sum(axis=2)
+        else:
+            tangent += jnp.einsum("kdsbc,ds->kdbc", derivative, shift)
+    return tangent

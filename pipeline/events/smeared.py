@@ -14,7 +14,7 @@ of them: all subsets are numbered through and visited in blocks, as flips are (`
 """
 
 from collections.abc import Callable
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -51,6 +51,7 @@ class _Odds(NamedTuple):
     passes: Float64[Array, "objects events"]
 
 
+@lru_cache(maxsize=64)
 def smeared_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
     """The smeared yields of all data sets, as a function that JAX can differentiate by the thresholds.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.events.variations import splitmix64
+from pipeline.hashing import splitmix64
 
 __all__ = ["lots", "parts"]
 

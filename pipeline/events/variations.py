@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-__all__ = ["resolution_factors", "round_down", "round_up", "splitmix64"]
+from pipeline.hashing import splitmix64
+
+__all__ = ["resolution_factors", "round_down", "round_up"]
 
 
 def round_up(value: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -42,12 +44,3 @@ def resolution_factors(
     uniform = ((hashed >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
     factors: NDArray[np.float64] = 1 + width * ndtri(uniform)
     return factors
-
-
-def splitmix64(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The splitmix64 generator as a hash of a counter: Steele, Lea, Flood, doi:10.1145/2660193.2660195."""
-    with np.errstate(over="ignore"):
-        z = counter + np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))

@@ -14,7 +14,7 @@ thresholds of its own, and how the derivatives by them scatter is the statistica
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import lru_cache, partial, reduce
 from typing import NamedTuple, TypeVar
 
 import equinox as eqx
@@ -102,6 +102,7 @@ class _Change(NamedTuple):
 # --- Yields and their derivatives -------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=64)
 def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinematics datasets bins columns"]]:
     """The yields of all data sets, exact, as a function that JAX can differentiate by the thresholds.
 

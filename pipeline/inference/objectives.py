@@ -4,8 +4,11 @@
 - signal_strength_uncertainty: expected uncertainty of the measured signal strength; smaller is better.
 - expected_upper_limit: median limit on the signal strength if there is no signal; smaller is better.
 - counting_significance: s / sqrt(b + σ²), a rule of thumb to check the others by; larger is better.
+
+A new one is one function: `(structure, numbers, objective) -> Merit`, entered by `register`.
 """
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
@@ -25,25 +28,7 @@ from pipeline.inference.significance import (
     signal_strength_uncertainty,
 )
 
-__all__ = ["Merit", "Objective", "figure_of_merit", "loss_of"]
-
-ObjectiveName = Literal[
-    "discovery_significance", "signal_strength_uncertainty", "expected_upper_limit", "counting_significance"
-]
-
-
-@dataclass(frozen=True)
-class Objective:
-    """The figure of merit; `method` and `confidence_level` are those of the upper limit."""
-
-    name: ObjectiveName
-    method: Literal["CLs", "CLs+b"] = "CLs"
-    confidence_level: float = 0.95
-
-    @property
-    def larger_is_better(self) -> bool:
-        """Whether it is maximised."""
-        return self.name in ("discovery_significance", "counting_significance")
+__all__ = ["OBJECTIVES", "Entry", "Merit", "Objective", "figure_of_merit", "loss_of", "register"]
 
 
 class Merit(eqx.Module):
@@ -63,28 +48,95 @@ class Merit(eqx.Module):
     iterations: Int[Array, ""]
 
 
+@dataclass(frozen=True)
+class Objective:
+    """The figure of merit; `method` and `confidence_level` are those of the upper limit."""
+
+    name: str
+    method: Literal["CLs", "CLs+b"] = "CLs"
+    confidence_level: float = 0.95
+
+    @property
+    def larger_is_better(self) -> bool:
+        """Whether it is maximised."""
+        return _entry(self).larger_is_better
+
+    @property
+    def symbol(self) -> str:
+        """What it is called in a table."""
+        return _entry(self).symbol
+
+
+Function = Callable[[Structure, Numbers, Objective], Merit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A figure of merit in the registry: a differentiable function of the numbers, and how to speak of it."""
+
+    name: str
+    symbol: str
+    larger_is_better: bool
+    function: Function
+
+
+OBJECTIVES: dict[str, Entry] = {}
+
+
+def register(*, symbol: str, larger_is_better: bool) -> Callable[[Function], Function]:
+    """Enter a function, by its own name, among the figures of merit."""
+
+    def enter(function: Function) -> Function:
+        name = function.__name__.removeprefix("_")
+        OBJECTIVES[name] = Entry(name=name, symbol=symbol, larger_is_better=larger_is_better, function=function)
+        return function
+
+    return enter
+
+
 def loss_of(objective: Objective, merit: Merit) -> Float64[Array, ""]:
     """What an optimiser minimises."""
     return -merit.value if objective.larger_is_better else merit.value
 
 
 def figure_of_merit(objective: Objective, structure: Structure, numbers: Numbers) -> Merit:
-    """What is expected of the measurement, from the numbers of its model."""
-    match objective.name:
-        case "discovery_significance":
-            found = discovery_significance(structure, numbers)
-            fit = found.null_fit
-            return _merit(found.z, found.converged, fit.gradient_norm, fit.iterations)
-        case "signal_strength_uncertainty":
-            measured = signal_strength_uncertainty(structure, numbers)
-            return _merit(measured.uncertainty, measured.converged)
-        case "expected_upper_limit":
-            limit = expected_upper_limit(
-                structure, numbers, method=objective.method, confidence_level=objective.confidence_level
-            )
-            return _merit(limit.mu, limit.converged, limit.fit.gradient_norm, limit.fit.iterations)
-        case "counting_significance":
-            return _merit(_counting(structure, numbers), jnp.asarray(True))
+    """What is expected of the measurement, from the numbers of its model.
+
+    Raises:
+        ValueError: there is no such objective.
+    """
+    return _entry(objective).function(structure, numbers, objective)
+
+
+def _entry(objective: Objective) -> Entry:
+    if objective.name not in OBJECTIVES:
+        raise ValueError(f"objective {objective.name!r} is not known; choose one of {', '.join(OBJECTIVES)}.")
+    return OBJECTIVES[objective.name]
+
+
+@register(symbol="Z", larger_is_better=True)
+def _discovery_significance(structure: Structure, numbers: Numbers, _: Objective) -> Merit:
+    expected = discovery_significance(structure, numbers)
+    return _merit(expected.z, expected.converged, expected.null_fit.gradient_norm, expected.null_fit.iterations)
+
+
+@register(symbol="σ(μ)", larger_is_better=False)
+def _signal_strength_uncertainty(structure: Structure, numbers: Numbers, _: Objective) -> Merit:
+    measured = signal_strength_uncertainty(structure, numbers)
+    return _merit(measured.uncertainty, measured.converged)
+
+
+@register(symbol="μ up", larger_is_better=False)
+def _expected_upper_limit(structure: Structure, numbers: Numbers, objective: Objective) -> Merit:
+    limit = expected_upper_limit(
+        structure, numbers, method=objective.method, confidence_level=objective.confidence_level
+    )
+    return _merit(limit.mu, limit.converged, limit.fit.gradient_norm, limit.fit.iterations)
+
+
+@register(symbol="s/√(b+σ²)", larger_is_better=True)
+def _counting_significance(structure: Structure, numbers: Numbers, _: Objective) -> Merit:
+    return _merit(_counting(structure, numbers), jnp.asarray(True))
 
 
 def _merit(

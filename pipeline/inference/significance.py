@@ -17,6 +17,7 @@ no signal. Such a bin says nothing: it is left out.
 from collections.abc import Callable
 from dataclasses import KW_ONLY
 from functools import partial
+from statistics import NormalDist
 from typing import Literal
 
 import equinox as eqx
@@ -26,16 +27,17 @@ import numpy as np
 from jax.scipy.special import ndtr, ndtri
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.inference.fit import Fit, fit, fit_terms, stiffened
+from pipeline.inference.fit import Fit, fit, fit_terms
 from pipeline.inference.histfactory.constraints import (
     bounds,
     constrained_positions,
     initial_parameters,
     nominal_parameters,
 )
+from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes
 from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, Terms, deviance, expectation, terms
 from pipeline.inference.histfactory.model import Numbers, Structure, parameter_names
-from pipeline.inference.histfactory.modifiers import rates
+from pipeline.inference.newton import stiffened
 
 __all__ = [
     "SignalStrength",
@@ -47,6 +49,7 @@ __all__ = [
     "expected_upper_limit",
     "poi_position",
     "signal_strength_uncertainty",
+    "tested_position",
 ]
 
 
@@ -79,8 +82,9 @@ class SignalStrength(eqx.Module):
 
     Attributes:
         mu: the best fit; on Asimov data the strength they were generated with.
-        uncertainty: one standard deviation, from the exact Hessian; infinite where the data say nothing about it.
-        converged: whether the fit did (there is none on Asimov data).
+        uncertainty: one standard deviation, from the exact Hessian; infinite where the data say nothing about it, NaN
+            where the best fit presses against a bound, because a curvature there is no uncertainty.
+        converged: whether the fit did (there is none on Asimov data), and there is an uncertainty.
     """
 
     _: KW_ONLY
@@ -126,7 +130,7 @@ def discovery_significance(
         max_iterations: of each fit.
         thorough: as in `fit`.
     """
-    position = poi_position(structure, poi)
+    position = tested_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     if data is not None:
         model = terms(structure, numbers)
@@ -173,18 +177,20 @@ def signal_strength_uncertainty(
     poi: str | None = None,
     signal_strength: float | Float64[Array, ""] = 1.0,
     max_iterations: int = 200,
+    thorough: bool = False,
 ) -> SignalStrength:
     """The uncertainty with which the signal strength is measured, all systematic uncertainties included.
 
     Arguments as in `discovery_significance`. Parameters that press against a bound are held there.
     """
-    position = poi_position(structure, poi)
+    position = tested_position(structure, poi)
     if data is not None:
-        best = fit(structure, numbers, data, max_iterations=max_iterations)
+        best = fit(structure, numbers, data, max_iterations=max_iterations, thorough=thorough)
         model = terms(structure, numbers)
-        hessian = jax.hessian(deviance, argnums=2)(structure, model, best.parameters, data)
-        uncertainty = _uncertainty(0.5 * hessian, best.free, position)
-        return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged)
+        hessian = expanded_deviance(structure, model, best.parameters, data).hessian
+        inside = best.free[position]
+        uncertainty = jnp.where(inside, _uncertainty(0.5 * hessian, best.free, position), jnp.nan)
+        return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged & inside)
     expected = _expectation(structure, numbers, position, signal_strength, tested=signal_strength)
     return SignalStrength(
         mu=expected.parameters[position],
@@ -202,6 +208,7 @@ def expected_upper_limit(
     band: float | Float64[Array, ""] = 0.0,
     poi: str | None = None,
     max_iterations: int = 200,
+    thorough: bool = False,
 ) -> UpperLimit:
     """The expected upper limit on the signal strength when there is no signal.
 
@@ -213,8 +220,12 @@ def expected_upper_limit(
         band: how many standard deviations the background fluctuates up; 0 gives the median.
         poi: the parameter to limit, in place of the structure's.
         max_iterations: of each fit.
+        thorough: as in `fit`.
+
+    Raises:
+        ValueError: a band in which nothing is excluded, whatever the signal: CLs+b at -2 standard deviations.
     """
-    position = poi_position(structure, poi)
+    position = tested_position(structure, poi)
     is_poi = jnp.arange(structure.size) == position
     target = _limit_target(method, confidence_level, band)
     expected = _expectation(structure, numbers, position, 0.0, tested=0.0)
@@ -229,6 +240,7 @@ def expected_upper_limit(
             initial=start,
             held=is_poi,
             max_iterations=max_iterations,
+            thorough=thorough,
             differentiable_parameters=False,
         )
         return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]
@@ -236,11 +248,13 @@ def expected_upper_limit(
     first = target * _asimov_uncertainty(structure, frozen, position)
     search = _find_limit(at, first, frozen.parameters, target)
     q = deviance(structure, expected.model, search.fit.parameters, expected.data)
-    mu = search.mu - (q - jax.lax.stop_gradient(q)) / search.slope
+    reached = (jnp.abs(search.residual) <= LIMIT_PRECISION) & (search.slope > 0) & (target > 0)
+    mu = search.mu - (q - jax.lax.stop_gradient(q)) / jnp.where(reached, search.slope, 1.0)
+    unknown = jnp.isnan(frozen.data).any() | ~(target > 0)
     return UpperLimit(
-        mu=jnp.where(jnp.isfinite(first), mu, first),
+        mu=jnp.where(reached, mu, jnp.where(unknown, jnp.nan, jnp.inf)),
         fit=search.fit,
-        converged=search.fit.converged & (jnp.abs(search.residual) <= LIMIT_PRECISION),
+        converged=search.fit.converged & reached,
     )
 
 
@@ -279,6 +293,16 @@ def poi_position(structure: Structure, poi: str | None) -> int:
     if f"{name}[0]" in names and f"{name}[1]" not in names:
         return names.index(f"{name}[0]")
     raise ValueError(f"parameter of interest {name!r}: not a parameter of the model; choose one of {', '.join(names)}.")
+
+
+def tested_position(structure: Structure, poi: str | None) -> int:
+    """`poi_position` of a parameter that the measurement leaves free; a sentence if it does not."""
+    position = poi_position(structure, poi)
+    held = [flag for s in structure.parameter_sets for flag in s.fixed or (False,) * s.size]
+    if held[position]:
+        name = parameter_names(structure)[position]
+        raise ValueError(f"parameter of interest {name!r}: the measurement holds it constant ('fixed'); free it first.")
+    return position
 
 
 class _Search(eqx.Module):
@@ -347,6 +371,10 @@ def _limit_target(
     band: float | Float64[Array, ""],
 ) -> Float64[Array, ""]:
     """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
+    if method == "CLs+b" and isinstance(band, float | int) and isinstance(confidence_level, float):
+        excludes_nothing = NormalDist().inv_cdf(confidence_level) + band <= 0
+        if excludes_nothing:
+            raise ValueError(f"there is no CLs+b limit at {band:+g} standard deviations: use CLs there.")
     excluded = 1.0 - jnp.asarray(confidence_level, jnp.float64)
     tail = excluded * ndtr(jnp.asarray(band, jnp.float64)) if method == "CLs" else excluded
     return band + ndtri(1.0 - tail)
@@ -389,7 +417,7 @@ def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: 
     There the second derivatives of the rates drop out of the Hessian, so first ones suffice (Fisher's information).
     """
     model, parameters, rate = expected.model, expected.parameters, expected.data[: structure.bins]
-    slopes: Float64[Array, "bins parameters"] = jax.jacfwd(rates, argnums=2)(structure, model.effects, parameters)
+    slopes = rate_slopes(structure, model.effects, parameters)
     weight = jnp.where(rate > SMALLEST_RATE, 1.0 / jnp.where(rate > SMALLEST_RATE, rate, 1.0), 0.0)
     information = slopes.T @ (weight[:, None] * slopes)
     information = information + jnp.diag(_constraint_information(structure, model.width, parameters))
@@ -402,8 +430,9 @@ def _constraint_information(
     everything = np.arange(structure.size)
     normal = np.isin(everything, constrained_positions(structure, "normal"))
     poisson = np.isin(everything, constrained_positions(structure, "poisson"))
-    count = jnp.where(poisson, parameters, 1.0)  # made safe first: the other branch is differentiated as well
-    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(poisson, width / count, 0.0)
+    counts = poisson & (parameters > 0)  # where none is expected, the information is not known
+    count = jnp.where(counts, parameters, 1.0)  # made safe first: the other branch is differentiated as well
+    return jnp.where(normal, 1.0 / width**2, 0.0) + jnp.where(counts, width / count, 0.0)
 
 
 def _uncertainty(

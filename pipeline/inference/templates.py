@@ -107,16 +107,21 @@ def make_recipe(
     tensor = np.zeros(shape)
     variance = np.zeros((len(processes), len(datasets)))
     for p, process in enumerate(processes):
-        roles = {role.variation: d for d, role in enumerate(datasets) if role.process == process}
-        variance[p, roles[NOMINAL]] = datasets[roles[NOMINAL]].normalisation ** 2
+        # Several data sets of one role, such as data-taking periods, add up.
+        roles: dict[str, list[int]] = {}
+        for d, role in enumerate(datasets):
+            if role.process == process:
+                roles.setdefault(role.variation, []).append(d)
+        for d in roles[NOMINAL]:
+            variance[p, d] = datasets[d].normalisation ** 2
         for v, variation in enumerate(variations):
             concerned = variation.processes is None or process in variation.processes
-            d = roles.get(variation.name, roles[NOMINAL])
-            row = tensor[v, p, variation.kinematic if concerned else 0, d]
-            row[_SUM] = variation.nominal if concerned else 1.0
-            for number, coefficient in variation.factors.items() if concerned else ():
-                row[_FIRST_FACTOR + number] = coefficient
-            row *= datasets[d].normalisation
+            for d in roles.get(variation.name, roles[NOMINAL]):
+                row = tensor[v, p, variation.kinematic if concerned else 0, d]
+                row[_SUM] = variation.nominal if concerned else 1.0
+                for number, coefficient in variation.factors.items() if concerned else ():
+                    row[_FIRST_FACTOR + number] = coefficient
+                row *= datasets[d].normalisation
     return Recipe(yields=jnp.asarray(tensor), variance=jnp.asarray(variance))
 
 

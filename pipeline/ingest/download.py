@@ -4,13 +4,13 @@ Bytes go to `<name>.part`, which becomes `<name>` by a rename when its size, and
 right. A download that breaks off leaves the part, and the next attempt asks for the rest only. The tag that the server
 gave to the version is kept beside the part, so that two versions of a file are never stitched together.
 
-Connections and busy servers are tried again by urllib3. Other protocols, such as `root://`, go through fsspec where its
-plugin is installed.
+Connections and busy servers are tried again (`pipeline.ingest.remote`). What arrives under the name of a ROOT or
+parquet file must be one, and as long as it says of itself: a login page, gzip bytes or half a file is refused. Other
+protocols, such as `root://`, go through fsspec where its plugin is installed.
 """
 
 import contextlib
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +18,11 @@ from pathlib import Path
 import fsspec
 import urllib3
 
-from pipeline.ingest.manifest import InputError
-from pipeline.ingest.rootfile import explained
+from pipeline.errors import InputError
+from pipeline.ingest.content import sha256_of
+from pipeline.ingest.failures import explained
+from pipeline.ingest.filekind import check_local, expected_kind, kind_of
+from pipeline.ingest.remote import UnreachableError, is_http, refusal, request, version
 
 __all__ = ["UnreachableError", "download", "is_complete"]
 
@@ -27,16 +30,6 @@ BLOCK = 1 << 20
 """Bytes that are written at a time."""
 BREAKS = 5
 """Breaks in a row, without a new byte in between, after which a download is given up."""
-
-_http = urllib3.PoolManager(
-    maxsize=16,
-    timeout=urllib3.Timeout(connect=20, read=60),
-    retries=urllib3.Retry(total=5, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504)),
-)
-
-
-class UnreachableError(InputError):
-    """The server does not answer, so there is no need to ask it for another file."""
 
 
 class _BrokenOffError(Exception):
@@ -94,11 +87,7 @@ def download(
                 raise InputError(
                     f"{location}: the download keeps breaking off ({error}); run again to go on."
                 ) from error
-    if sha256 is not None and _sha256(part) != sha256:
-        part.unlink()
-        raise InputError(
-            f"{location}: the checksum is not that of the manifest; what was fetched is deleted, try again."
-        )
+    _check_whole(location, part, target, sha256)
     with _writing(target):
         part.replace(target)
         _tag_file(part).unlink(missing_ok=True)
@@ -106,12 +95,45 @@ def download(
 
 
 def is_complete(target: Path, *, size: int | None = None, sha256: str | None = None) -> bool:
-    """Whether a file is there, with the size and the checksum that are known of it."""
-    return (
-        target.is_file()
-        and (size is None or target.stat().st_size == size)
-        and (sha256 is None or _sha256(target) == sha256)
-    )
+    """Whether a file is there, whole by its own account, with the size and the checksum that are known of it."""
+    if not target.is_file() or size not in (None, target.stat().st_size):
+        return False
+    kind = expected_kind(target.name)
+    try:
+        if kind is not None:
+            check_local(target, expected=kind)
+    except InputError:
+        return False
+    return sha256 is None or sha256_of(target) == sha256
+
+
+def _check_head(location: str, head: bytes, part: Path) -> None:
+    """Do not begin to keep what is no data file: a login page, gzip bytes."""
+    try:
+        if expected_kind(part.stem) is not None:
+            kind_of(location, head)
+    except InputError:
+        _delete(part)
+        raise
+
+
+def _delete(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _tag_file(part).unlink(missing_ok=True)
+
+
+def _check_whole(location: str, part: Path, target: Path, sha256: str | None) -> None:
+    """Delete what was fetched, if it is not what it should be."""
+    try:
+        kind = expected_kind(target.name)
+        if kind is not None:
+            check_local(part, expected=kind)
+        if sha256 is not None and sha256_of(part) != sha256:
+            raise InputError("its checksum is not that of the manifest")
+    except InputError as error:
+        _delete(part)
+        reason = str(error).removeprefix(f"{part}: ").rstrip(".")
+        raise InputError(f"{location}: {reason}; what was fetched is deleted, try again.") from error
 
 
 def _fetch_rest(location: str, part: Path, size: int | None, advance: Callable[[int, int | None], None]) -> None:
@@ -127,6 +149,8 @@ def _fetch_rest(location: str, part: Path, size: int | None, advance: Callable[[
     with file:
         file.seek(rest.start)
         for block in rest.blocks:
+            if file.tell() == 0:
+                _check_head(location, block, part)
             with _writing(part):
                 file.write(block)
                 file.flush()
@@ -142,19 +166,14 @@ def _fetch_rest(location: str, part: Path, size: int | None, advance: Callable[[
 
 def _rest(location: str, part: Path) -> _Rest:
     have = _length(part)
-    if not re.match("https?://", location):
+    if not is_http(location):
         return _rest_by_fsspec(location, have)
-    headers = {"Accept-Encoding": "identity"}
+    headers = {}
     if have:
         headers["Range"] = f"bytes={have}-"
     if have and _tag_file(part).exists() and (tag := _tag_file(part).read_text()):
         headers["If-Range"] = tag
-    try:
-        answer = _http.request("GET", location, headers=headers, preload_content=False)
-    except urllib3.exceptions.HTTPError as error:
-        reason = " ".join(str(getattr(error, "reason", error)).split())[:200]
-        message = f"{location}: cannot be reached ({reason}); check the address and the network."
-        raise UnreachableError(message) from error
+    answer = request(location, headers)
     rest = _understood(location, answer, have)
     if rest is None:
         part.unlink()
@@ -164,7 +183,7 @@ def _rest(location: str, part: Path) -> _Rest:
 
 def _understood(location: str, answer: urllib3.BaseHTTPResponse, have: int) -> _Rest | None:
     """What a server's answer means for a part of a given length; None if the part is longer than the file."""
-    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    tag = version(answer)
     span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", answer.headers.get("Content-Range", ""))
     if answer.status == 200:
         length = answer.headers.get("Content-Length")
@@ -176,11 +195,7 @@ def _understood(location: str, answer: urllib3.BaseHTTPResponse, have: int) -> _
     if answer.status == 416:
         whole = span is not None and span[2] == str(have)
         return _Rest(start=have, total=have, tag=tag, blocks=iter(())) if whole else None
-    if answer.status == 404:
-        raise InputError(f"{location}: no such file on the server; check the manifest, or use another prefix.")
-    raise InputError(
-        f"{location}: the server answers {answer.status} {answer.reason or ''}".rstrip() + "; try again later."
-    )
+    raise InputError(refusal(location, answer.status, answer.reason or ""))
 
 
 def _blocks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
@@ -226,8 +241,3 @@ def _tag_file(part: Path) -> Path:
 
 def _length(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,272 +1,176 @@
-"""One ROOT file in, its skim out.
+"""The rows of a ROOT file: TTree and RNTuple alike, only the branches that are needed, in chunks.
 
-The file is read in chunks of rows, only the branches that are needed, and each chunk is skimmed before the next is
-read: memory holds one chunk and what passed. A chunk ends at a cluster border where it can, so that no basket is
-decompressed twice. TTree and RNTuple are read alike; only their borders are asked for differently.
-
-Whatever uproot has to say about a file that is missing, cut short or not what it seems becomes one sentence, with the
-file and the way out.
+A chunk ends at a cluster border where it can, so that no basket is decompressed twice.
 """
 
 import contextlib
-import dataclasses
-import difflib
 import itertools
-import struct
-import time
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import awkward as ak
-import cramjam
-import numpy as np
 import uproot
-from numpy.typing import NDArray
 
+from pipeline.errors import InputError
+from pipeline.ingest import rows as rows_of
 from pipeline.ingest.branches import classes_for, is_complete
-from pipeline.ingest.manifest import InputError
-from pipeline.ingest.skim import Collection, Columns, Skim, skimmed, summed
+from pipeline.ingest.content import is_local
+from pipeline.ingest.facts import RunSums
+from pipeline.ingest.failures import explained, may_pass
+from pipeline.ingest.rows import check_branches, key_of, nested
 
-__all__ = ["CHUNK", "FileSkim", "explained", "joined_parts", "skimmed_part"]
+__all__ = ["RootRows", "root_rows"]
 
-CHUNK = 100_000
-"""Rows that are read at a time."""
-
-PAUSES = (1.0, 4.0)
-"""Seconds to wait before a remote file is tried again after the connection broke."""
-
-_BROKEN_OFF = (aiohttp.ClientError, TimeoutError, ConnectionError)
-# What a damaged file raises, seen by cutting it and by flipping its bytes.
-_DAMAGED = (
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AssertionError,
-    uproot.DeserializationError,
-    struct.error,
-    zlib.error,
-    cramjam.DecompressionError,
-)
+MOST_ROWS = 10**11
+"""More rows than a file has: a number like that is damage, and cutting it into chunks would not end."""
+_RUNS = "Runs"
+"""NanoAOD's tree of the sums before every skim; its branches end in an underscore in some versions."""
+_SUMS = ("genEventCount", "genEventSumw", "genEventSumw2")
+_RUN_SUMS = (*_SUMS, *(f"{name}_" for name in _SUMS))
 
 
-@dataclasses.dataclass(frozen=True)
-class FileSkim:
-    """What passed of a file, or of a part of it.
+@dataclass(frozen=True)
+class RootRows:
+    """A TTree or RNTuple of an open file.
 
     Attributes:
-        events: As `Skimmed.events`; `index` counts from the start of the file.
-        entries: Rows of the whole file.
-        odd: As `Skimmed.odd`.
+        location: Path or URL.
+        file: As uproot opened it.
+        tree: Likewise.
+        keys: Of all its branches, and of those inside records.
     """
 
-    events: ak.Array
-    entries: int
-    odd: dict[str, int]
+    location: str
+    file: Any
+    tree: Any
+    keys: frozenset[str]
+
+    @property
+    def entries(self) -> int:
+        """How many rows."""
+        return int(self.tree.num_entries)
+
+    @property
+    def branches(self) -> Collection[str]:
+        """Names of the columns."""
+        return self.keys
+
+    def chunks(self, branches: Iterable[str]) -> list[tuple[int, int]]:
+        """Ranges of rows: `CHUNK` long or up to twice that, but the last; cut at borders where possible."""
+        with explained(self.location):
+            borders = self._borders(branches)
+        if self.entries > MOST_ROWS or any(not 0 <= border <= self.entries for border in borders):
+            raise InputError(
+                f"{self.location}: cannot be read (it claims {self.entries} rows, in clusters that end at "
+                f"{max(borders, default=0)}); it is damaged, so fetch or make it again."
+            )
+        starts = [0]
+        for border in borders:
+            while border - starts[-1] > 2 * rows_of.CHUNK:
+                starts.append(starts[-1] + rows_of.CHUNK)
+            if border - starts[-1] >= rows_of.CHUNK:
+                starts.append(border)
+        if starts[-1] < self.entries:
+            starts.append(self.entries)
+        return list(itertools.pairwise(starts))
+
+    def _borders(self, branches: Iterable[str]) -> list[int]:
+        """Rows at which all needed baskets, or a cluster, end."""
+        if hasattr(self.tree, "cluster_summaries"):
+            return [int(cluster.num_first_entry) for cluster in self.tree.cluster_summaries] + [self.entries]
+        offsets = [set(map(int, self.tree[key_of(branch, self.keys)].entry_offsets)) for branch in branches]
+        return sorted(set.intersection(*offsets)) if offsets else [self.entries]
+
+    def arrays(self, branches: Sequence[str], start: int, stop: int) -> dict[str, ak.Array]:
+        """Columns by name, for a range of rows."""
+        keys = {branch: key_of(branch, self.keys) or branch for branch in branches}
+        with explained(self.location):
+            read = self.tree.arrays(
+                list(dict.fromkeys(keys.values())), entry_start=start, entry_stop=stop, library="ak", how=dict
+            )
+            return {branch: nested(read, key) for branch, key in keys.items()}
+
+    def run_sums(self) -> RunSums | None:
+        """What the tree `Runs` says, if there is one with generator weights."""
+        with explained(self.location):
+            names = {name.split(";")[0] for name in self.file.keys(recursive=False)}
+            if _RUNS not in names:
+                return None
+            runs = self.file[_RUNS]
+            known = runs.keys()
+            wanted = [next((key for key in (name, f"{name}_") if key in known), None) for name in _SUMS]
+            if None in wanted:
+                return None
+            events, total, squares = (runs[key].array(library="np").sum() for key in wanted)
+            return RunSums(int(events), float(total), float(squares))
 
 
-def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int = 1) -> FileSkim:
-    """Read and skim one of several equal shares of a file; if the connection to a remote one breaks, try again twice.
+@contextlib.contextmanager
+def root_rows(location: str, tree: str, required: Sequence[str], optional: Sequence[str] = ()) -> Iterator[RootRows]:
+    """Open a tree with the branches that are needed; with these only where that is possible.
 
     Args:
         location: Path or URL.
-        tree: Name of the TTree or RNTuple.
-        skim: What to read and what to keep.
-        part: Which share, from 0.
-        parts: How many shares.
+        tree: Name of the TTree or RNTuple, `Events` or `folder/Events`.
+        required: Branches that must be there, unless the tree has neither branches nor rows.
+        optional: Branches that are wanted if they are there.
 
     Raises:
-        InputError: The file is missing, unreachable or damaged, lacks the tree or a branch, or has one of another shape
-            than in NanoAOD, the variables of a collection disagree on the number of objects, or an object has no
-            momentum.
+        InputError: The file is missing, unreachable or damaged, lacks the tree or a branch.
     """
-    for pause in PAUSES:
-        try:
-            return _skimmed_part(location, tree, skim, part, parts)
-        except InputError as error:
-            if not _may_pass(error.__cause__):
-                raise
-        time.sleep(pause)
-    return _skimmed_part(location, tree, skim, part, parts)
-
-
-def _skimmed_part(location: str, tree: str, skim: Skim, part: int, parts: int) -> FileSkim:
-    with _rows(location, tree, skim) as rows:
-        with explained(location):
-            chunks = _chunks(rows, skim.branches)
-        share = chunks[len(chunks) * part // parts : len(chunks) * (part + 1) // parts]
-        # A share without chunks still reads no rows, so that its columns have their types.
-        pieces = [
-            skimmed(_columns(location, rows, skim, start, stop), skim, first_index=start, location=location)
-            for start, stop in share or [(0, 0)]
-        ]
-        return FileSkim(
-            events=ak.concatenate([piece.events for piece in pieces]),
-            entries=int(rows.num_entries),
-            odd=summed(piece.odd for piece in pieces),
-        )
-
-
-def joined_parts(parts: Sequence[FileSkim]) -> FileSkim:
-    """All parts of one file, in order, as one."""
-    return FileSkim(
-        events=ak.concatenate([part.events for part in parts]),
-        entries=parts[0].entries,
-        odd=summed(part.odd for part in parts),
-    )
-
-
-@contextlib.contextmanager
-def explained(location: str) -> Iterator[None]:
-    """Turn what goes wrong with a file into one sentence.
-
-    Args:
-        location: The path or URL that is being read.
-
-    Raises:
-        InputError: Instead of whatever the libraries raised.
-    """
-    try:
-        yield
-    except InputError:
-        raise
-    except FileNotFoundError as error:
-        message = f"{location}: no such file; correct the path, or get it with scripts/fetch_data.py."
-        raise InputError(message) from error
-    except IsADirectoryError as error:
-        raise InputError(f"{location}: is a folder; give the path of a ROOT file.") from error
-    except ImportError as error:
-        message = f"{location}: this protocol needs another package ({' '.join(str(error).split())[:200]})."
-        raise InputError(message) from error
-    except (*_BROKEN_OFF, *_DAMAGED) as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        remote = "check the address and the network, or get it with scripts/fetch_data.py"
-        advice = remote if "://" in location else "it is damaged or incomplete, so fetch or make it again"
-        raise InputError(f"{location}: cannot be read ({reason}); {advice}.") from error
-
-
-def _may_pass(error: BaseException | None) -> bool:
-    """Whether another attempt may end better: a connection that broke, a server that is busy."""
-    status = getattr(error, "status", None)
-    return isinstance(error, _BROKEN_OFF) and (status is None or status == 429 or status >= 500)
-
-
-@contextlib.contextmanager
-def _rows(location: str, tree: str, skim: Skim) -> Iterator[Any]:
-    """The tree with the branches of a skim, opened for these only where that is possible."""
-    counters = [f"n{name}" for name in (*skim.branches, *(s.collection for s in skim.objects))]
-    with _opened(location, classes_for(frozenset((*skim.branches, *counters)))) as file:
-        with explained(location):
-            rows = _tree(location, file, tree)
-            complete = is_complete(rows, skim.branches)
-        if complete:
-            yield rows
-            return
-    with _opened(location, None) as file:
-        with explained(location):
-            rows = _tree(location, file, tree)
-            _check_branches(location, tree, skim.branches, rows.keys())
+    names = frozenset((*required, *optional, *_RUN_SUMS))
+    counters = {f"n{name}" for name in names} | {f"n{name.split('_')[0]}" for name in names}
+    with contextlib.ExitStack() as stack:
+        rows = _narrow(stack, location, tree, names | counters, required)
+        if rows is None:
+            rows = _opened(stack, location, tree, None)
+        if rows.entries or rows.keys:
+            check_branches(location, tree, required, rows.keys)
         yield rows
 
 
-@contextlib.contextmanager
-def _opened(location: str, classes: Mapping[str, Any] | None) -> Iterator[Any]:
+def _narrow(
+    stack: contextlib.ExitStack, location: str, tree: str, names: frozenset[str], required: Sequence[str]
+) -> RootRows | None:
+    """A tree with these branches only; None where that does not work, and the whole tree shows why."""
+    try:
+        rows = _opened(stack, location, tree, classes_for(names))
+        with explained(location):
+            return rows if is_complete(rows.tree, required) else None
+    except InputError as error:
+        if may_pass(error.__cause__):
+            raise
+        return None
+
+
+def _opened(stack: contextlib.ExitStack, location: str, tree: str, classes: Mapping[str, Any] | None) -> RootRows:
     with explained(location):
-        # No caches: a chunk is read once, and memory must not grow with the number of files.
-        file = uproot.open(location, custom_classes=classes, object_cache=None, array_cache=None)
-    with file:
-        yield file
+        # No caches: a chunk is read once, and memory must not grow with the number of files. A dictionary and a
+        # handler, since a path may hold the colons that divide file and tree, or one file system from another, in
+        # strings. A copy of the classes, since uproot takes out of it what a damaged file made it misunderstand.
+        file = stack.enter_context(
+            uproot.open(
+                {location: None},
+                handler=uproot.MemmapSource if is_local(location) else None,
+                custom_classes=None if classes is None else dict(classes),
+                object_cache=None,
+                array_cache=None,
+            )
+        )
+        here = _tree(location, file, tree)
+        return RootRows(location, file, here, frozenset(here.keys()))
 
 
 def _tree(location: str, file: Any, name: str) -> Any:
-    names = {key.split(";")[0] for key in file.keys(recursive=False)}
-    if name in names:
-        return file[name]
-    raise InputError(f"{location}: has no tree '{name}'; it holds {', '.join(sorted(names)) or 'nothing'}.")
-
-
-def _check_branches(location: str, tree: str, wanted: tuple[str, ...], present: Sequence[str]) -> None:
-    known = set(present)
-    missing = [branch for branch in wanted if branch not in known]
-    if not missing:
-        return
-    near = difflib.get_close_matches(missing[0], present, n=3, cutoff=0.5)
-    hint = f"the nearest are {', '.join(near)}" if near else f"its {len(present)} branches have other names"
-    others = f" (and {len(missing) - 1} more that are wanted)" if len(missing) > 1 else ""
-    raise InputError(f"{location}: '{tree}' has no branch '{missing[0]}'{others}; {hint}.")
-
-
-def _chunks(tree: Any, branches: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Row ranges that cover a tree: `CHUNK` long or up to twice that, but the last; cut at borders where possible."""
-    starts = [0]
-    for border in _borders(tree, branches):
-        while border - starts[-1] > 2 * CHUNK:
-            starts.append(starts[-1] + CHUNK)
-        if border - starts[-1] >= CHUNK:
-            starts.append(border)
-    if starts[-1] < tree.num_entries:
-        starts.append(int(tree.num_entries))
-    return list(itertools.pairwise(starts))
-
-
-def _borders(tree: Any, branches: tuple[str, ...]) -> list[int]:
-    """Rows at which all needed baskets, or a cluster, end."""
-    if hasattr(tree, "cluster_summaries"):
-        return [int(cluster.num_first_entry) for cluster in tree.cluster_summaries] + [int(tree.num_entries)]
-    return sorted(set.intersection(*(set(map(int, tree[branch].entry_offsets)) for branch in branches)))
-
-
-def _columns(location: str, tree: Any, skim: Skim, start: int, stop: int) -> Columns:
-    with explained(location):
-        arrays = tree.arrays(list(skim.branches), entry_start=start, entry_stop=stop, library="ak", how=dict)
-    objects = {s.collection: _collection(location, s.collection, s.columns, arrays, start) for s in skim.objects}
-    _check_types(location, skim, objects)
-    events = {name: _flat(location, name, arrays[name]) for name in skim.event_columns}
-    return Columns(collections=objects, events=events)
-
-
-def _collection(
-    location: str, name: str, variables: tuple[str, ...], arrays: dict[str, ak.Array], start: int
-) -> Collection:
-    counts: dict[str, NDArray[np.int64]] = {}
-    for variable in variables:
-        array = arrays[f"{name}_{variable}"]
-        if array.ndim != 2:
-            raise InputError(f"{location}: branch '{name}_{variable}' is not a list per event; '{name}' must be lists.")
-        counts[variable] = ak.to_numpy(ak.num(array)).astype(np.int64, copy=False)
-        _check_counts(location, name, (variables[0], variable), counts, start)
-    flat = {variable: ak.to_numpy(ak.flatten(arrays[f"{name}_{variable}"])) for variable in variables}
-    return Collection(counts=counts[variables[0]], variables=flat)
-
-
-def _check_types(location: str, skim: Skim, objects: dict[str, Collection]) -> None:
-    for s in skim.objects:
-        for requirement in s.requirements:
-            kind = objects[s.collection].variables[requirement.variable].dtype
-            if requirement.op == "bits" and kind.kind not in "iub":
-                raise InputError(
-                    f"{location}: branch '{s.collection}_{requirement.variable}' has the type {kind}, but bits are "
-                    "required of it; require a value with 'equal', or make the file again with integers."
-                )
-
-
-def _check_counts(
-    location: str, name: str, pair: tuple[str, str], counts: dict[str, NDArray[np.int64]], start: int
-) -> None:
-    first, second = (counts[variable] for variable in pair)
-    if np.array_equal(first, second):
-        return
-    row = int(np.flatnonzero(first != second)[0])
-    raise InputError(
-        f"{location}: in entry {start + row} the branches '{name}_{pair[0]}' and '{name}_{pair[1]}' list {first[row]} "
-        f"and {second[row]} objects; the file contradicts itself and must be made again."
-    )
-
-
-def _flat(location: str, name: str, array: ak.Array) -> NDArray[Any]:
-    if array.ndim != 1:
-        raise InputError(f"{location}: branch '{name}' is a list per event, but one value per event is needed.")
-    values: NDArray[Any] = ak.to_numpy(array)
-    return values
+    """The tree of a name, which may lie in a folder of the file."""
+    here, folder = file, ""
+    for part in name.strip("/").split("/"):
+        names = sorted({key.split(";")[0] for key in here.keys(recursive=False)}) if hasattr(here, "keys") else []
+        if part not in names or isinstance(here, uproot.TTree):
+            inside = f" in '{folder.rstrip('/')}'" if folder else ""
+            raise InputError(f"{location}: has no tree '{name}'; it holds {', '.join(names) or 'nothing'}{inside}.")
+        here, folder = here[part], f"{folder}{part}/"
+    if not hasattr(here, "num_entries"):
+        raise InputError(f"{location}: '{name}' is no tree but a {type(here).__name__.removeprefix('Model_')}.")
+    return here

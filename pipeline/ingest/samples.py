@@ -9,7 +9,11 @@ from rich.progress import Progress
 
 from pipeline.config import Config, Cut
 from pipeline.config import Requirement as ConfigRequirement
-from pipeline.ingest.manifest import Dataset, InputError, load_manifest
+from pipeline.errors import InputError
+from pipeline.ingest.certified import certified_blocks
+from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.facts import FileFacts
+from pipeline.ingest.manifest import load_manifest
 from pipeline.ingest.reading import read
 from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
 
@@ -18,11 +22,21 @@ __all__ = ["Loosest", "Sample", "loosest", "read_samples", "skim", "wanted_datas
 
 @dataclass(frozen=True)
 class Sample:
-    """One data set in memory: its place in the manifest, and its events."""
+    """One data set in memory.
+
+    Attributes:
+        dataset: its place in the manifest, as it was read.
+        events: with `event`, `collision`, `index` and `weight`, see `pipeline.ingest.reading.Ingested`.
+        entries_read: entries of its files.
+        digest: a checksum of the events.
+        skipped: files that could not be read, and why.
+    """
 
     dataset: Dataset
     events: ak.Array
     entries_read: int
+    digest: str = ""
+    skipped: tuple[FileFacts, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,33 +66,31 @@ def read_samples(
     Raises:
         InputError: a file is missing or unusable, or no event is left.
     """
-    manifest = load_manifest(config.data.manifest)
+    manifest, data = load_manifest(config.data.manifest), config.data
     samples = []
     for process, variation in wanted_datasets(config):
-        dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
-        dataset = dataset.weighted(config.data.weights)
-        if progress is None:
-            report(f"reading {dataset.key}")
-        ingested = read(
-            dataset.locations(config.data.location),
-            skim(config, branches, generator_weights=dataset.weights == "generator"),
-            tree=dataset.source.tree,
-            workers=config.data.workers,
-            cache=config.data.cache,
-            label=dataset.key,
-            progress=progress,
-        )
-        dataset.check_entries(ingested.entries)
-        if ingested.entries_read == 0:
-            raise InputError(
-                f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
+        for whole in manifest.every_period(data.set, process, variation):
+            dataset = whole.expanded(data.location).first(data.max_files).weighted(data.weights)
+            if progress is None:
+                report(f"reading {dataset.key}")
+            ingested = read(
+                dataset.locations(data.location),
+                skim(config, branches, weight=dataset.weights, collision=dataset.source.collision),
+                tree=dataset.source.tree,
+                stated=dataset.files,
+                verify=data.verify,
+                skip_bad_files=data.skip_bad_files,
+                workers=data.workers,
+                cache=data.cache,
+                label=dataset.key,
+                progress=progress,
             )
-        if len(ingested.events) == 0:
-            raise InputError(
-                f"{dataset.key}: none of {ingested.entries_read} events passes the loosest cuts; "
-                "widen the bounds of the cuts or check the requirements under 'objects'"
-            )
-        samples.append(Sample(dataset, ingested.events, ingested.entries_read))
+            dataset = dataset.as_read(ingested.files)
+            if ingested.entries_read == 0:
+                raise InputError(
+                    f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
+                )
+            samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
     return tuple(samples)
 
 
@@ -92,7 +104,8 @@ def skim(
     config: Config,
     branches: Sequence[str],
     *,
-    generator_weights: bool = False,
+    weight: str | None = "none",
+    collision: tuple[str, ...] | None = None,
     extra: Mapping[str, Sequence[str]] | None = None,
 ) -> Skim:
     """What to read: the columns that are needed, and objects and events that some threshold may select.
@@ -100,7 +113,8 @@ def skim(
     Args:
         config: the run.
         branches: with one value per event.
-        generator_weights: whether genWeight is wanted.
+        weight: of an event, as `Skim.weight`.
+        collision: branches that name a collision, as `Skim.collision`.
         extra: further columns to keep, by collection. Resolution factors of the objects may have any size, so with
             them no object is dropped for a column that they change.
     """
@@ -119,8 +133,12 @@ def skim(
         objects.append(ObjectSkim(collection.branch, tuple(dict.fromkeys(variables)), tuple(rules)))
     return Skim(
         objects=tuple(objects),
-        event_variables=tuple(dict.fromkeys((*branches, *(["genWeight"] if generator_weights else [])))),
+        event_variables=tuple(dict.fromkeys((*branches, *_replaced(config)))),
         at_least=tuple(_at_least(config)),
+        require=config.data.require,
+        weight=weight,
+        collision=collision,
+        certified=None if config.data.certified is None else certified_blocks(config.data.certified),
     )
 
 
@@ -198,13 +216,13 @@ def _at_least(config: Config) -> Iterable[tuple[tuple[str, ...], int]]:
             yield tuple(config.objects[of or ""].branch for of in collections), int(-(-minimum // 1))
 
 
-def _replaced(config: Config, collection: str) -> list[str]:
-    """Columns of the file that stand in the place of others in a variation."""
+def _replaced(config: Config, collection: str = "") -> list[str]:
+    """Columns of a collection, or of the events, that stand in the place of others in a variation."""
     return [
         branch
         for variation in config.variations.values()
         for column, branch in variation.columns.items()
-        if column.startswith(f"{collection}.")
+        if column.rpartition(".")[0] == collection
     ]
 
 

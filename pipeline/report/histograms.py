@@ -74,10 +74,10 @@ def write_histograms(path: Path, config: Config, stages: Mapping[str, Sequence[R
         for stage, regions in stages.items():
             named = _fitted(config, regions) if stage == "fit" else zip(config.regions, regions, strict=True)
             for name, region in named:
-                made = as_hist(config, name, region)
+                templates = as_hist(config, name, region)
                 for process, variation in _written(config):
-                    file[f"{stage}/{name}/{process}/{variation}"] = made[process, variation, :]
-                file[f"{stage}/{name}/{ASIMOV}/{NOMINAL}"] = _total(made)
+                    file[f"{stage}/{name}/{process}/{variation}"] = templates[process, variation, :]
+                file[f"{stage}/{name}/{ASIMOV}/{NOMINAL}"] = _total(templates)
 
 
 def cabinetry_config(config: Config, regions: Sequence[Region], root_file: str = "histograms.root") -> dict[str, Any]:
@@ -87,7 +87,7 @@ def cabinetry_config(config: Config, regions: Sequence[Region], root_file: str =
     factors = [
         {
             "Name": factor,
-            "Samples": [config.processes[process].title for process, one in free.items() if one == factor],
+            "Samples": [config.processes[process].title for process, name in free.items() if name == factor],
             "Nominal": 1,
             "Bounds": list(config.measurement.bounds),
         }
@@ -110,7 +110,7 @@ def cabinetry_config(config: Config, regions: Sequence[Region], root_file: str =
             *({"Name": process.title, "SamplePath": key} for key, process in config.processes.items()),
         ],
         "NormFactors": factors,
-        "Systematics": [_systematic(config, key, one) for key, one in config.systematics.items()],
+        "Systematics": [_systematic(config, key, systematic) for key, systematic in config.systematics.items()],
     }
 
 
@@ -133,9 +133,9 @@ def _systematic(config: Config, key: str, systematic: Systematic) -> dict[str, A
     return entry | {"Type": "NormPlusShape"} | paths
 
 
-def _total(made: hist.Hist[Any]) -> hist.Hist[Any]:
+def _total(templates: hist.Hist[Any]) -> hist.Hist[Any]:
     """The nominal templates of all processes together: data as expected."""
-    nominal: Any = made[:, NOMINAL, :]
+    nominal: Any = templates[:, NOMINAL, :]
     total: hist.Hist[Any] = nominal.project(1)
     return total
 

@@ -36,7 +36,10 @@ def provenance(sample: Sample) -> dict[str, Any]:
         "events": sample.dataset.events,
         "entries_read": sample.entries_read,
         "entries_kept": len(sample.events),
-        "sha256": [file.sha256 for file in files if file.sha256],
+        "files": [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in files],
+        "weights": sample.dataset.weights,
+        "skipped": [{"file": file.location, "why": file.failure} for file in sample.skipped],
+        "events_sha256": sample.digest,
     }
 
 

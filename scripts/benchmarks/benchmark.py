@@ -100,9 +100,9 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     samples = problem.read(config)
     analysis = problem.make_analysis(config, names_of(config), len(samples))
     number = -(-events // options.part_size)
-    made = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
+    pieces = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        parts: Iterable[Data] = list(made) if number == 1 else store_parts(made, Path(folder))
+        parts: Iterable[Data] = list(pieces) if number == 1 else store_parts(pieces, Path(folder))
         size = {"events": 0, "bytes": 0}
         for data in parts:
             size["events"] += sum(int(jnp.sum(group.index >= 0)) for group in data.events.groups)

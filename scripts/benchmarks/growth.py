@@ -76,8 +76,8 @@ def measured(thresholds: int, options: argparse.Namespace) -> Row:
         return float(compiled_value(jnp.asarray(at), columns))
 
     def step(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        found, gradient = jax.device_get(compiled_step(jnp.asarray(at), columns))
-        return float(found), gradient
+        value, gradient = jax.device_get(compiled_step(jnp.asarray(at), columns))
+        return float(value), gradient
 
     start = case.start(thresholds)
     _, value_s, z_start = case.timed(lambda: value(start), options.repeat)
@@ -102,8 +102,8 @@ def adam(
     optimiser = optax.adam(LEARNING_RATE)
     at, state, history = start, optimiser.init(start), []
     for _ in range(steps):
-        found, gradient = step(at)
-        history.append(found)
+        value, gradient = step(at)
+        history.append(value)
         update, state = optimiser.update(-gradient, state)
         at = at + np.asarray(update)
     return history
@@ -182,7 +182,7 @@ def draw(rows: list[Row], path: Path) -> None:
     effort.set_ylabel(f"evaluations to {SHARE:.0%} of the gain")
     for axes in (cost, effort):
         axes.set(xlabel="thresholds", xscale="log", yscale="log")
-        axes.set_xticks(thresholds, labels=[str(one) for one in thresholds])
+        axes.set_xticks(thresholds, labels=[str(number) for number in thresholds])
         axes.minorticks_off()
         axes.legend()
     figure.savefig(path, dpi=150)

@@ -86,22 +86,22 @@ def trajectory(problem: Problem, scale: float) -> Trajectory:
 def scaled(allowed: Mapping[str, Range], scale: float) -> dict[str, Range]:
     """The same ranges with other bandwidths."""
     return {
-        name: replace(one, bandwidth=scale * one.bandwidth, bandwidth_end=scale * one.bandwidth_end)
-        for name, one in allowed.items()
+        name: replace(r, bandwidth=scale * r.bandwidth, bandwidth_end=scale * r.bandwidth_end)
+        for name, r in allowed.items()
     }
 
 
 def table(config: Config, runs: Mapping[str, Trajectory]) -> Table:
     """Where each run started, the best that it saw, and where it ended."""
     symbol = SYMBOLS[config.objective.name]
-    made = Table(title=f"{config.title or config.name}: {symbol} by bandwidth, simulated events", title_justify="left")
+    grid = Table(title=f"{config.title or config.name}: {symbol} by bandwidth, simulated events", title_justify="left")
     for column in ("bandwidth", "start", "best", "kept step", "its validation", "last step", "its validation"):
-        made.add_column(column, justify="left" if column == "bandwidth" else "right")
+        grid.add_column(column, justify="left" if column == "bandwidth" else "right")
     for name, run in runs.items():
         training, validation = run.training, run.validation
         values = (training[0], training[run.kept], run.kept, validation[run.kept], training[-1], validation[-1])
-        made.add_row(f"{name} (× {run.scale:g})", *(f"{value:.4g}" for value in values))
-    return made
+        grid.add_row(f"{name} (× {run.scale:g})", *(f"{value:.4g}" for value in values))
+    return grid
 
 
 def figure(config: Config, runs: Mapping[str, Trajectory]) -> Any:

@@ -67,29 +67,29 @@ def parse() -> argparse.Namespace:
 def table(config: Config, contests: Sequence[Contest], factor: float) -> Table:
     """Means over the seeds. Validation is after all evaluations; its error is that of one division of the events."""
     symbol = SYMBOLS[config.objective.name]
-    names = [name for name, one in config.thresholds.items() if one.trainable]
-    cost = statistics.median(one.gradient_cost for one in contests)
-    made = Table(
+    names = [name for name, cut in config.thresholds.items() if cut.trainable]
+    cost = statistics.median(contest.gradient_cost for contest in contests)
+    grid = Table(
         title=f"{config.title or config.name}: {len(names)} thresholds, {len(contests)} seeds, simulated events\n"
         f"{symbol} on training events after the same evaluations, the same time, and {factor:g} times the evaluations; "
         f"then on validation events\n(a value with its gradient counts as {cost:.1f} evaluations)",
         title_justify="left",
     )
-    made.add_column("method")
+    grid.add_column("method")
     for column in ("evaluations", "time", f"{factor:g}×", "seconds", "validation", "gain over default", "minus ours"):
-        made.add_column(column, justify="right")
+        grid.add_column(column, justify="right")
     for name in (DEFAULT, OURS, DIFFERENCES, *METHODS):
         lack = missing(name)
-        made.add_row(name, *([lack] if lack else row(name, contests)))
-    return made
+        grid.add_row(name, *([lack] if lack else row(name, contests)))
+    return grid
 
 
 def row(name: str, contests: Sequence[Contest]) -> list[str]:
-    found = [contest.found[name] for contest in contests]
-    training = [f"{np.mean([one[stage].training for one in found]):.5g}" for stage in STAGES]
+    points = [contest.points[name] for contest in contests]
+    training = [f"{np.mean([stages[stage].training for stages in points]):.5g}" for stage in STAGES]
     seconds = [contest.visits[name][-1].seconds for contest in contests if name in contest.visits]
-    last = [one["factor"] for one in found]
-    judged = [mean_with_error([getattr(one, of) for one in last]) for of in ("validation", "gain", "lead")]
+    last = [stages["factor"] for stages in points]
+    judged = [mean_with_error([getattr(point, of) for point in last]) for of in ("validation", "gain", "lead")]
     return [*training, f"{np.mean(seconds):.1f}" if seconds else "", *judged]
 
 
@@ -104,11 +104,11 @@ def verdicts(contests: Sequence[Contest], factor: float) -> list[str]:
     lines = []
     for stage, budget in (("evaluations", "as many"), ("factor", f"{factor:g} times as many")):
         leads = [ahead(contest, stage) for contest in contests]
-        won = sum(not one for one in leads)
+        won = sum(not lead for lead in leads)
         seeds = f"{won} of {len(leads)} seeds"
         line = f"With {budget} evaluations nothing beats the boundary flux on training events in {seeds}"
         if won < len(leads):
-            name, lead = max(((n, d) for one in leads for n, d in one.items()), key=lambda pair: pair[1])
+            name, lead = max((pair for lead in leads for pair in lead.items()), key=lambda pair: pair[1])
             line += f"; the largest lead is {100 * lead:.2f} %, of {name}"
         lines.append(f"{line}.")
     return [*lines, verdict_on_validation(contests, factor)]
@@ -116,14 +116,14 @@ def verdicts(contests: Sequence[Contest], factor: float) -> list[str]:
 
 def verdict_on_validation(contests: Sequence[Contest], factor: float) -> str:
     """The same on validation events, where a lead has an error, and where nobody gains by climbing chance."""
-    leads = [(name, *lead) for one in contests for name, lead in ahead_on_validation(one, "factor").items()]
+    leads = [(name, *lead) for contest in contests for name, lead in ahead_on_validation(contest, "factor").items()]
     clear = [(name, lead, error) for name, lead, error in leads if lead > 2 * error]
     won = sum(not ahead_on_validation(contest, "factor") for contest in contests)
     line = f"On validation events, with {factor:g} times as many, nothing beats it in {won} of {len(contests)} seeds"
     if leads:
         line += f"; {len(clear)} of {len(leads)} leads are larger than twice their errors"
     if clear:
-        name, lead, error = max(clear, key=lambda one: one[1] / one[2])
+        name, lead, error = max(clear, key=lambda lead: lead[1] / lead[2])
         line += f", the clearest is {with_error(lead, error)}, of {name}"
     return f"{line}."
 
@@ -132,7 +132,7 @@ def as_json(config: Config, contests: Sequence[Contest], factor: float) -> dict[
     about = {
         "config": config.name,
         "objective": config.objective.name,
-        "thresholds": [name for name, one in config.thresholds.items() if one.trainable],
+        "thresholds": [name for name, cut in config.thresholds.items() if cut.trainable],
         "factor": factor,
         "environment": environment(),
     }
@@ -170,12 +170,12 @@ def figure(config: Config, contests: Sequence[Contest]) -> Any:
         for name in contests[0].visits
     }
     ends = [trace[2][-1] for runs in traces.values() for trace in runs]
-    starts = [contest.found[DEFAULT]["factor"].training for contest in contests]
+    starts = [contest.points[DEFAULT]["factor"].training for contest in contests]
     low, high = min(*ends, *starts), max(*ends, *starts)
     margin = 0.1 * (high - low)
     return race(
         traces,
-        {name: [contest.found[name]["factor"].validation for contest in contests] for name in contests[0].found},
+        {name: [contest.points[name]["factor"].validation for contest in contests] for name in contests[0].points},
         statistics.median(contest.visits[OURS][-1].evaluations for contest in contests),
         SYMBOLS[config.objective.name],
         "Simulated",

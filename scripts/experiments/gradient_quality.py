@@ -56,7 +56,7 @@ def main() -> int:
     compared = compare(problem, options.every)
     Console(width=110, highlight=False).print(table(config, compared))
     about = {"config": config.name, "objective": config.objective.name, "environment": environment()}
-    write_json(options.output, {"about": about, "steps": [asdict(one) for one in compared]})
+    write_json(options.output, {"about": about, "steps": [asdict(step) for step in compared]})
     save_figure(options.plot, lambda: figure(config, compared))
     return 0
 
@@ -87,7 +87,9 @@ def compare(problem: Problem, every: int) -> list[Compared]:
     compared = []
     for step in taken[::every]:
         same, last = slopes(step.thresholds, step.bandwidths), slopes(step.thresholds, final)
-        in_steps = [{name: one[name] * r.step for name, r in allowed.items()} for one in (step.gradient, same, last)]
+        in_steps = [
+            {name: slope[name] * r.step for name, r in allowed.items()} for slope in (step.gradient, same, last)
+        ]
         angles = [cosine(step.gradient, other, allowed) for other in (same, last)]
         compared.append(Compared(step.number, step.thresholds, *in_steps, *angles))
     return compared
@@ -95,33 +97,36 @@ def compare(problem: Problem, every: int) -> list[Compared]:
 
 def table(config: Config, compared: Sequence[Compared]) -> Table:
     """Quantiles over the steps of the run."""
-    made = Table(
+    grid = Table(
         title=f"{config.title or config.name}: cosine between boundary flux and finite difference of the exact value, "
         f"{len(compared)} steps, {len(compared[0].thresholds)} thresholds, simulated events",
         title_justify="left",
     )
     for column in ("width of the difference", "median", "lowest quarter below", "lowest"):
-        made.add_column(column, justify="left" if column.startswith("width") else "right")
+        grid.add_column(column, justify="left" if column.startswith("width") else "right")
     for name, values in (
-        ("bandwidth of the step", [one.cosine_same_width for one in compared]),
-        ("final bandwidth", [one.cosine_final_width for one in compared]),
+        ("bandwidth of the step", [step.cosine_same_width for step in compared]),
+        ("final bandwidth", [step.cosine_final_width for step in compared]),
     ):
-        made.add_row(name, *(f"{np.nanquantile(values, part):.3f}" for part in (0.5, 0.25, 0.0)))
-    return made
+        grid.add_row(name, *(f"{np.nanquantile(values, part):.3f}" for part in (0.5, 0.25, 0.0)))
+    return grid
 
 
 def figure(config: Config, compared: Sequence[Compared]) -> Any:
     from baselines.figures import cosines
 
-    labels = {name: one.label or name for name, one in config.thresholds.items()}
+    labels = {name: cut.label or name for name, cut in config.thresholds.items()}
     return cosines(
-        np.array([one.number for one in compared]),
+        np.array([step.number for step in compared]),
         {
-            "difference as wide as the step's bandwidth": np.array([one.cosine_same_width for one in compared]),
-            "as wide as the final bandwidth": np.array([one.cosine_final_width for one in compared]),
+            "difference as wide as the step's bandwidth": np.array([step.cosine_same_width for step in compared]),
+            "as wide as the final bandwidth": np.array([step.cosine_final_width for step in compared]),
         },
         {
-            labels[name]: (np.array([o.flux[name] for o in compared]), np.array([o.same_width[name] for o in compared]))
+            labels[name]: (
+                np.array([step.flux[name] for step in compared]),
+                np.array([step.same_width[name] for step in compared]),
+            )
             for name in compared[0].flux
         },
         "Simulated",

@@ -155,7 +155,7 @@ def judge(
     default, point = arrays(defaults(config)), arrays(tuned)
     spread = bootstrap(value, [point], parts.training, replicas, config.seed)
     others = [value(point, data) for data in parts.alike]
-    before, after = (value(one, parts.independent) for one in (default, point))
+    before, after = (value(cuts, parts.independent) for cuts in (default, point))
     both = bootstrap(value, [default, point], parts.independent, replicas, config.seed)
     return Claim(
         seed=config.seed,
@@ -180,12 +180,12 @@ def told(claim: Claim) -> str:
 
 def table(config: Config, events: int, claims: Sequence[Claim]) -> Table:
     """A row for each rule and optimiser: means over the seeds, and on how many of them the claim holds."""
-    made = Table(
+    grid = Table(
         title=f"{config.title or config.name}: {SYMBOLS[config.objective.name]}, tuned on {events:,} simulated events",
         title_justify="left",
     )
-    made.add_column("bins need")
-    made.add_column("tuned by")
+    grid.add_column("bins need")
+    grid.add_column("tuned by")
     columns = (
         "claimed",
         "samples alike",
@@ -196,11 +196,11 @@ def table(config: Config, events: int, claims: Sequence[Claim]) -> Table:
         "not worse",
     )
     for column in columns:
-        made.add_column(column, justify="right")
+        grid.add_column(column, justify="right")
     for rule, optimiser in dict.fromkeys((claim.rule, claim.optimiser) for claim in claims):
         rows = [claim for claim in claims if (claim.rule, claim.optimiser) == (rule, optimiser)]
-        made.add_row(f"{rule:g} events" if rule else "nothing", optimiser, *cells(rows))
-    return made
+        grid.add_row(f"{rule:g} events" if rule else "nothing", optimiser, *cells(rows))
+    return grid
 
 
 def cells(claims: Sequence[Claim]) -> list[str]:
@@ -234,7 +234,8 @@ def figure(config: Config, claims: Sequence[Claim]) -> Any:
         for claim in claims
     }
     points = {
-        name: [(one.claimed, one.alike, one.before, one.after) for one in group] for name, group in groups.items()
+        name: [(claim.claimed, claim.alike, claim.before, claim.after) for claim in group]
+        for name, group in groups.items()
     }
     return claimed_and_true(points, SYMBOLS[config.objective.name], "Simulated")
 

@@ -11,8 +11,14 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
-
-from samples.settings import DetectorSettings, EfficiencyCurve, ElectronSettings, JetSettings, MuonSettings
+from scripts.samples.settings import (
+    DetectorSettings,
+    EfficiencyCurve,
+    ElectronSettings,
+    FatJetSettings,
+    JetSettings,
+    MuonSettings,
+)
 
 __all__ = ["simulate"]
 
@@ -23,22 +29,24 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
     """Electrons, muons, jets and missing transverse momentum of every event.
 
     Args:
-        events: particle level, as :class:`samples.generator.Chunk` describes it, with numbers
+        events: particle level, as :class:`scripts.samples.generator.Chunk` describes it, with numbers
             ``collision`` and ``draw``.
         settings: the numbers of the parametrisation.
         rng: source of every random number.
-        muons: whether muons can pass the tight identification. In the AGC's input files none does, so the AGC's
-            selection is an electron selection; the same is our default.
+        muons: whether muons can pass the tight identification, and are no jets then. In the AGC's input files none
+            passes, so the AGC's selection is an electron selection; the same is our default.
 
     Returns:
-        Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi``, ``genWeight``, ``collision``, ``draw``;
-        jets in descending pt.
+        Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi``, ``genWeight``, ``collision``, ``draw``, and
+        ``FatJet`` where the generator clustered some; objects in descending pt.
     """
     is_electron = abs(events.lepton.pdg_id) == 11
     electrons = _electrons(events.lepton[is_electron], settings.electron, rng)
     muon_objects = _muons(events.lepton[~is_electron], settings.muon, rng, identified=muons)
-    jets = _jets(events.jet, events.lepton[is_electron], settings.jet, rng)
+    jets = _jets(events.jet, events.lepton if muons else events.lepton[is_electron], settings.jet, rng)
     met = _missing_momentum(events, settings.met_resolution, rng)
+    fat = "fat_jet" in events.fields
+    fat_jets = {"FatJet": _fat_jets(events.fat_jet, events.lepton, settings.fat_jet, rng)} if fat else {}
     return ak.zip(
         {
             "Electron": electrons,
@@ -49,7 +57,8 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
             "genWeight": ak.to_numpy(events.weight),
             "collision": ak.to_numpy(events.collision),
             "draw": ak.to_numpy(events.draw),
-        },
+        }
+        | fat_jets,
         depth_limit=1,
     )
 
@@ -68,6 +77,7 @@ def _electrons(leptons: ak.Array, settings: ElectronSettings, rng: np.random.Gen
             "eta": leptons.eta,
             "phi": leptons.phi,
             "mass": _like(leptons, np.full(pt.size, settings.mass)),
+            "charge": _charge(leptons),
             "cutBased": _like(leptons, np.where(tight, 4, looser)),
             "sip3d": _like(leptons, significance),
             "pfRelIso03_all": _like(leptons, rng.exponential(settings.isolation_scale, pt.size)),
@@ -89,6 +99,7 @@ def _muons(leptons: ak.Array, settings: MuonSettings, rng: np.random.Generator, 
             "eta": leptons.eta,
             "phi": leptons.phi,
             "mass": _like(leptons, np.full(pt.size, settings.mass)),
+            "charge": _charge(leptons),
             "tightId": _like(leptons, tight),
             "sip3d": _like(leptons, significance),
             "pfRelIso04_all": _like(leptons, rng.exponential(settings.isolation_scale, pt.size)),
@@ -103,8 +114,8 @@ def _impact_significance(from_tau: _Flat, scale: float, tau_scale: float, rng: n
     return np.where(from_tau, tau_scale, scale) * np.linalg.norm(displacement, axis=1)
 
 
-def _jets(jets: ak.Array, electrons: ak.Array, settings: JetSettings, rng: np.random.Generator) -> ak.Array:
-    """Smeared, tagged and identified jets, and the electrons among them, which fail the lepton-veto bit."""
+def _jets(jets: ak.Array, leptons: ak.Array, settings: JetSettings, rng: np.random.Generator) -> ak.Array:
+    """Smeared, tagged and identified jets, and the leptons among them, which fail the lepton-veto bit."""
     pt, eta, mass, flavour = (_flat(jets[name]) for name in ("pt", "eta", "mass", "flavour"))
     noise, stochastic, constant = settings.resolution
     width = np.sqrt((noise / pt) ** 2 + stochastic**2 / pt + constant**2)
@@ -113,7 +124,7 @@ def _jets(jets: ak.Array, electrons: ak.Array, settings: JetSettings, rng: np.ra
     response = np.where(tails, response * rng.uniform(*settings.tail_range, pt.size), response)
     response = np.maximum(response, settings.min_response)
     discriminant = _discriminant(pt, eta, flavour, settings, rng)
-    fraction = _flat(_electron_fraction(jets, electrons, settings.electron_delta_r))
+    fraction = _flat(_lepton_fraction(jets, leptons, settings.electron_delta_r))
     good = rng.random(pt.size) < settings.good_fraction
     vetoed = fraction > settings.electron_veto_fraction
     breadth = mass / pt
@@ -132,11 +143,37 @@ def _jets(jets: ak.Array, electrons: ak.Array, settings: JetSettings, rng: np.ra
     return _descending_pt(measured)
 
 
-def _electron_fraction(jets: ak.Array, electrons: ak.Array, delta_r: float) -> ak.Array:
-    """Share of each jet's transverse momentum that is a prompt electron inside it."""
-    jet, electron = ak.unzip(ak.cartesian([jets, electrons], nested=True))
-    near = (jet.eta - electron.eta) ** 2 + _wrap(jet.phi - electron.phi) ** 2 < delta_r**2
-    return ak.sum(ak.where(near, electron.pt, 0.0), axis=-1) / jets.pt
+def _fat_jets(jets: ak.Array, leptons: ak.Array, settings: FatJetSettings, rng: np.random.Generator) -> ak.Array:
+    """Smeared large-radius jets with a score for top quarks; what is mostly a prompt lepton is left out."""
+    pt, mass, quarks = _flat(jets.pt), _flat(jets.mass), _flat(jets.quarks)
+    response = np.maximum(1 + settings.resolution * rng.standard_normal(pt.size), 0.1)
+    uniform = rng.random(pt.size)
+    score = np.empty(pt.size)
+    for name, of_kind in (("top", quarks == 3), ("part", quarks == 2), ("other", quarks < 2)):
+        share, value = np.asarray(settings.score[name]).T
+        score[of_kind] = np.interp(uniform[of_kind], share, value)
+    measured = ak.zip(
+        {
+            "pt": _like(jets, pt * response),
+            "eta": _like(jets, _flat(jets.eta) + settings.direction_resolution * rng.standard_normal(pt.size)),
+            "phi": _like(jets, _wrap(_flat(jets.phi) + settings.direction_resolution * rng.standard_normal(pt.size))),
+            "mass": _like(jets, mass * response * np.exp(settings.mass_resolution * rng.standard_normal(pt.size))),
+            "score": _like(jets, score),
+        }
+    )
+    return _descending_pt(measured[_lepton_fraction(jets, leptons, 0.8) < 0.5])
+
+
+def _lepton_fraction(jets: ak.Array, leptons: ak.Array, delta_r: float) -> ak.Array:
+    """Share of each jet's transverse momentum that is a prompt lepton inside it."""
+    jet, lepton = ak.unzip(ak.cartesian([jets, leptons], nested=True))
+    near = (jet.eta - lepton.eta) ** 2 + _wrap(jet.phi - lepton.phi) ** 2 < delta_r**2
+    return ak.sum(ak.where(near, lepton.pt, 0.0), axis=-1) / jets.pt
+
+
+def _charge(leptons: ak.Array) -> ak.Array:
+    """Never mistaken; leptons have positive PDG codes, their antiparticles negative ones."""
+    return ak.where(leptons.pdg_id > 0, -1, 1)
 
 
 def _discriminant(pt: _Flat, eta: _Flat, flavour: _Flat, settings: JetSettings, rng: np.random.Generator) -> _Flat:

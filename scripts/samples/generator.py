@@ -2,14 +2,15 @@
 
 One call of :func:`generate` makes one chunk of one process: hard process, parton shower, hadronisation, anti-kt jets.
 Only the few numbers per event that the detector parametrisation needs are kept. Most collisions cannot pass an
-analysis of one electron and four jets, so they are dropped as early as that is certain: right after the hard process
-(no wanted lepton), after the shower (too few parton jets), and after hadronisation (too few jets). Every collision is
-counted, with its weight, before the first of these filters; yields therefore stay absolute.
+analysis of, say, one electron and four jets, so they are dropped as early as that is certain: right after the hard
+process (too few wanted leptons), after the shower (too few parton jets), and after hadronisation (too few jets). Every
+collision is counted, with its weight, before the first of these filters; yields therefore stay absolute.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable
@@ -18,16 +19,16 @@ from typing import Any
 
 import awkward as ak
 import numpy as np
-
-from samples.settings import GeneratorSettings, ProcessSettings
+from scripts.samples.settings import GeneratorSettings, ProcessSettings
 
 __all__ = ["Chunk", "generate"]
 
 _ELECTRON, _MUON, _TAU = 11, 13, 15
+_TOP = 6
 _CHARM, _BOTTOM = 4, 5
 _LIGHTEST_CHARM_MESON = 411
 _NEUTRINOS = (12, 14, 16)
-_RESONANCES = (6, 24, 37)
+_RESONANCES = (_TOP, 23, 24, 25, 32, 37)  # top, Z, W, Higgs boson, Z', charged Higgs boson
 _INCOMING_PARTON = 3
 
 
@@ -38,7 +39,8 @@ class Chunk:
     Attributes:
         events: one record an event: ``weight``, ``met_x``, ``met_y`` (GeV, sum of the prompt neutrinos), ``lepton``
             (prompt electrons and muons: pt, eta, phi, pdg_id, from_tau) and ``jet`` (anti-kt 0.4 of all visible
-            particles, leptons included: pt, eta, phi, mass, flavour 0, 4 or 5).
+            particles, leptons included: pt, eta, phi, mass, flavour 0, 4 or 5). Where fat jets are asked for, also
+            ``fat_jet`` (pt, eta, phi, mass, quarks: how many of the three quarks of one top quark are inside).
         generated: number of collisions before every filter.
         sum_of_weights: sum of their weights.
     """
@@ -71,15 +73,16 @@ def generate(process: ProcessSettings, settings: GeneratorSettings, *, events: i
     if not pythia.init():
         raise ValueError(f"{process.name}: Pythia cannot start with these settings; its own message stands above.")
     clustering = _clustering(pythia8, settings)
+    fat = settings.fat_jet and pythia8.SlowJet(-1, settings.fat_jet.radius, settings.fat_jet.pt, settings.particle_eta)
     columns: dict[str, list[Any]] = defaultdict(list)
     while True:
         good = pythia.next()
         if early_filter.exhausted:
             break
         if good:
-            _append_event(columns, pythia.event, clustering, early_filter, settings)
+            _append_event(columns, pythia.event, clustering, fat, early_filter, settings)
     return Chunk(
-        events=_as_array(columns),
+        events=_as_array(columns, settings),
         generated=early_filter.seen,
         sum_of_weights=early_filter.sum_of_weights,
     )
@@ -141,10 +144,11 @@ def _early_filter(
 
 
 class _LeptonFilter:
-    """Decides after the hard process whether the event can have a wanted lepton.
+    """Decides after the hard process whether the event can have the wanted leptons.
 
-    An event with taus only is worth its time only if one of them decays to a wanted lepton. Nature draws that later;
-    here it is drawn at once, with the same branching fraction, and the decay is then forced. Nothing is reweighted.
+    An event that needs a tau for it is worth its time only if the taus decay to wanted leptons. Where every tau is
+    needed, what nature draws later is drawn at once, with the same branching fraction, and the decays are then forced.
+    Nothing is reweighted.
     """
 
     def __init__(self, pythia: Any, settings: GeneratorSettings, draw: random.Random) -> None:
@@ -158,13 +162,16 @@ class _LeptonFilter:
     def __call__(self, final: Iterable[Any]) -> bool:
         leptons = [p for p in final if p.idAbs() in (_ELECTRON, _MUON, _TAU)]
         taus = sum(p.idAbs() == _TAU for p in leptons)
-        if any(p.idAbs() in self._wanted and self._is_near_acceptance(p) for p in leptons) or taus > 1:
+        missing = self._settings.min_leptons - sum(
+            p.idAbs() in self._wanted and self._is_near_acceptance(p) for p in leptons
+        )
+        if missing <= 0 or taus > missing:
             self._force_tau_decays(forced=False)
             return True
-        if taus == 0:
+        if taus < missing:
             return False
         self._tau_fraction = self._tau_fraction or self._fraction_of_taus()
-        if self._draw.random() >= self._tau_fraction:
+        if self._draw.random() >= self._tau_fraction**taus:
             return False
         self._force_tau_decays(forced=True)
         return True
@@ -187,15 +194,22 @@ class _LeptonFilter:
 
 
 def _append_event(
-    columns: dict[str, list[Any]], event: Any, clustering: Any, early_filter: Any, settings: GeneratorSettings
+    columns: dict[str, list[Any]],
+    event: Any,
+    clustering: Any,
+    fat_clustering: Any,
+    early_filter: Any,
+    settings: GeneratorSettings,
 ) -> None:
-    """Reads one event off the generator and appends it, unless it has too few jets or no prompt lepton."""
+    """Reads one event off the generator and appends it, unless it has too few jets, fat jets or prompt leptons."""
     clustering.analyze(event)
     if clustering.sizeJet() < settings.min_jets_with_lepton:
         return
     leptons, neutrinos = _prompt_leptons(event)
     leptons = [(p, tau) for p, tau in leptons if p.pT() > settings.lepton_pt and abs(p.eta()) < settings.particle_eta]
-    if not leptons:
+    if len(leptons) < settings.min_leptons:
+        return
+    if fat_clustering and not _append_fat_jets(columns, event, fat_clustering, settings):
         return
     columns["weight"].append(early_filter.weight)
     columns["met_x"].append(sum(p.px() for p in neutrinos))
@@ -207,15 +221,41 @@ def _append_event(
         columns["lepton_pdg_id"].append(particle.id())
         columns["lepton_from_tau"].append(from_tau)
     heavy = _heavy_hadrons(event, early_filter.partons, settings.heavy_hadron_pt)
-    columns["n_jet"].append(clustering.sizeJet())
+    for eta, phi in _append_jets(columns, "jet", clustering):
+        columns["jet_flavour"].append(_flavour(eta, phi, heavy, settings.heavy_hadron_delta_r))
+
+
+def _append_jets(columns: dict[str, list[Any]], name: str, clustering: Any) -> list[tuple[float, float]]:
+    """Appends the clustered jets and returns their directions, eta and phi."""
+    columns[f"n_{name}"].append(clustering.sizeJet())
+    directions = []
     for i in range(clustering.sizeJet()):
         momentum = clustering.p(i)
-        eta, phi = momentum.eta(), momentum.phi()
-        columns["jet_pt"].append(momentum.pT())
-        columns["jet_eta"].append(eta)
-        columns["jet_phi"].append(phi)
-        columns["jet_mass"].append(max(momentum.mCalc(), 0.0))
-        columns["jet_flavour"].append(_flavour(eta, phi, heavy, settings.heavy_hadron_delta_r))
+        directions.append((momentum.eta(), momentum.phi()))
+        columns[f"{name}_pt"].append(momentum.pT())
+        columns[f"{name}_eta"].append(directions[-1][0])
+        columns[f"{name}_phi"].append(directions[-1][1])
+        columns[f"{name}_mass"].append(max(momentum.mCalc(), 0.0))
+    return directions
+
+
+def _append_fat_jets(columns: dict[str, list[Any]], event: Any, clustering: Any, settings: GeneratorSettings) -> bool:
+    """Appends the fat jets with the number of quarks of a top quark inside; False where there is none."""
+    assert settings.fat_jet is not None
+    clustering.analyze(event)
+    if clustering.sizeJet() == 0:
+        return False
+    tops = [[(p.eta(), p.phi()) for p in _decay_products(event, [i])] for i in _hadronic_tops(event)]
+    for eta, phi in _append_jets(columns, "fat_jet", clustering):
+        inside = (sum(_distance2(eta, phi, *quark) < settings.fat_jet.radius**2 for quark in top) for top in tops)
+        columns["fat_jet_quarks"].append(max(inside, default=0))
+    return True
+
+
+def _hadronic_tops(event: Any) -> list[int]:
+    """Entries of top quarks whose decay products, followed to their last copies, are quarks."""
+    tops = [i for i in range(5, event.size()) if event[i].idAbs() == _TOP and event[i].iBotCopyId() == i]
+    return [i for i in tops if all(p.idAbs() <= _BOTTOM for p in _decay_products(event, [i]))]
 
 
 def _prompt_leptons(event: Any) -> tuple[list[tuple[Any, bool]], list[Any]]:
@@ -276,12 +316,16 @@ def _flavour(eta: float, phi: float, heavy: Iterable[tuple[int, float, float]], 
     near = (
         flavour
         for flavour, hadron_eta, hadron_phi in heavy
-        if (eta - hadron_eta) ** 2 + ((phi - hadron_phi + np.pi) % (2 * np.pi) - np.pi) ** 2 < delta_r**2
+        if _distance2(eta, phi, hadron_eta, hadron_phi) < delta_r**2
     )
     return max(near, default=0)
 
 
-def _as_array(columns: dict[str, list[Any]]) -> ak.Array:
+def _distance2(eta: float, phi: float, other_eta: float, other_phi: float) -> float:
+    return (eta - other_eta) ** 2 + ((phi - other_phi + math.pi) % (2 * math.pi) - math.pi) ** 2
+
+
+def _as_array(columns: dict[str, list[Any]], settings: GeneratorSettings) -> ak.Array:
     def collection(name: str, **dtypes: str) -> ak.Array:
         fields = {key: np.asarray(columns[f"{name}_{key}"], dtype) for key, dtype in dtypes.items()}
         return ak.unflatten(ak.zip(fields), np.asarray(columns[f"n_{name}"], "i8"))
@@ -293,6 +337,11 @@ def _as_array(columns: dict[str, list[Any]]) -> ak.Array:
             "met_y": np.asarray(columns["met_y"], "f4"),
             "lepton": collection("lepton", pt="f4", eta="f4", phi="f4", pdg_id="i4", from_tau="?"),
             "jet": collection("jet", pt="f4", eta="f4", phi="f4", mass="f4", flavour="i4"),
-        },
+        }
+        | (
+            {"fat_jet": collection("fat_jet", pt="f4", eta="f4", phi="f4", mass="f4", quarks="i4")}
+            if settings.fat_jet
+            else {}
+        ),
         depth_limit=1,
     )

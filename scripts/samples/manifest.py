@@ -9,16 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from scripts.samples.settings import ProcessSettings, Settings, SkimSettings
 
-from samples.settings import ProcessSettings, Settings, SkimSettings
+__all__ = ["MARKER", "begin", "entry", "identity", "update"]
 
-__all__ = ["MARKER", "begin", "entry", "update"]
-
-MARKER = "  # --- simulated samples: written by scripts/make_samples.py ---"
+MARKER = "  # --- simulated samples: written by scripts/samples ---"
 
 
 def entry(
-    process: ProcessSettings, settings: Settings, file: Path, *, program: str, seed: int, counts: Mapping[str, Any]
+    process: ProcessSettings,
+    settings: Settings,
+    file: Path,
+    *,
+    path: str,
+    program: str,
+    seed: int,
+    counts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The facts about one written file, in the manifest's schema.
 
@@ -26,11 +32,11 @@ def entry(
         process: what was simulated.
         settings: with what.
         file: the finished ROOT file.
+        path: where the manifest's source has it.
         program: generator and version.
         seed: the seed of the whole sample.
         counts: ``events`` (collisions before every filter), ``entries`` (in the file), ``sum_of_weights``.
     """
-    content = file.read_bytes()
     fields: dict[str, Any] = {"source": "simulated", "process": process.process, "variation": process.variation}
     if process.role:
         fields["role"] = process.role
@@ -41,28 +47,44 @@ def entry(
             "program": program,
             "settings": [*settings.generator.pythia, *process.pythia],
             "seed": seed,
-            "description": _description(process, settings.skim),
+            "description": _description(process, settings),
         },
-        "files": [
-            {
-                "path": file.name,
-                "sha256": hashlib.sha256(content).hexdigest(),
-                "size": len(content),
-                **counts,
-            }
-        ],
+        "files": [{"path": path, **identity(file), **counts}],
     }
 
 
-def _description(process: ProcessSettings, skim: SkimSettings) -> str:
+def identity(file: Path) -> dict[str, Any]:
+    """Checksum and size of a file."""
+    content = file.read_bytes()
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def _description(process: ProcessSettings, settings: Settings) -> str:
     """What a reader of the manifest should know beyond the generator's settings."""
-    lepton = f"a lepton with pt > {skim.lepton_pt:g} GeV and |eta| < {skim.lepton_eta:g}"
-    jets = f"{skim.min_jets} jets with pt > {skim.jet_pt:g} GeV and |eta| < {skim.jet_eta:g}"
+    draws = f"{process.detector_draws} draws for each collision, which share the event number and differ in run"
+    thinned = " Crowded places are thinned; genWeight makes up for it." if settings.thinning else ""
     return (
-        f"{process.description} Detector: {process.detector_draws} draws for each collision, which share the event "
-        f"number and differ in run. Skim: {lepton}, {jets}, one of them with btagCSVV2 > {skim.min_discriminant:g}; "
-        "other leptons and jets are dropped. Crowded places are thinned; genWeight makes up for it."
+        f"{process.description} Detector: {draws if process.detector_draws > 1 else 'parametrised'}. "
+        f"Skim: {_skim_in_words(settings.skim)}; other leptons and jets are dropped.{thinned}"
     )
+
+
+def _skim_in_words(skim: SkimSettings) -> str:
+    identified = "identified " if skim.identified else ""
+    leptons = f"{skim.min_leptons} {identified}leptons" if skim.min_leptons > 1 else f"a {identified}lepton"
+    parts = [f"{leptons} with pt > {skim.lepton_pt:g} GeV and |eta| < {skim.lepton_eta:g}"]
+    if skim.opposite_sign:
+        parts.append("both charges among them")
+    if skim.min_jets:
+        tagged = "" if skim.min_discriminant is None else f", one of them with btagCSVV2 > {skim.min_discriminant:g}"
+        parts.append(
+            f"{skim.min_jets} {identified}jets with pt > {skim.jet_pt:g} GeV and |eta| < {skim.jet_eta:g}{tagged}"
+        )
+    if skim.fat_jet_pt is not None:
+        parts.append(f"a fat jet with pt > {skim.fat_jet_pt:g} GeV")
+    if skim.min_met:
+        parts.append(f"missing transverse momentum > {skim.min_met:g} GeV")
+    return ", ".join(parts)
 
 
 def begin(manifest: Path, like: Path) -> None:
@@ -82,7 +104,7 @@ def update(manifest: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
 
     Args:
         manifest: the file, which has the marker line.
-        entries: by key, ``simulated/<process>__<variation>``.
+        entries: by key, ``<set>/<process>__<variation>``.
 
     Raises:
         ValueError: when the manifest has no marker line.

@@ -9,47 +9,36 @@ import awkward as ak
 import numpy as np
 import uproot
 from numpy.typing import NDArray
+from scripts.samples.settings import Settings
 
 __all__ = ["DTYPES", "reduce_precision", "write"]
 
 DTYPES = {
-    "Electron": {
-        "pt": "f4",
-        "eta": "f4",
-        "phi": "f4",
-        "mass": "f4",
-        "cutBased": "i4",
-        "sip3d": "f4",
-        "pfRelIso03_all": "f4",
-    },
-    "Muon": {
-        "pt": "f4",
-        "eta": "f4",
-        "phi": "f4",
-        "mass": "f4",
-        "tightId": "?",
-        "sip3d": "f4",
-        "pfRelIso04_all": "f4",
-    },
-    "Jet": {
-        "pt": "f4",
-        "eta": "f4",
-        "phi": "f4",
-        "mass": "f4",
-        "btagCSVV2": "f4",
-        "jetId": "i4",
-        "qgl": "f4",
-        "hadronFlavour": "i4",
-    },
+    "pt": "f4",
+    "eta": "f4",
+    "phi": "f4",
+    "mass": "f4",
+    "charge": "i4",
+    "cutBased": "i4",
+    "tightId": "?",
+    "sip3d": "f4",
+    "pfRelIso03_all": "f4",
+    "pfRelIso04_all": "f4",
+    "btagCSVV2": "f4",
+    "jetId": "i4",
+    "qgl": "f4",
+    "hadronFlavour": "i4",
+    "score": "f4",
 }
+"""Type of a branch by its name without the collection."""
 # What is cut on has the ten bits of NanoAOD. The others are rounded by less than a quarter of their resolution.
-_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 8, "mass": 6, "btagCSVV2": 10, "sip3d": 6, "qgl": 4}
+_MANTISSA_BITS = {"pt": 10, "eta": 10, "phi": 8, "mass": 6, "btagCSVV2": 10, "sip3d": 6, "qgl": 4, "score": 10}
 _OTHER_MANTISSA_BITS = 6
 _COLLISIONS_IN_BLOCK = 1000
 _ENTRIES_IN_CLUSTER = 200_000
 
 
-def write(path: Path, parts: Iterable[ak.Array]) -> int:
+def write(path: Path, parts: Iterable[ak.Array], settings: Settings) -> int:
     """Writes tree ``Events``; the file appears under its name only when it is whole. Returns the number of entries.
 
     ``event`` numbers the generated collisions and ``run`` the draws of the detector for one collision. Entries that
@@ -58,14 +47,15 @@ def write(path: Path, parts: Iterable[ak.Array]) -> int:
 
     Args:
         path: the file; an older one is replaced.
-        parts: records as :func:`samples.detector.simulate` returns them, with ``genWeight`` final; at least one part,
-            which may be empty.
+        parts: records as :func:`scripts.samples.detector.simulate` returns them, with ``genWeight`` final; at least one
+            part, which may be empty.
+        settings: which branches to write.
     """
     partial = path.with_suffix(".partial")
     with uproot.recreate(partial, compression=uproot.LZMA(6)) as file:
         tree = None
         for events in _clusters(parts):
-            branches = _branches(events)
+            branches = _branches(events, settings)
             if tree is None:
                 types = {
                     name: getattr(values, "dtype", None) or values.type.content for name, values in branches.items()
@@ -90,26 +80,27 @@ def _clusters(parts: Iterable[ak.Array]) -> Iterator[ak.Array]:
         yield ak.concatenate(waiting)
 
 
-def _branches(events: ak.Array) -> dict[str, NDArray[np.generic] | ak.Array]:
+def _branches(events: ak.Array, settings: Settings) -> dict[str, NDArray[np.generic] | ak.Array]:
     collision = ak.to_numpy(events.collision)
+    met_bits = _MANTISSA_BITS["pt"] if settings.cut_on_met else _OTHER_MANTISSA_BITS
     scalars = {
         "run": ak.to_numpy(events.draw).astype("u4"),
         "luminosityBlock": (collision // _COLLISIONS_IN_BLOCK + 1).astype("u4"),
         "event": collision.astype("u8"),
         "genWeight": ak.to_numpy(events.genWeight).astype("f4"),
-        "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=_OTHER_MANTISSA_BITS),
+        "MET_pt": reduce_precision(ak.to_numpy(events.MET_pt).astype("f4"), bits=met_bits),
         "MET_phi": reduce_precision(ak.to_numpy(events.MET_phi).astype("f4"), bits=_OTHER_MANTISSA_BITS),
     }
-    return scalars | {name: _with_types(events[name], dtypes) for name, dtypes in DTYPES.items()}
+    return scalars | {name: _with_types(events[name], fields) for name, fields in settings.branches.items()}
 
 
-def _with_types(objects: ak.Array, dtypes: dict[str, str]) -> ak.Array:
+def _with_types(objects: ak.Array, fields: Iterable[str]) -> ak.Array:
     counts = ak.num(objects, axis=1)
-    return ak.zip({name: ak.unflatten(_column(objects[name], name, kind), counts) for name, kind in dtypes.items()})
+    return ak.zip({name: ak.unflatten(_column(objects[name], name), counts) for name in fields})
 
 
-def _column(column: ak.Array, name: str, kind: str) -> NDArray[np.generic]:
-    values = ak.to_numpy(ak.flatten(column, axis=1)).astype(kind)
+def _column(column: ak.Array, name: str) -> NDArray[np.generic]:
+    values = ak.to_numpy(ak.flatten(column, axis=1)).astype(DTYPES[name])
     if values.dtype.kind != "f":
         return values
     return reduce_precision(values, bits=_MANTISSA_BITS.get(name, _OTHER_MANTISSA_BITS))

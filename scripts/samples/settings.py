@@ -1,17 +1,25 @@
-"""What the simulated samples are made of: the numbers of ``settings.yaml`` as frozen records."""
+"""What the simulated samples are made of: the numbers of ``settings.yaml`` as frozen records.
+
+Those of a guest analysis are the same, except for what its own file beside it says.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
+    "SETS",
     "Bias",
     "DetectorSettings",
     "EfficiencyCurve",
     "ElectronSettings",
+    "FatJetClustering",
+    "FatJetSettings",
     "GeneratorSettings",
     "HardProcessEnhancement",
     "JetSettings",
@@ -24,7 +32,10 @@ __all__ = [
 ]
 
 
-_FILE = Path(__file__).with_name("settings.yaml")
+SETS = ("simulated", "dilepton", "four_leptons", "zprime")
+"""Names of the sets of samples: that of the Analysis Grand Challenge, and the guest analyses."""
+
+_FOLDER = Path(__file__).parent
 
 
 class _Record(BaseModel):
@@ -72,15 +83,26 @@ class ProcessSettings(_Record):
     events: int
     detector_draws: int = 1
     rate_factor: float = 1.0
-    target_entries: int
+    target_entries: int = -1
 
     def hard_process_acceptance(self, parton_ht: float) -> float:
         """Probability to keep a hard process with this scalar sum of quark transverse momenta (GeV)."""
         return self.enhance.acceptance(parton_ht) if self.enhance else 1.0
 
 
+class FatJetClustering(_Record):
+    """Large-radius anti-kt jets; an event without any above ``pt`` is dropped."""
+
+    radius: float
+    pt: float
+
+
 class GeneratorSettings(_Record):
-    """What all processes share: Pythia's common settings, clustering, and the filters at particle level."""
+    """What all processes share: Pythia's common settings, clustering, and the filters at particle level.
+
+    What was added later has a default and enters the names and seeds of chunks only where it differs from it, so that
+    older samples stay what they were.
+    """
 
     pythia: tuple[str, ...]
     chunk_events: int
@@ -93,6 +115,8 @@ class GeneratorSettings(_Record):
     lepton_pt: float
     heavy_hadron_pt: float
     heavy_hadron_delta_r: float
+    min_leptons: int = 1
+    fat_jet: FatJetClustering | None = None
 
 
 class EfficiencyCurve(_Record):
@@ -155,12 +179,25 @@ class JetSettings(_Record):
     no_quark_likeness: float
 
 
+class FatJetSettings(_Record):
+    """Large-radius jets: response, resolution, and a score by what is inside: a top quark, a part of one, or neither.
+
+    A score is drawn from a quantile function, a table of [share of jets below, score].
+    """
+
+    resolution: float
+    mass_resolution: float
+    direction_resolution: float
+    score: dict[str, tuple[tuple[float, float], ...]]
+
+
 class DetectorSettings(_Record):
     """The whole detector."""
 
     electron: ElectronSettings
     muon: MuonSettings
     jet: JetSettings
+    fat_jet: FatJetSettings
     met_resolution: float
 
 
@@ -172,7 +209,14 @@ class SkimSettings(_Record):
     jet_pt: float
     jet_eta: float
     min_jets: int
-    min_discriminant: float
+    min_discriminant: float | None
+    min_leptons: int = 1
+    identified: bool = (
+        False  # leptons that are not tight, and jets without or with a lepton for an identity, are dropped
+    )
+    opposite_sign: bool = False
+    min_met: float = 0.0
+    fat_jet_pt: float | None = None
 
 
 class ThinningSettings(_Record):
@@ -197,23 +241,51 @@ class ThinningSettings(_Record):
 
 
 class Settings(_Record):
-    """The whole of ``settings.yaml``."""
+    """All numbers of one set of samples.
+
+    Missing transverse momentum has the precision of other momenta where it is `cut_on_met`.
+    """
 
     generator: GeneratorSettings
     detector: DetectorSettings
     skim: SkimSettings
-    thinning: ThinningSettings
+    thinning: ThinningSettings | None
+    branches: dict[str, tuple[str, ...]]
+    cut_on_met: bool = False
     processes: tuple[ProcessSettings, ...]
 
+    @property
+    def muons(self) -> bool:
+        """Whether muons are wanted, and can pass the tight identification."""
+        return 13 in self.generator.wanted_leptons
 
-def load(*, muons: bool = False) -> Settings:
-    """Reads and checks ``settings.yaml``.
+
+def load(name: str = "simulated", *, muons: bool = False) -> Settings:
+    """Reads and checks ``settings.yaml``, and for a guest analysis what its own file changes in it.
 
     Args:
-        muons: whether events with a muon and no electron are wanted too.
+        name: one of :data:`SETS`.
+        muons: whether events with a muon and no electron are wanted too, whatever the file says.
     """
-    settings = Settings.model_validate(yaml.safe_load(_FILE.read_text(encoding="utf-8")))
+    document = _read("settings")
+    if name != "simulated":
+        document = _changed(document, _read(name))
+    settings = Settings.model_validate(document)
     if not muons:
         return settings
     generator = settings.generator.model_copy(update={"wanted_leptons": (11, 13)})
     return settings.model_copy(update={"generator": generator})
+
+
+def _read(name: str) -> dict[str, Any]:
+    return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping with another laid over it: mappings key by key, everything else replaced."""
+
+    def merged(key: str, value: Any) -> Any:
+        both = isinstance(value, Mapping) and isinstance(document.get(key), Mapping)
+        return _changed(document[key], value) if both else value
+
+    return document | {key: merged(key, value) for key, value in changes.items()}

@@ -15,8 +15,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
-
-from samples.settings import ThinningSettings
+from scripts.samples.settings import ThinningSettings
 
 __all__ = ["Places", "Plan", "make_plan", "places_of", "thin"]
 

@@ -55,7 +55,7 @@ def test_reaches_the_minimum_of_pyhf(name):
 
 
 def test_reaches_the_minimum_of_pyhf_with_more_than_a_hundred_parameters():
-    """Minuit with numerical derivatives takes a minute here: `scripts/compare_likelihood.py` runs it."""
+    """Minuit with numerical derivatives takes a minute here: `scripts/benchmarks/likelihood.py` runs it."""
     workspace = large_workspace()
     structure, numbers, data = from_pyhf(workspace)
     assert structure.size >= 100
@@ -160,26 +160,6 @@ def test_the_smaller_of_two_minima_is_found_from_either_side():
         assert found.converged
         assert float(found.parameters[position]) > 0.5
         assert float(found.twice_nll) <= best_of_pyhf(spec) + 1e-6
-
-
-@pytest.mark.parametrize("spec", [EVERYTHING, large_workspace(channels=2, systematics=4)])
-def test_the_hessian_from_sums_of_columns_is_the_hessian(spec):
-    from pipeline.inference.fit import _columns, _expansion
-    from pipeline.inference.histfactory.likelihood import deviance, terms
-
-    structure, numbers, data = from_pyhf(spec)
-    columns, model = _columns(structure), terms(structure, numbers)
-    assert len(columns.seeds) < structure.size
-
-    def objective(point):
-        return deviance(structure, model, point, data)
-
-    point = jnp.linspace(0.8, 1.2, structure.size)
-    value, gradient, hessian = quick_jit(lambda at: _expansion(objective, at, columns))(point)
-    expected = quick_jit(jax.hessian(objective))(point)
-    np.testing.assert_allclose(value, objective(point), rtol=1e-14)
-    np.testing.assert_allclose(gradient, jax.grad(objective)(point), rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(hessian, expected, rtol=1e-12, atol=1e-12 * np.abs(expected).max())
 
 
 def test_a_held_parameter_stays_outside_its_bounds():

@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline import analysis as exact
+from pipeline.inference import objectives
+from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.objectives import Objective, figure_of_merit, loss_of
 
+from reference.workspaces import HELLO_WORLD
 from small_analysis import THRESHOLDS, arrays, small_analysis, small_data
 
 OBJECTIVES = [
@@ -79,3 +82,26 @@ def test_the_sign_of_the_loss():
         merit = figure_of_merit(objective, analysis.structure, numbers)
         assert float(merit.value) > 0
         assert (float(loss_of(objective, merit)) < 0) == objective.larger_is_better
+
+
+def test_a_new_objective_is_one_function():
+    @objectives.register(symbol="N", larger_is_better=False)
+    def expected_events(structure, numbers, objective):
+        return objectives.Merit(
+            value=jnp.sum(numbers.nominal),
+            converged=jnp.asarray(True),
+            gradient_norm=jnp.zeros(()),
+            iterations=jnp.zeros((), jnp.int32),
+        )
+
+    structure, numbers, _ = from_pyhf(HELLO_WORLD)
+    mine = objectives.Objective("expected_events")
+    try:
+        merit = objectives.figure_of_merit(mine, structure, numbers)
+        assert float(merit.value) == 125.0
+        assert float(objectives.loss_of(mine, merit)) == 125.0
+        assert mine.symbol == "N"
+    finally:
+        del objectives.OBJECTIVES["expected_events"]
+    with pytest.raises(ValueError, match="'expected_events' is not known; choose one of discovery_significance"):
+        objectives.figure_of_merit(mine, structure, numbers)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import uproot
 from pipeline.ingest.branches import classes_for, is_complete
-from pipeline.ingest.rootfile import skimmed_part
+from pipeline.ingest.fileskim import skimmed_part
 from small_files import random_branches, write_file
 
 

@@ -5,9 +5,10 @@ import os
 
 import awkward as ak
 import pytest
-from pipeline.ingest import InputError, cache
-from pipeline.ingest.cache import entry_key, load, store
-from pipeline.ingest.rootfile import FileSkim, skimmed_part
+from pipeline.ingest.cache import entry_key, load, store, sweep
+from pipeline.ingest.content import content_of
+from pipeline.ingest.facts import RunSums, WeightSums
+from pipeline.ingest.fileskim import FileSkim, skimmed_part
 from small_files import random_branches
 
 
@@ -27,14 +28,15 @@ def same(one: FileSkim | None, other: FileSkim | None) -> bool:
     return (
         ak.array_equal(one.events, other.events)
         and one.events.type == other.events.type
-        and (one.entries, one.odd) == (other.entries, other.odd)
+        and (one.entries, one.odd, one.numbered) == (other.entries, other.odd, other.numbered)
+        and (one.generated, one.runs) == (other.generated, other.runs)
     )
 
 
 @pytest.mark.parametrize("events", [200, 0])
 def test_what_is_stored_comes_back(tmp_path, make_file, skim, events):
     skimmed = skimmed_part(str(make_file("b.root", random_branches(events))), "Events", skim)
-    skimmed = dataclasses.replace(skimmed, odd={"Jet": 3})
+    skimmed = dataclasses.replace(skimmed, odd={"Jet": 3}, runs=RunSums(3, 0.1, 0.3), generated=WeightSums())
     store(tmp_path / "cache", "key", skimmed)
     assert same(load(tmp_path / "cache", "key"), skimmed)
 
@@ -90,52 +92,60 @@ def test_a_folder_that_cannot_be_made_costs_only_the_entry(tmp_path, entry, capl
     assert "cannot be written" in caplog.text
 
 
+def test_parts_of_killed_runs_are_swept(tmp_path):
+    old, new = tmp_path / "key.1.part", tmp_path / "key.2.part"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (1, 1))
+    sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == [new]
+
+
 # --- the key ---
 
 
+def whole_key(file, skim, tree="Events") -> str:
+    return entry_key(content_of(str(file), hashed=True), tree, skim)
+
+
 def test_the_key_is_of_content_not_of_name_or_time(file, skim):
-    key = entry_key(str(file), "Events", skim)
+    key = whole_key(file, skim)
     copy = file.with_name("copy.root")
     copy.write_bytes(file.read_bytes())
     os.utime(copy, (1, 1))
-    assert entry_key(str(copy), "Events", skim) == key
+    assert whole_key(copy, skim) == key
 
 
 def test_one_changed_byte_changes_the_key_even_at_the_same_time(file, skim):
-    key, times = entry_key(str(file), "Events", skim), file.stat()
+    key, times = whole_key(file, skim), file.stat()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0x01
     file.write_bytes(content)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert entry_key(str(file), "Events", skim) != key
+    assert whole_key(file, skim) != key
 
 
-@pytest.mark.parametrize("position", [0, 5_000, -1])
+@pytest.mark.parametrize("position", [60, 5_000, -1])
 def test_large_files_are_known_by_head_tail_and_time(file, skim, monkeypatch, position):
-    monkeypatch.setattr(cache, "WHOLE", 1000)
-    monkeypatch.setattr(cache, "BLOCK", 1000)
-    key, times = entry_key(str(file), "Events", skim), file.stat()
+    monkeypatch.setattr("pipeline.ingest.content.BLOCK", 1000)
+    key, times = entry_key(content_of(str(file), marked=True), "Events", skim), file.stat()
     content = bytearray(file.read_bytes())
     content[position] ^= 0x01
     file.write_bytes(content)
     os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns + (1_000_000 if position == 5_000 else 0)))
-    assert entry_key(str(file), "Events", skim) != key
+    assert entry_key(content_of(str(file), marked=True), "Events", skim) != key
 
 
 def test_skim_tree_and_code_are_in_the_key(file, skim, monkeypatch):
-    keys = [entry_key(str(file), "Events", skim), entry_key(str(file), "Tree", skim)]
-    keys.append(entry_key(str(file), "Events", dataclasses.replace(skim, event_variables=())))
+    keys = [whole_key(file, skim), whole_key(file, skim, "Tree")]
+    keys.append(whole_key(file, dataclasses.replace(skim, event_variables=())))
+    keys.append(whole_key(file, dataclasses.replace(skim, weight="generator")))
     jets = dataclasses.replace(skim.objects[2], requirements=skim.objects[2].requirements[:2])
-    keys.append(entry_key(str(file), "Events", dataclasses.replace(skim, objects=(*skim.objects[:2], jets))))
+    keys.append(whole_key(file, dataclasses.replace(skim, objects=(*skim.objects[:2], jets))))
     monkeypatch.setattr("pipeline.__version__", "0.0.0")
-    keys.append(entry_key(str(file), "Events", skim))
+    keys.append(whole_key(file, skim))
     source = file.with_name("skim.py")
     source.write_text("changed")
-    monkeypatch.setattr(cache, "SOURCES", (*cache.SOURCES[:1], source))
-    keys.append(entry_key(str(file), "Events", skim))
+    monkeypatch.setattr("pipeline.ingest.cache.SOURCES", (source,))
+    keys.append(whole_key(file, skim))
     assert len(set(keys)) == len(keys)
-
-
-def test_a_missing_file_has_no_key(tmp_path, skim):
-    with pytest.raises(InputError, match=r"nowhere.root: no such file"):
-        entry_key(str(tmp_path / "nowhere.root"), "Events", skim)

@@ -1,8 +1,10 @@
 """Downloads from a real server that misbehaves: nothing half-written is ever taken for a file."""
 
 import errno
+import gzip
 import hashlib
 import importlib.util
+import struct
 from pathlib import Path
 
 import fsspec
@@ -13,7 +15,9 @@ from pipeline.ingest.download import is_complete
 
 from range_server import Site, serving
 
-CONTENT = bytes(range(256)) * 5000
+LENGTH = 256 * 5000
+CONTENT = struct.pack(">4siii", b"root", 62400, 100, LENGTH) + (bytes(range(256)) * 5000)[16:]
+"""As long as its header says, as a ROOT file is."""
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -115,9 +119,10 @@ def test_two_versions_are_never_stitched_together(site, target):
     with pytest.raises(InputError):
         fetch(site, target)
     site.ranges, site.drops["/a.root"] = True, 0
-    site.files["/a.root"], site.tags["/a.root"] = CONTENT[::-1], '"two"'
+    other = CONTENT[:16] + CONTENT[:15:-1]
+    site.files["/a.root"], site.tags["/a.root"] = other, '"two"'
     fetch(site, target)
-    assert target.read_bytes() == CONTENT[::-1]
+    assert target.read_bytes() == other
 
 
 def test_another_size_than_the_manifests_is_refused_before_a_byte_is_kept(site, target):
@@ -134,7 +139,7 @@ def test_an_announced_size_that_is_not_kept_is_no_file(site, target):
 
 
 def test_another_checksum_is_refused_and_deleted(site, target):
-    with pytest.raises(InputError, match="the checksum is not that of the manifest; what was fetched is deleted"):
+    with pytest.raises(InputError, match="its checksum is not that of the manifest; what was fetched is deleted"):
         fetch(site, target, sha256="0" * 64)
     assert not target.exists()
     assert not part(target).exists()
@@ -149,15 +154,16 @@ def test_a_wrong_file_in_the_place_is_replaced(site, target, known):
 
 
 def test_a_missing_file_is_a_sentence(site, target):
-    with pytest.raises(InputError, match=r"/b.root: no such file on the server; check the manifest"):
+    with pytest.raises(InputError, match=r"/b.root: no such file on the server \(404 Not Found\); check"):
         download.download(f"{site.url}/b.root", target)
     assert left_behind(target) == set()
 
 
 def test_a_refusal_is_a_sentence(site, target):
     site.statuses["/a.root"] = [403]
-    with pytest.raises(InputError, match=r"/a.root: the server answers 403"):
+    with pytest.raises(InputError, match=r"/a.root: the server refuses access \(403 Forbidden\); ask its owner"):
         fetch(site, target)
+    assert left_behind(target) == set()
 
 
 def test_a_busy_server_is_asked_again(site, target):
@@ -168,7 +174,7 @@ def test_a_busy_server_is_asked_again(site, target):
 
 def test_a_server_that_stays_busy_is_given_up(site, target):
     site.statuses["/a.root"] = [503] * 100
-    with pytest.raises(InputError, match=r"cannot be reached \(too many 503 error responses\)"):
+    with pytest.raises(InputError, match=r"the server is busy or fails \(503 .*\), asked several times; try"):
         fetch(site, target)
 
 
@@ -219,6 +225,48 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(site, tmp_path):
         fetch(site, tmp_path / "file" / "folder" / "a.root")
 
 
+# --- what is no data file is no file ---
+
+
+def test_half_a_file_without_a_length_is_refused_and_fetched_again(site, target):
+    """Nothing but the file's own header says that half of it is missing."""
+    site.files["/a.root"] = CONTENT[: LENGTH // 2]
+    message = rf"/a.root: cannot be read \(it has {LENGTH // 2} bytes of the {LENGTH} that its header states\).*deleted"
+    with pytest.raises(InputError, match=message):
+        fetch(site, target)
+    assert left_behind(target) == set()
+    target.write_bytes(CONTENT[: LENGTH // 2])
+    site.files["/a.root"] = CONTENT
+    assert fetch(site, target)
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"<!DOCTYPE html><title>Sign in</title>" * 9000, "is a web page, perhaps of a login or an error"),
+        (b"\n<html>" + bytes(9000), "is a web page"),
+        (gzip.compress(CONTENT), "is compressed by gzip"),
+        (b"PAR1" + bytes(100) + b"PAR1", "is a parquet file, but its name says root"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+    ],
+)
+def test_what_is_no_root_file_is_not_kept(site, target, content, message):
+    site.files["/a.root"] = content
+    with pytest.raises(InputError, match=rf"/a.root: .*{message}|{message}"):
+        fetch(site, target)
+    assert left_behind(target) == set()
+
+
+def test_a_parquet_file_has_its_own_marks(site, tmp_path):
+    content = b"PAR1" + bytes(100) + b"PAR1"
+    site.files["/a.parquet"] = content
+    assert download.download(f"{site.url}/a.parquet", tmp_path / "a.parquet")
+    site.files["/a.parquet"] = content[:-4]
+    with pytest.raises(InputError, match="the end of a parquet file is missing"):
+        download.download(f"{site.url}/a.parquet", tmp_path / "b.parquet")
+
+
 # --- what is not http goes through fsspec ---
 
 
@@ -246,6 +294,8 @@ def test_a_protocol_without_its_package_is_a_sentence(target):
 
 def test_complete_is_what_is_known_to_be(tmp_path):
     file = tmp_path / "a.root"
+    assert not is_complete(file)
+    file.write_bytes(CONTENT[:-1])
     assert not is_complete(file)
     file.write_bytes(CONTENT)
     assert is_complete(file)

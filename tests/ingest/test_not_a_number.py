@@ -6,13 +6,14 @@ The twin below follows the AGC's processor word by word where NaN matters: masks
 from pathlib import Path
 
 import awkward as ak
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from pipeline.analysis import event_table
 from pipeline.config import load_config
-from pipeline.events.table import list_events
 from pipeline.ingest import InputError, read
-from pipeline.problem import bare_data, make_analysis, skim
+from pipeline.ingest.samples import skim
+from pipeline.names import names_of
+from pipeline.problem import bare_data, default_thresholds, make_analysis
 from small_files import write_file
 
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "agc.yaml"
@@ -99,9 +100,10 @@ FOUR_MOMENTUM = (
 
 def by_the_pipeline(file: Path) -> dict[int, tuple[str, float]]:
     config = load_config(CONFIG)
-    events = read([file], skim(config)).events
-    thresholds = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
-    found = list_events(make_analysis(config, datasets=1), thresholds, bare_data(config, events))
+    names = names_of(config)
+    events = read([file], skim(config, tuple(names.branches.values()))).events
+    analysis = make_analysis(config, names, datasets=1)
+    found = event_table(analysis, default_thresholds(config), bare_data(config, names, events))
     rows = np.flatnonzero((found.region >= 0) & (found.kinematic == 0))
     regions = list(config.regions)
     return {int(found.index[row]): (regions[found.region[row]], float(found.observable[row])) for row in rows}

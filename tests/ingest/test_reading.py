@@ -1,13 +1,16 @@
 """Several files: order, row numbers, processes, remote files, the cache in use, progress, messages."""
 
 import concurrent.futures
+import copy
+import dataclasses
 import io
 
 import awkward as ak
 import numpy as np
 import pytest
-from pipeline.ingest import InputError, events_progress, execution, read, reading, rootfile
-from pipeline.ingest.rootfile import skimmed_part
+import urllib3
+from pipeline.ingest import InputError, events_progress, fileskim, read, reading
+from pipeline.ingest.fileskim import skimmed_part
 from rich.console import Console
 from small_files import random_branches
 
@@ -79,7 +82,8 @@ def test_odd_values_are_reported_once(make_file, skim, caplog):
     pt = ak.to_numpy(ak.flatten(branches["Jet_pt"])).copy()
     pt[:3] = np.nan
     branches["Jet_pt"] = ak.unflatten(pt, ak.num(branches["Jet_pt"]))
-    ingested = read([make_file("a.root", branches), make_file("b.root", branches)], skim, label="ttbar")
+    other = branches | {"event": branches["event"] ^ np.uint64(1)}
+    ingested = read([make_file("a.root", branches), make_file("b.root", other)], skim, label="ttbar")
     assert ingested.odd == {"Jet": 6}
     assert [record.message for record in caplog.records] == [
         "ttbar: NaN, infinite or negative values in 6 of Jet; a cut on NaN is failed."
@@ -107,7 +111,8 @@ def test_a_missing_url(skim):
 
 @pytest.fixture
 def no_pauses(monkeypatch):
-    monkeypatch.setattr(rootfile, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(fileskim, "PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(urllib3.Retry, "sleep", lambda *_: None)
 
 
 @pytest.mark.parametrize("trouble", [{"drops": {"/a.root": 2}}, {"statuses": {"/a.root": [503, 500]}}])
@@ -118,19 +123,39 @@ def test_a_connection_that_breaks_is_tried_again(make_file, skim, no_pauses, tro
 
 
 @pytest.mark.parametrize(
-    ("trouble", "tries"),
-    [({"drops": {"/a.root": 99}}, 3), ({"statuses": {"/a.root": [403] * 99}}, 1), ({"ranges": False}, 2)],
+    ("trouble", "message"),
+    [
+        ({"drops": {"/a.root": 99}}, r"cannot be reached \(.*\); check the address and the network"),
+        ({"ranges": False}, r"the server does not send parts of a file; get the whole with python -m pipeline.fetch"),
+        ({"statuses": {"/a.root": [401] * 9}}, r"the server wants a login \(401 Unauthorized\); use an address with"),
+        ({"statuses": {"/a.root": [403] * 9}}, r"the server refuses access \(403 Forbidden\); ask its owner"),
+        ({"statuses": {"/a.root": [404] * 9}}, r"no such file on the server \(404 Not Found\); check the manifest"),
+        ({"statuses": {"/a.root": [410] * 9}}, r"no such file on the server \(410 Gone\); check the manifest"),
+        (
+            {"statuses": {"/a.root": [429] * 9}},
+            r"the server is busy or fails \(429 Too Many Requests\), asked several times; try",
+        ),
+        (
+            {"statuses": {"/a.root": [503] * 9}},
+            r"the server is busy or fails \(503 Service Unavailable\), asked several times",
+        ),
+    ],
 )
-def test_a_server_that_does_not_do_is_given_up(make_file, skim, no_pauses, trouble, tries):
+@pytest.mark.parametrize("cached", [False, True])
+def test_a_server_that_does_not_do_is_given_up(make_file, skim, no_pauses, tmp_path, trouble, message, cached):
+    """The sentence is the same with a cache, which looks at the file first."""
     file = make_file("a.root", random_branches(3000))
-    message = r"/a.root: cannot be read \(.*\); check the address and the network, or get it with scripts/fetch_data.py"
-    with serving(Site({"/a.root": file.read_bytes()}, **trouble)) as site, pytest.raises(InputError, match=message):
-        read([f"{site.url}/a.root"], skim)
-    assert len(site.requests) == tries
+    trouble = copy.deepcopy(trouble)  # the server takes its answers out of it
+    with (
+        serving(Site({"/a.root": file.read_bytes()}, **trouble)) as site,
+        pytest.raises(InputError, match=f"/a.root: {message}") as raised,
+    ):
+        read([f"{site.url}/a.root"], skim, cache=tmp_path / "cache" if cached else None)
+    assert "\n" not in str(raised.value)
 
 
 def test_an_unreachable_host(skim, no_pauses):
-    message = r"http://127.0.0.1:9/a.root: cannot be read \(.*\); check the address and the network"
+    message = r"http://127.0.0.1:9/a.root: cannot be reached \(.*\); check the address and the network"
     with pytest.raises(InputError, match=message):
         read(["http://127.0.0.1:9/a.root"], skim)
 
@@ -202,31 +227,7 @@ def test_quiet_shows_nothing(three_files, skim):
     assert shown(files=three_files, skim=skim, quiet=True) == ""
 
 
-# --- execution ---
-
-
-def test_outcomes_carry_their_position():
-    assert list(execution.outcomes(divmod, [(7, 2), (9, 4)])) == [(0, (3, 1)), (1, (2, 1))]
-
-
-class _SecondOfFourFails(concurrent.futures.Executor):
-    """Takes four calls and runs none; the second fails."""
-
-    def __init__(self) -> None:
-        self.futures: list[concurrent.futures.Future] = []
-
-    def submit(self, *_, **__) -> concurrent.futures.Future:
-        self.futures.append(concurrent.futures.Future())
-        if len(self.futures) == 4:
-            self.futures[1].set_exception(ZeroDivisionError())
-        return self.futures[-1]
-
-
-def test_the_first_error_stops_the_rest():
-    executor = _SecondOfFourFails()
-    with pytest.raises(ZeroDivisionError):
-        list(execution.outcomes(divmod, [(1, 0)] * 4, executor=executor))
-    assert [future.cancelled() for future in executor.futures] == [True, False, True, True]
+# --- where it runs, and what is left ---
 
 
 def test_dask_runs_it_unchanged(three_files, whole, skim):
@@ -237,3 +238,34 @@ def test_dask_runs_it_unchanged(three_files, whole, skim):
     ):
         ingested = read(three_files, skim, executor=client.get_executor(), workers=2)
     assert ak.array_equal(ingested.events, whole.events)
+
+
+def test_the_number_of_processes_is_chosen_after_the_first_file(three_files, whole, skim, monkeypatch):
+    asked = []
+
+    def choose(first: float, share: float, files: int) -> int:
+        asked.append((share > 0, files))
+        return 1
+
+    monkeypatch.setattr(reading, "workers_that_pay", choose)
+    assert ak.array_equal(read(three_files, skim).events, whole.events)
+    assert asked == [(True, 2)]
+
+
+def test_a_data_set_of_which_nothing_passes_is_empty_and_said(make_file, skim, caplog):
+    impossible = dataclasses.replace(skim, at_least=((("Jet",), 99),))
+    ingested = read([make_file("a.root", random_branches(60))], impossible, label="qcd")
+    assert (len(ingested.events), ingested.entries_read) == (0, 60)
+    assert ingested.events.type.content == read([make_file("a.root", random_branches(60))], skim).events.type.content
+    assert "qcd: none of 60 events passes the loosest cuts, so its templates are empty" in caplog.text
+
+
+def test_a_bad_file_is_skipped_in_processes_too(three_files, skim, tmp_path):
+    bad = tmp_path / "bad.root"
+    bad.write_bytes(three_files[0].read_bytes()[:5000])
+    files = [bad, *three_files]
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        ingested = read(files, skim, executor=threads, workers=2, skip_bad_files=True)
+    assert ingested.entries == (0, 150, 0, 90)
+    assert [file.location for file in ingested.skipped] == [str(bad)]
+    assert ak.array_equal(ingested.events, read(three_files, skim).events)

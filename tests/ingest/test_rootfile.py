@@ -1,202 +1,170 @@
-"""One file: what is read, in which pieces, and what is said when it cannot be."""
-
-import importlib.util
+"""ROOT files of all shapes: records in an RNTuple, trees in folders, trees without branches, and damaged neighbours."""
 
 import awkward as ak
 import numpy as np
 import pytest
 import uproot
-from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, rootfile
-from pipeline.ingest.rootfile import joined_parts, skimmed_part
-from small_files import random_branches
+from pipeline.ingest import InputError, ObjectSkim, Requirement, Skim, read
+from pipeline.ingest.fileskim import skimmed_part
+from pipeline.ingest.rootfile import RootRows
+from small_files import random_branches, write_file
 
 JETS = Skim(objects=(ObjectSkim("Jet", ("pt", "eta")),))
 
 
-def everything(events: int = 0, **branches: list) -> dict[str, ak.Array]:
-    floats = {name: ak.values_astype(ak.Array(values), np.float32) for name, values in branches.items()}
-    return floats | {"event": ak.Array(np.arange(events, dtype=np.uint64))}
-
-
-@pytest.fixture
-def chunk_of_100(monkeypatch):
-    monkeypatch.setattr(rootfile, "CHUNK", 100)
-
-
-@pytest.mark.parametrize("kind", ["ttree", "rntuple"])
-@pytest.mark.parametrize("cluster", [0, 30, 120, 1000])
-def test_pieces_of_a_file_make_the_whole(make_file, skim, kind, cluster, chunk_of_100):
-    branches = random_branches(950)
-    in_clusters = make_file("a.root", branches, kind=kind, cluster=cluster)
-    result = skimmed_part(str(in_clusters), "Events", skim)
-    whole = skimmed_part(str(make_file("b.root", branches)), "Events", skim)
-    assert result.entries == whole.entries == 950
-    assert ak.array_equal(result.events, whole.events)
-    assert result.events["event"].tolist() == branches["event"][result.events["index"]].tolist()
-
-
-@pytest.mark.parametrize("parts", [1, 2, 3, 20])
-def test_parts_of_a_file_make_the_whole(make_file, skim, parts, chunk_of_100):
-    file = str(make_file("a.root", random_branches(950), cluster=60))
-    whole = skimmed_part(file, "Events", skim)
-    pieces = [skimmed_part(file, "Events", skim, part, parts) for part in range(parts)]
-    assert ak.array_equal(joined_parts(pieces).events, whole.events)
-    assert joined_parts(pieces).entries == 950
-    assert all(piece.events.type.content == whole.events.type.content for piece in pieces)
-
-
-@pytest.mark.parametrize(
-    ("cluster", "expected"),
-    [
-        (40, [(0, 120), (120, 240), (240, 300)]),
-        (150, [(0, 150), (150, 300)]),
-        (300, [(0, 100), (100, 300)]),
-        (3, [(start, min(start + 102, 300)) for start in range(0, 300, 102)]),
-    ],
-)
-@pytest.mark.parametrize("kind", ["ttree", "rntuple"])
-def test_chunks_end_at_cluster_borders_and_stay_bounded(make_file, kind, cluster, expected, chunk_of_100):
-    file = make_file("a.root", random_branches(300), kind=kind, cluster=cluster)
-    with uproot.open(file) as opened:
-        assert rootfile._chunks(opened["Events"], ("Jet_pt", "event")) == expected
-
-
-def test_only_the_needed_branches_are_read(make_file, monkeypatch):
-    asked = []
-    arrays = uproot.TTree.arrays
-    monkeypatch.setattr(
-        uproot.TTree, "arrays", lambda tree, names, **rest: asked.extend(names) or arrays(tree, names, **rest)
-    )
-    skimmed_part(str(make_file("a.root", random_branches(50))), "Events", JETS)
-    assert sorted(asked) == ["Jet_eta", "Jet_pt", "event"]
-
-
-@pytest.mark.parametrize("kind", ["ttree", "rntuple"])
-def test_a_tree_without_entries_gives_typed_columns(make_file, skim, kind):
-    empty = skimmed_part(str(make_file("a.root", random_branches(0), kind=kind)), "Events", skim)
-    full = skimmed_part(str(make_file("b.root", random_branches(50), kind=kind)), "Events", skim)
-    assert (len(empty.events), empty.entries) == (0, 0)
-    assert empty.events.type.content == full.events.type.content
-
-
-def test_events_without_objects(make_file):
-    file = make_file("a.root", everything(3, Jet_pt=[[], [], []], Jet_eta=[[], [], []]))
-    result = skimmed_part(str(file), "Events", JETS)
-    assert result.events.Jet.pt.tolist() == [[], [], []]
-
-
-# --- real files ---
-
-
-def test_real_ttree(external_data):
-    """CMS Open Data, 947 branches; the lengths of the lists are those of the counters."""
-    file = external_data / "cms_open_data_200_events.root"
-    result = skimmed_part(str(file), "Events", Skim(objects=(ObjectSkim("Jet", ("pt", "jetId", "btagCSVV2")),)))
-    with uproot.open(file) as opened:
-        counted, numbers = opened["Events/nJet"].array(), opened["Events/event"].array()
-    assert result.entries == 200
-    assert ak.num(result.events.Jet).tolist() == counted.tolist()
-    assert result.events["event"].tolist() == numbers.tolist()
-    assert set(ak.flatten(result.events.Jet.jetId).tolist()) == {0, 2, 6}
-
-
-def test_real_rntuple(external_data):
-    """Ten events of record 19980; agc-spec counts 75 jets in them."""
-    file = external_data / "cms_open_data_ttbar_10_events_rntuple.root"
-    result = skimmed_part(
-        str(file), "Events", Skim(objects=(ObjectSkim("Jet", ("pt",)), ObjectSkim("Muon", ("tightId",))))
-    )
-    assert result.entries == 10
-    assert ak.sum(ak.num(result.events.Jet)) == 75
-    assert not ak.any(result.events.Muon.tightId)
-
-
-# --- what can be wrong with a file ---
-
-
-def refused(location: object, message: str, tree: str = "Events", skim: Skim = JETS) -> None:
-    with pytest.raises(InputError, match=message) as raised:
-        skimmed_part(str(location), tree, skim)
-    assert str(raised.value).startswith(f"{location}: ")
+def test_an_rntuple_that_lacks_a_branch_is_a_sentence(make_file):
+    file = make_file("a.root", random_branches(5), kind="rntuple")
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "etta")),))
+    with pytest.raises(
+        InputError, match=r"a.root: 'Events' has no branch 'Jet_etta'; the nearest are Jet_eta"
+    ) as raised:
+        read([file], skim)
     assert "\n" not in str(raised.value)
 
 
-def test_missing_file(tmp_path):
-    refused(tmp_path / "nowhere.root", r"no such file; correct the path, or get it with scripts/fetch_data.py")
+def test_records_in_an_rntuple_are_collections(tmp_path, make_file, skim):
+    """What uproot writes of an awkward array of records: the field `Jet.pt` instead of the branch `Jet_pt`."""
+    branches = random_branches(200)
+    records = {
+        name: ak.zip({v: branches[f"{name}_{v}"] for v in ("pt", "eta", "mass", "jetId", "tightId")})
+        for name in ("Electron", "Muon", "Jet")
+    }
+    records["MET"] = ak.zip({"pt": branches["MET_pt"]})
+    write_file(tmp_path / "records.root", records | {"event": branches["event"]}, kind="rntuple")
+    flat = make_file("a.root", branches)
+    assert ak.array_equal(read([tmp_path / "records.root"], skim).events, read([flat], skim).events)
 
 
-def test_a_folder_is_no_file(tmp_path):
-    refused(tmp_path, "is a folder; give the path of a ROOT file")
+@pytest.mark.parametrize("tree", ["ntuples/Events", "ntuples/deep/Events"])
+def test_a_tree_in_a_folder(tmp_path, make_file, tree):
+    branches = random_branches(30)
+    with uproot.recreate(tmp_path / "folder.root") as file:
+        file.mktree(tree, {name: values.type.content for name, values in branches.items()}).extend(branches)
+    expected = read([make_file("a.root", branches)], JETS).events
+    assert ak.array_equal(read([tmp_path / "folder.root"], JETS, tree=tree).events, expected)
+    with pytest.raises(InputError, match=r"has no tree 'ntuples/Event'; it holds .* in 'ntuples'"):
+        read([tmp_path / "folder.root"], JETS, tree="ntuples/Event")
+    with pytest.raises(InputError, match="'ntuples' is no tree but a"):
+        read([tmp_path / "folder.root"], JETS, tree="ntuples")
 
 
-def test_bits_of_a_float(make_file):
-    branches = random_branches(20)
-    branches["Jet_jetId"] = ak.values_astype(branches["Jet_jetId"], np.float32)
-    skim = Skim(objects=(ObjectSkim("Jet", ("pt",), (Requirement("jetId", "bits", 4),)),))
-    message = r"branch 'Jet_jetId' has the type float32, but bits are required of it; require a value with 'equal'"
-    refused(make_file("a.root", branches), message, skim=skim)
+def test_what_lies_below_a_tree_is_no_tree(make_file):
+    with pytest.raises(InputError, match="has no tree 'Events/Jet_pt'"):
+        read([make_file("a.root", random_branches(5))], JETS, tree="Events/Jet_pt")
 
 
-def test_missing_tree(make_file):
-    refused(make_file("a.root", random_branches(5)), r"has no tree 'Event'; it holds Events", tree="Event")
+class _Bare:
+    """A tree as NanoAOD writes it when no event passed: no branch, no entry."""
+
+    num_entries = 0
+
+    def keys(self) -> list[str]:
+        return []
 
 
-def test_missing_branch_names_the_nearest(make_file):
-    file = make_file("a.root", random_branches(5))
-    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "etta", "btag")),))
-    refused(
-        file, r"'Events' has no branch 'Jet_etta' \(and 1 more that are wanted\); the nearest are Jet_eta", skim=skim
+@pytest.mark.parametrize("where", ["before", "after", "alone"])
+def test_a_file_without_branches_and_events(make_file, monkeypatch, skim, where):
+    from pipeline.ingest import rootfile
+
+    full, bare = make_file("full.root", random_branches(80)), make_file("bare.root", random_branches(1))
+    ordinary = rootfile._tree
+    monkeypatch.setattr(
+        rootfile, "_tree", lambda place, *rest: _Bare() if place.endswith("bare.root") else ordinary(place, *rest)
     )
+    files = {"before": [bare, full], "after": [full, bare], "alone": [bare]}[where]
+    ingested = read(files, skim)
+    assert sorted(ingested.entries) == ([0] if where == "alone" else [0, 80])
+    expected = read([full], skim).events
+    assert ingested.events.fields == expected.fields
+    if where != "alone":
+        assert ingested.events.type == expected.type
+        assert ingested.events.Jet.tolist() == expected.Jet.tolist()
 
 
-@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.3, 0.5, 0.9, 0.999])
+def test_a_damaged_file_leaves_the_next_ones_alone(make_file):
+    """uproot takes a class out of the dictionary that it was given; a shared one ended every later read."""
+    good = make_file("good.root", random_branches(100))
+    expected = skimmed_part(str(good), "Events", JETS).events
+    content = good.read_bytes()
+    failures = 0
+    for number, place in enumerate(_places(content, b"TBranch\0")):
+        bad = good.with_name(f"bad{number}.root")
+        damaged = bytearray(content)
+        damaged[place - 6 : place] = b"\xff" * 6
+        damaged[place + 10 : place + 40] = b"\xff" * 30
+        bad.write_bytes(damaged)
+        try:
+            skimmed_part(str(bad), "Events", JETS)
+        except InputError:
+            failures += 1
+        assert ak.array_equal(skimmed_part(str(good), "Events", JETS).events, expected)
+    assert failures > 0
+
+
+def _places(content: bytes, name: bytes) -> list[int]:
+    places, start = [], content.find(name)
+    while start >= 0:
+        places.append(start)
+        start = content.find(name, start + 1)
+    return places
+
+
 @pytest.mark.parametrize("kind", ["ttree", "rntuple"])
-def test_a_file_that_was_cut(make_file, kind, fraction):
-    whole = make_file("a.root", random_branches(2000), kind=kind, cluster=500)
-    content = whole.read_bytes()
-    cut = whole.with_name("cut.root")
-    cut.write_bytes(content[: int(fraction * len(content))])
-    refused(cut, r"cannot be read \(.*\); it is damaged or incomplete, so fetch or make it again")
+@pytest.mark.parametrize("variable", ["eta", "pt"])
+def test_double_precision_is_kept(make_file, kind, variable):
+    branches = random_branches(50)
+    branches[f"Jet_{variable}"] = ak.values_astype(branches[f"Jet_{variable}"], np.float64)
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt", "eta"), (Requirement(variable, "below", 60.0),)),))
+    jets = read([make_file("a.root", branches, kind=kind)], skim).events.Jet
+    assert jets[variable].type.content.content.primitive == "float64"
+    values = branches[f"Jet_{variable}"]
+    assert jets[variable].tolist() == values[values < 60.0].tolist()
 
 
-def test_not_a_root_file(tmp_path):
-    text = tmp_path / "a.root"
-    text.write_text("<html>404 Not Found</html>" * 100)
-    refused(text, r"cannot be read \(ValueError: not a ROOT file")
+@pytest.mark.parametrize(
+    ("dtype", "bits", "expected"),
+    [
+        (np.uint8, 1 << 8, [False, False]),
+        (np.int8, 1 << 40, [False, False]),
+        (np.uint8, (1 << 8) | 2, [True, False]),
+        (np.int8, 1 << 7, [False, True]),
+        (np.int32, 1 << 31, [False, True]),
+        (np.int64, 1 << 63, [False, True]),
+        (np.bool_, 3, [True, True]),
+    ],
+)
+def test_a_bit_that_a_type_does_not_have_is_not_set(make_file, dtype, bits, expected):
+    values = (
+        np.array([True, True]) if dtype is np.bool_ else np.array([2, -128 if dtype != np.uint8 else 1]).astype(dtype)
+    )
+    branches = {"Jet_id": ak.unflatten(values, [1, 1]), "Jet_pt": ak.Array([[1.0], [1.0]])}
+    skim = Skim(objects=(ObjectSkim("Jet", ("pt",), (Requirement("id", "bits", bits),)),))
+    events = read([make_file("a.root", branches)], skim).events
+    assert [len(pt) == 1 for pt in events.Jet.pt] == expected
 
 
-def test_damaged_baskets(make_file):
-    file = make_file("a.root", random_branches(2000))
-    with uproot.open(file) as opened:
-        basket = opened["Events/Jet_pt"].basket_key(0)
-        middle = basket.data_cursor.index + basket.data_compressed_bytes // 2
-    content = bytearray(file.read_bytes())
-    content[middle : middle + 50] = b"x" * 50
-    file.write_bytes(content)
-    refused(file, r"cannot be read \(.*\); it is damaged")
+# --- flat tables ---
 
 
-def test_variables_that_disagree_on_the_number_of_objects(make_file):
-    file = make_file("a.root", everything(3, Jet_pt=[[1], [2, 3], [4]], Jet_eta=[[1], [2, 3], []]))
-    refused(file, r"in entry 2 the branches 'Jet_pt' and 'Jet_eta' list 1 and 0 objects; the file contradicts itself")
+@pytest.mark.parametrize("kind", ["ttree", "rntuple"])
+def test_a_flat_tree_without_objects_and_numbers(make_file, kind):
+    values = np.linspace(0, 1, 7)
+    file = make_file("a.root", {"mass": ak.Array(values), "w": ak.Array(values**2)}, kind=kind)
+    events = read([file], Skim(event_variables=("mass",), weight="w * 2", require=("mass > 0.2",))).events
+    assert events.fields == ["mass", "event", "index", "collision", "weight"]
+    assert events["mass"].tolist() == values[2:].tolist()
+    assert events["weight"].tolist() == (2 * values[2:] ** 2).tolist()
+    assert events["index"].tolist() == events["event"].tolist() == [2, 3, 4, 5, 6]
 
 
-def test_disagreement_that_sums_to_the_same(make_file):
-    file = make_file("a.root", everything(2, Jet_pt=[[1], [2, 3]], Jet_eta=[[1, 2], [3]]))
-    refused(file, r"in entry 0 the branches 'Jet_pt' and 'Jet_eta' list 1 and 2 objects")
+@pytest.mark.parametrize(("entries", "border"), [(10**15, 10), (50, 10**15), (50, -3)])
+def test_a_number_of_rows_that_is_damage_ends_at_once(entries, border):
+    """Found by the fuzzer: such a tree was cut into chunks for ever."""
 
+    class Tree:
+        num_entries = entries
+        cluster_summaries = (type("Cluster", (), {"num_first_entry": border}),)
 
-def test_branches_of_the_wrong_shape(make_file):
-    flat = make_file("a.root", everything(2, Jet_pt=[1.0, 2.0], Jet_eta=[[1], [2]]))
-    refused(flat, r"branch 'Jet_pt' is not a list per event; 'Jet' must be lists")
-    skim = Skim(objects=(), event_variables=("Jet_eta",))
-    refused(flat, r"branch 'Jet_eta' is a list per event, but one value per event is needed", skim=skim)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("fsspec_xrootd") is not None, reason="fsspec-xrootd is installed")
-def test_a_protocol_without_its_package():
-    refused("root://somewhere//a.root", r"this protocol needs another package \(Install fsspec-xrootd")
-
-
-def test_an_unknown_protocol():
-    refused("nonsense://somewhere/a.root", r"cannot be read \(ValueError: Protocol not known: nonsense")
+    rows = RootRows("a.root", None, Tree(), frozenset({"event"}))
+    with pytest.raises(InputError, match=rf"a.root: cannot be read \(it claims {entries} rows"):
+        rows.chunks(["event"])

@@ -228,6 +228,30 @@ def _entry(rng, name, nominal, c, s, systematics):
     return {"name": name, "data": nominal.tolist(), "modifiers": modifiers}
 
 
+def few_bins_many_systematics(seed, systematics=60, channels=3):
+    """A few bins and many more parameters: the make-up of ATLAS's ttZ measurement (arXiv:2103.12603).
+
+    Free normalisations as many as channels, so that they are nearly degenerate; normsys that are one-sided, that are
+    exactly 1 on a side, or that go the same way up and down. The structure is the same for every seed.
+    """
+    rng = np.random.default_rng(seed)
+    names = ["signal", *(f"background{k}" for k in range(4))]
+    spec = []
+    for c in range(channels):
+        entries = []
+        for s, name in enumerate(names):
+            modifiers = [modifier("normfactor", "mu" if s == 0 else f"norm{s}")] if s < channels else []
+            for k in range(systematics):
+                up, kind = 1 + rng.normal(0, 0.06), rng.uniform()
+                down = 1.0 if kind < 0.4 else up if kind < 0.45 else 2 - up
+                modifiers.append(modifier("normsys", f"syst{k}", {"hi": float(up), "lo": float(down)}))
+            data = [float(rng.uniform(20, 300))]
+            entries.append({"name": name, "data": data, "modifiers": modifiers})
+        spec.append({"name": f"region{c}", "samples": entries})
+    totals = {channel["name"]: sum(sample["data"][0] for sample in channel["samples"]) for channel in spec}
+    return workspace(spec, {name: [float(rng.poisson(total))] for name, total in totals.items()})
+
+
 @st.composite
 def random_workspaces(draw):
     """Any mixture of modifiers on up to three channels and samples, with empty bins and missing samples."""

@@ -21,7 +21,7 @@ from pipeline.tuning.descent import Evaluation, Ordered, Range, Schedule  # noqa
 
 import compare_optimisers  # noqa: E402
 from baselines import contest, figures, gradients, methods, settings  # noqa: E402
-from baselines.contest import DEFAULT, OURS, Contest, Found  # noqa: E402
+from baselines.contest import DEFAULT, OURS, Contest, Point  # noqa: E402
 from baselines.counting import BudgetSpent, Counted, Visit, best_of  # noqa: E402
 
 RANGES = {
@@ -185,15 +185,15 @@ def test_a_price_is_measured_without_the_first_call(monkeypatch):
     assert contest.least_seconds(lasting(9, 4, 2), lasting(0, 1, 7), repeat=2) == [2, 1]
 
 
-def found(training, lead=(0.0, 0.0)):
-    return Found(training, {"btag": 0.5}, (1.0, 0.1), (0.2, 0.05), lead)
+def point(training, lead=(0.0, 0.0)):
+    return Point(training, {"btag": 0.5}, (1.0, 0.1), (0.2, 0.05), lead)
 
 
 def small_contest(seed=1, larger=True, rival=1.9, lead=(-0.1, 0.1)):
     visits = [Visit(1.0, 0.1, -1.5, MINIMUM), Visit(2.0, 0.2, -1.4, MINIMUM), Visit(3.0, 0.3, -rival, MINIMUM)]
     values = {DEFAULT: 1.0, OURS: 2.0, "Powell": rival}
     leads = {DEFAULT: (-1.0, 0.1), OURS: (0.0, 0.0), "Powell": lead}
-    rows = {name: dict.fromkeys(contest.STAGES, found(value, leads[name])) for name, value in values.items()}
+    rows = {name: dict.fromkeys(contest.STAGES, point(value, leads[name])) for name, value in values.items()}
     return Contest(seed, MINIMUM, 2.5, 0.01, larger, {OURS: visits, "Powell": visits}, rows)
 
 
@@ -236,7 +236,7 @@ def test_results_are_json_and_a_figure_with_a_line_for_each_method(tmp_path):
     settings.write_json(tmp_path / "new" / "table.json", compare_optimisers.as_json(config, contests, 10.0))
     content = json.loads((tmp_path / "new" / "table.json").read_text())
     assert content["about"]["thresholds"] == ["electron_pt", "jet_pt", "jet_btag"]
-    assert content["contests"][1]["found"]["Powell"]["factor"]["training"] == 1.9
+    assert content["contests"][1]["points"]["Powell"]["factor"]["training"] == 1.9
     drawn = compare_optimisers.figure(config, contests)
     assert len(drawn.axes[0].get_lines()) == 3
     assert [text.get_text() for text in drawn.axes[2].get_yticklabels()] == [DEFAULT, "Powell", OURS]

@@ -12,8 +12,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts" / "experiments"))
 
 from pipeline.config import load_config  # noqa: E402
+from pipeline.events.split import lots  # noqa: E402
 from pipeline.ingest.manifest import load_manifest  # noqa: E402
-from pipeline.problem import Sample, lots  # noqa: E402
+from pipeline.ingest.samples import Sample  # noqa: E402
 from pipeline.tuning.descent import Range, bandwidths_at  # noqa: E402
 
 import compare_bandwidths  # noqa: E402
@@ -31,16 +32,16 @@ def sample(numbers):
 
 
 def test_lots_are_uniform_and_the_same_for_all_events_of_a_collision():
-    drawn = lots(1, sample(np.arange(20_000)))
+    drawn = lots(1, np.arange(20_000, dtype=np.uint64))
     assert drawn.min() >= 0
     assert drawn.max() < 1
     counts = np.histogram(drawn, bins=20, range=(0, 1))[0]
     assert np.abs(counts - 1000).max() < 5 * np.sqrt(1000)
-    assert len(set(lots(1, sample([7, 7, 7])))) == 1
+    assert len(set(lots(1, np.full(3, 7, np.uint64)))) == 1
 
 
 def test_another_seed_draws_other_lots():
-    one, other = (lots(seed, sample(np.arange(20_000))) for seed in (1, 2))
+    one, other = (lots(seed, np.arange(20_000, dtype=np.uint64)) for seed in (1, 2))
     assert abs(np.corrcoef(one, other)[0, 1]) < 5 / np.sqrt(20_000)
 
 

@@ -35,7 +35,7 @@ CENTRAL = {
 CUTS = ["electron_pt", "electron_eta", "electron_sip3d", "jet_pt", "jet_eta", "jet_btag", *list(CENTRAL)[1:]]
 MUON_CUTS = ["muon_pt", "muon_eta", "muon_sip3d", "muon_isolation"]
 EDGES = [f"4j2b.edge_{number}" for number in range(12)]
-# No muon passes the identification in these samples, as in the AGC's (see scripts/make_samples.py): electrons stand in.
+# No muon passes the identification in these samples, as in the AGC's (see scripts/samples): electrons stand in.
 ELECTRONS_AS_MUONS = {
     "electron": {
         "branch": "Muon",

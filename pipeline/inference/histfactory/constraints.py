@@ -38,9 +38,8 @@ __all__ = [
 
 def constraint_widths(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:
     """The width of every Gaussian constraint and the factor of every Poisson one; 1 without constraint."""
-    staterror, _ = _staterror_widths(structure, numbers)
-    shapesys, _ = _shapesys_factors(structure, numbers)
-    return jnp.concatenate([numbers.constraint_width, staterror, shapesys])[_places(structure, _has_derived_width)]
+    widths = jnp.concatenate([numbers.constraint_width, *_derived_widths(structure, numbers)])
+    return widths[_places(structure, _has_derived_width)]
 
 
 def free_parameters(structure: Structure, numbers: Numbers) -> Bool[Array, " parameters"]:
@@ -61,7 +60,9 @@ def auxdata(structure: Structure, numbers: Numbers) -> Float64[Array, " aux"]:
     """The observed auxiliary data, in pyhf's order: that of the constrained parameters."""
     sets = structure.parameter_sets
     stated = np.array([a for s in sets for a in (s.auxdata or (np.nan,) * s.size)], dtype=np.float64)
-    observed = jnp.where(np.isnan(stated), constraint_widths(structure, numbers), stated)
+    # A count that is not stated follows from the bins, even where its factor is stated: pyhf's rule.
+    counts = jnp.concatenate([jnp.ones(structure.size, jnp.float64), *_derived_widths(structure, numbers)])
+    observed = jnp.where(np.isnan(stated), counts[_places(structure, _has_derived_auxdata)], stated)
     return observed[constrained_positions(structure, "normal", "poisson")]
 
 
@@ -126,6 +127,15 @@ def _shapesys_factors(
     return tau, measured
 
 
+def _derived_widths(
+    structure: Structure, numbers: Numbers
+) -> tuple[Float64[Array, " staterror_bins"], Float64[Array, " shapesys_bins"]]:
+    """The widths and factors that follow from the yields, for each modifier and bin."""
+    staterror, _ = _staterror_widths(structure, numbers)
+    shapesys, _ = _shapesys_factors(structure, numbers)
+    return staterror, shapesys
+
+
 def _bin_tables(structure: Structure, modifiers: tuple[Modifier, ...]) -> Bool[np.ndarray, "modifiers samples bins"]:
     tables = [bin_table(structure, modifier) for modifier in modifiers]
     return np.array(tables, dtype=bool).reshape(-1, len(structure.samples), structure.bins)
@@ -133,6 +143,10 @@ def _bin_tables(structure: Structure, modifiers: tuple[Modifier, ...]) -> Bool[n
 
 def _has_derived_width(parameter_set: ParameterSet) -> bool:
     return parameter_set.width != "stated"
+
+
+def _has_derived_auxdata(parameter_set: ParameterSet) -> bool:
+    return parameter_set.auxdata is None
 
 
 def _is_held_by_numbers(parameter_set: ParameterSet) -> bool:

@@ -6,23 +6,88 @@ Whether it should is for the user to say, and so the sentences name channel, bin
 
 import numpy as np
 
-from pipeline.inference.histfactory.constraints import nominal_parameters
+from pipeline.inference.histfactory.constraints import free_parameters, nominal_parameters
 from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, expected_rates
 from pipeline.inference.histfactory.model import (
+    Modifier,
     Numbers,
     Structure,
     channel_of_bins,
     first_parameter,
     modifiers_of,
+    parameter_names,
     target_table,
 )
+from pipeline.inference.histfactory.modifiers import bin_table
 
 __all__ = ["diagnose"]
 
 
 def diagnose(structure: Structure, numbers: Numbers) -> tuple[str, ...]:
-    """A sentence for every degenerate bin, channel and factor of the model at its nominal parameters."""
-    return (*_not_numbers(structure, numbers), *_factors(structure, numbers), *_channels(structure, numbers))
+    """A sentence for every degenerate parameter, bin, channel and factor of the model at its nominal parameters."""
+    return (
+        *_not_numbers(structure, numbers),
+        *_parameters(structure, numbers),
+        *_factors(structure, numbers),
+        *_channels(structure, numbers),
+        *_signal(structure, numbers),
+    )
+
+
+def _parameters(structure: Structure, numbers: Numbers) -> list[str]:
+    """Parameters that do not move, or do not start, where the workspace seems to say."""
+    sentences, names = [], parameter_names(structure)
+    first, free = first_parameter(structure), np.asarray(free_parameters(structure, numbers))
+    for entry in structure.parameter_sets:
+        for i, (value, (low, high)) in enumerate(zip(entry.initial, entry.bounds, strict=True)):
+            if not low <= value <= high and free[first[entry.name] + i]:
+                sentences.append(
+                    f"parameter '{names[first[entry.name] + i]}' starts at {value:g}, outside its bounds "
+                    f"[{low:g}, {high:g}]: it starts at the nearer one."
+                )
+        if entry.name == structure.poi and entry.fixed and all(entry.fixed):
+            sentences.append(f"the measurement holds the parameter of interest '{entry.name}' constant: no test of it.")
+    totals = np.asarray(numbers.nominal)
+    for kind in ("staterror", "shapesys"):
+        for modifier in modifiers_of(structure, kind):
+            acts = bin_table(structure, modifier)
+            total = np.sum(np.where(acts, totals, 0.0), axis=0)
+            sentences += [
+                f"{_place(structure, int(b))} has a total of {total[b]:g} in {kind} '{modifier.name}': negative, so "
+                "its parameter is held and the uncertainty is not used, as in pyhf."
+                for b in np.flatnonzero(acts.any(axis=0) & (total < 0))
+            ]
+    return sentences
+
+
+def _signal(structure: Structure, numbers: Numbers) -> list[str]:
+    """A signal that one standard deviation of a systematic uncertainty takes away."""
+    if structure.poi is None or structure.poi not in first_parameter(structure):
+        return []
+    poi = first_parameter(structure)[structure.poi]
+    nominal = nominal_parameters(structure, numbers)
+
+    def signal(position: int | None, alpha: float) -> float:
+        at = nominal if position is None else nominal.at[position].set(alpha)
+        rates = [np.asarray(expected_rates(structure, numbers, at.at[poi].set(mu))) for mu in (0.0, 1.0)]
+        return float(np.sum(rates[1] - rates[0]))
+
+    whole = signal(None, 0.0)
+    acting = {
+        m.name for m in structure.modifiers if m.kind in ("normsys", "histosys") and _acts_on_signal(structure, m)
+    }
+    return [
+        f"the signal is {100 * signal(first_parameter(structure)[name], alpha) / whole:.1f} % of itself at {alpha:+g} "
+        f"standard deviation of '{name}': the data cannot limit its strength."
+        for name in sorted(acting)
+        for alpha in (-1.0, 1.0)
+        if whole > 0 and signal(first_parameter(structure)[name], alpha) < 0.05 * whole
+    ]
+
+
+def _acts_on_signal(structure: Structure, modifier: Modifier) -> bool:
+    scaled = {target for m in structure.modifiers if m.name == structure.poi for target in m.targets}
+    return not scaled.isdisjoint(modifier.targets)
 
 
 def _not_numbers(structure: Structure, numbers: Numbers) -> list[str]:
@@ -85,6 +150,11 @@ def _bin(where: str, total: float, background: float) -> list[str]:
         return [
             f"{where} has a negative expectation without signal ({background:g}): left out of expected significance "
             "and limit, and no hypothesis for observed events."
+        ]
+    if total < SMALLEST_RATE:
+        return [
+            f"{where} expects {total:g} events: below {SMALLEST_RATE:g} the logarithm goes on as a parabola, and the "
+            "likelihood is not pyhf's."
         ]
     if background <= SMALLEST_RATE:
         return [

@@ -4,6 +4,7 @@ pyhf reads and validates the JSON and says which parameters there are, in which 
 constraints (`pyhf.Model.config`). The numbers are then copied from the JSON as they stand.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -61,9 +62,14 @@ def from_pyhf(
         pyhf.exceptions.InvalidSpecification: the JSON does not follow pyhf's schema.
         pyhf.exceptions.InvalidModel: the modifiers or the parameters do not fit together.
         pyhf.exceptions.InvalidMeasurement: there is no such measurement.
-        ValueError: a model that has no meaning though pyhf accepts it, or that pyhf refuses without saying why.
+        ValueError: a model that has no meaning though pyhf accepts it, or that pyhf refuses without saying why; a
+            measurement or a parameter of interest that does not exist.
+
+    Warns:
+        UserWarning: a modifier stands twice on one sample, and only the last one counts.
     """
     model, workspace = _build(source, measurement, patches, poi, modifier_settings)
+    _warn_of_repeated_modifiers(model.spec)
     samples = _samples(model.spec)
     structure = _structure(model, samples)
     _check_shapefactors(structure)
@@ -93,6 +99,7 @@ def _build(
         spec = source.spec
     elif not {"measurements", "observations", "version"}.isdisjoint(source):
         workspace = pyhf.Workspace(source)
+        _check_measurement(workspace, measurement)
         chosen = workspace.get_measurement(measurement_name=measurement)
         options.setdefault("poi_name", chosen["config"]["poi"])
         spec = {"channels": workspace["channels"], "parameters": chosen["config"]["parameters"]}
@@ -100,10 +107,45 @@ def _build(
         spec = source
     for patch in patches:
         spec = jsonpatch.JsonPatch(patch).apply(spec)
+    if sentence := _incomplete_lumi(spec):
+        raise ValueError(sentence)
     try:
         return pyhf.Model(spec, **options), workspace
-    except (AssertionError, TypeError) as error:
+    except pyhf.exceptions.InvalidModel as error:
+        raise (_unknown_poi(spec, options.get("poi_name", "mu")) or error) from error
+    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise ValueError(_why_there_is_no_model(spec) or f"pyhf cannot build a model of this: {error!r}.") from error
+
+
+def _check_measurement(workspace: "pyhf.Workspace", name: str | None) -> None:
+    names = [measurement["name"] for measurement in workspace["measurements"]]
+    if name is not None and name not in names:
+        raise ValueError(f"measurement {name!r} is not in the workspace; choose one of {', '.join(names)}.")
+
+
+def _unknown_poi(spec: Mapping[str, Any], poi: str) -> ValueError | None:
+    """A sentence with the names to choose from, which pyhf's own promises and does not give."""
+    modifiers = [m for c in spec.get("channels", []) for s in c["samples"] for m in s["modifiers"]]
+    names = {m["name"] for m in modifiers}
+    if not poi or poi in names:
+        return None
+    factors = sorted({m["name"] for m in modifiers if m["type"] == "normfactor"})
+    return ValueError(
+        f"parameter of interest {poi!r} is not a parameter of the model; its normfactors are {', '.join(factors)}."
+    )
+
+
+def _warn_of_repeated_modifiers(spec: Mapping[str, Any]) -> None:
+    for channel in spec["channels"]:
+        for sample in channel["samples"]:
+            keys = [(modifier["type"], modifier["name"]) for modifier in sample["modifiers"]]
+            for kind, name in sorted({key for key in keys if keys.count(key) > 1}):
+                warnings.warn(
+                    f"channel '{channel['name']}', sample '{sample['name']}': {kind} '{name}' stands there "
+                    f"{keys.count((kind, name))} times; only the last one counts, as in pyhf.",
+                    UserWarning,
+                    stacklevel=3,
+                )
 
 
 def _check_model(model: "pyhf.Model") -> None:
@@ -116,17 +158,27 @@ def _check_model(model: "pyhf.Model") -> None:
         raise ValueError(f"the model has modifiers of its own kind, which are not known here: {', '.join(strangers)}.")
 
 
+def _incomplete_lumi(spec: Mapping[str, Any]) -> str | None:
+    """A lumi of which the measurement does not say all: pyhf refuses some, and trips over others later."""
+    stated = {parameter["name"]: parameter for parameter in spec.get("parameters", [])}
+    for channel in spec.get("channels", []):
+        for sample in channel.get("samples", []):
+            for modifier in sample.get("modifiers", []):
+                missing = {"auxdata", "bounds", "inits"} - set(stated.get(modifier.get("name"), {}))
+                if modifier.get("type") == "lumi" and missing:
+                    return (
+                        f"lumi '{modifier['name']}' needs {', '.join(sorted(missing))} in the measurement's parameters."
+                    )
+    return None
+
+
 def _why_there_is_no_model(spec: Mapping[str, Any]) -> str | None:
     """A sentence for what pyhf refuses without one."""
-    stated = {parameter["name"]: parameter for parameter in spec.get("parameters", [])}
     staterrors: dict[str, dict[str, set[str]]] = {}
     for channel in spec["channels"]:
         for sample in channel["samples"]:
             for modifier in sample["modifiers"]:
                 name = modifier["name"]
-                missing = {"auxdata", "bounds", "inits"} - set(stated.get(name, {}))
-                if modifier["type"] == "lumi" and missing:
-                    return f"lumi '{name}' needs {', '.join(sorted(missing))} in the measurement's parameters."
                 if modifier["type"] == "staterror":
                     staterrors.setdefault(name, {}).setdefault(sample["name"], set()).add(channel["name"])
     for name, channels in staterrors.items():

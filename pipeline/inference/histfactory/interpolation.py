@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64
 
-__all__ = ["NormsysCurve", "histosys_weights", "normsys_curve", "normsys_factor"]
+__all__ = ["NormsysCurve", "histosys_weights", "normsys_curve", "normsys_expansion", "normsys_factor", "normsys_sides"]
 
 SMALLEST_FACTOR = 1e-10  # a normsys factor must be positive to have a power; smaller ones are read as this
 
@@ -112,6 +112,37 @@ def normsys_factor(
         return outer
     inner = jnp.sum(curve.coefficients * _powers(alpha)[:, :, None, None], axis=0)
     return jnp.where(jnp.abs(column) < 1, inner, outer)
+
+
+def normsys_expansion(
+    curve: NormsysCurve, alpha: Float64[Array, " normsys"]
+) -> tuple[
+    Float64[Array, "normsys samples channels"],
+    Float64[Array, "normsys samples channels"],
+    Float64[Array, "normsys samples channels"],
+]:
+    """`normsys_factor` with its first and second derivative by alpha."""
+    column = alpha[:, None, None]
+    rate = curve.odd + jnp.where(column > 0, curve.even, -curve.even)
+    outer = jnp.exp(column * rate)
+    if not len(curve.coefficients):
+        return outer, outer * rate, outer * rate**2
+    value, slope, half = curve.coefficients[-1], jnp.zeros_like(outer), jnp.zeros_like(outer)
+    for coefficient in curve.coefficients[-2::-1]:  # Horner's rule, for the derivatives too
+        value, slope, half = value * column + coefficient, slope * column + value, half * column + slope
+    inside = jnp.abs(column) < 1
+    return (
+        jnp.where(inside, value, outer),
+        jnp.where(inside, slope, outer * rate),
+        jnp.where(inside, 2.0 * half, outer * rate**2),
+    )
+
+
+def normsys_sides(
+    curve: NormsysCurve,
+) -> tuple[Float64[Array, "normsys samples channels"], Float64[Array, "normsys samples channels"]]:
+    """The factors at -1 and at +1 standard deviation."""
+    return jnp.exp(curve.even - curve.odd), jnp.exp(curve.even + curve.odd)
 
 
 def _absolute(alpha: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:

@@ -32,12 +32,15 @@ from pipeline.inference.histfactory.modifiers import Effects, effects, rates
 __all__ = [
     "Terms",
     "asimov_data",
+    "constraint_masks",
     "deviance",
     "expectation",
     "expected_data",
     "expected_rates",
     "logpdf",
+    "poisson_deviance",
     "saturated_logpdf",
+    "spread_auxdata",
     "terms",
 ]
 
@@ -129,37 +132,41 @@ def deviance(
     parameters: Float64[Array, " parameters"],
     data: Float64[Array, " data"],
 ) -> Float64[Array, ""]:
-    """Minus twice the logarithm of the likelihood ratio to a model that fits every datum."""
+    """Minus twice the logarithm of the likelihood ratio to a model that fits every datum.
+
+    A negative count, as of weighted events, has no best rate: of its term only what depends on the rate is kept.
+    """
     count, rate = data[: structure.bins], rates(structure, model.effects, parameters)
     # Constraints as vectors over all parameters, not over the constrained ones: without gathers the Hessian is short.
-    measured = _spread_auxdata(structure, data)
-    is_normal, is_poisson = _constraint_masks(structure)
+    measured = spread_auxdata(structure, data)
+    is_normal, is_poisson = constraint_masks(structure)
     pull = jnp.where(is_normal, (parameters - measured) / model.width, 0.0)
     if is_poisson.any():
         count = jnp.concatenate([count, jnp.where(is_poisson, measured, 1.0)])
         rate = jnp.concatenate([rate, jnp.where(is_poisson, model.width * parameters, 1.0)])
-    return jnp.sum(_poisson_deviance(count, rate)) + jnp.sum(pull**2)
+    return jnp.sum(poisson_deviance(count, rate)) + jnp.sum(pull**2)
 
 
 def saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " data"]) -> Float64[Array, ""]:
     """The logarithm of the largest likelihood that these data allow."""
-    measured = _spread_auxdata(structure, data)
-    is_normal, is_poisson = _constraint_masks(structure)
+    measured = spread_auxdata(structure, data)
+    is_normal, is_poisson = constraint_masks(structure)
     counts = jnp.concatenate([data[: structure.bins], measured[np.flatnonzero(is_poisson)]])
-    best_poisson = counts * _safe_log(counts) - counts - gammaln(counts + 1.0)
+    best_poisson = jnp.where(counts < 0, 0.0, counts * _safe_log(counts) - counts) - gammaln(counts + 1.0)
     width = model.width[np.flatnonzero(is_normal)]
     return jnp.sum(best_poisson) - jnp.sum(jnp.log(width * np.sqrt(2 * np.pi)))
 
 
-def _spread_auxdata(structure: Structure, data: Float64[Array, " data"]) -> Float64[Array, " parameters"]:
+def spread_auxdata(structure: Structure, data: Float64[Array, " data"]) -> Float64[Array, " parameters"]:
     """The auxiliary datum of every parameter; 0 for those without constraint."""
     positions = constrained_positions(structure, "normal", "poisson")
     return jnp.zeros(structure.size, jnp.float64).at[positions].set(data[structure.bins :])
 
 
-def _constraint_masks(
+def constraint_masks(
     structure: Structure,
 ) -> tuple[Bool[np.ndarray, " parameters"], Bool[np.ndarray, " parameters"]]:
+    """Which parameters have a Gaussian constraint, and which a Poisson one."""
     everything = np.arange(structure.size)
     return (
         np.isin(everything, constrained_positions(structure, "normal")),
@@ -167,8 +174,34 @@ def _constraint_masks(
     )
 
 
-def _poisson_deviance(count: Float64[Array, " counts"], rate: Float64[Array, " counts"]) -> Float64[Array, " counts"]:
-    return 2.0 * (rate - count - count * (_safe_log(rate) - _safe_log(count)))
+@jax.custom_jvp
+def poisson_deviance(count: Float64[Array, " counts"], rate: Float64[Array, " counts"]) -> Float64[Array, " counts"]:
+    """The deviance of every count: `2 (rate - count - count log(rate / count))`, with all its digits.
+
+    Near agreement it is `2 count (d - log(1 + d))` with the relative difference d: the logarithms of large counts would
+    cancel each other.
+    """
+    positive = count > 0
+    reference = jnp.where(positive, count, 1.0)
+    difference = (rate - count) / reference
+    near = positive & (jnp.abs(difference) < 0.5)
+    d = jnp.where(near, difference, 0.0)
+    best = jnp.where(positive, count * (1.0 - jnp.log(reference)), 0.0)
+    return 2.0 * jnp.where(near, reference * (d - jnp.log1p(d)), rate - count * _safe_log(rate) - best)
+
+
+@poisson_deviance.defjvp
+def _poisson_deviance_jvp(
+    primals: tuple[Float64[Array, " counts"], Float64[Array, " counts"]],
+    tangents: tuple[Float64[Array, " counts"], Float64[Array, " counts"]],
+) -> tuple[Float64[Array, " counts"], Float64[Array, " counts"]]:
+    count, rate = primals
+    inside = rate > SMALLEST_RATE
+    safe = jnp.where(inside, rate, 1.0)
+    below = 1.0 - count * (2.0 - rate / SMALLEST_RATE) / SMALLEST_RATE
+    by_rate = 2.0 * jnp.where(inside, (safe - count) / safe, below)
+    by_count = -2.0 * (_safe_log(rate) - jnp.where(count < 0, 0.0, _safe_log(count)))
+    return poisson_deviance(count, rate), by_count * tangents[0] + by_rate * tangents[1]
 
 
 def _safe_log(x: Float64[Array, " counts"]) -> Float64[Array, " counts"]:

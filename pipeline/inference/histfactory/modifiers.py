@@ -27,7 +27,7 @@ from pipeline.inference.histfactory.model import (
     target_table,
 )
 
-__all__ = ["Effects", "bin_table", "bins_of_parameters", "effects", "parameter_of_bins", "rates"]
+__all__ = ["Effects", "bin_table", "bins_of_parameters", "effects", "parameter_of_bins", "rates", "scalar_positions"]
 
 
 class Effects(eqx.Module):
@@ -56,7 +56,8 @@ def effects(structure: Structure, numbers: Numbers) -> Effects:
     if {numbers.nominal.dtype, jnp.result_type(float)} != {jnp.dtype(jnp.float64)}:
         raise TypeError(
             f"the numbers are {numbers.nominal.dtype}, and JAX computes in {jnp.result_type(float)}: a likelihood "
-            "needs 64 bits. Import pipeline.inference.histfactory before arrays are made, and leave jax_enable_x64 switched on."
+            "needs 64 bits. Import pipeline.inference.histfactory before arrays are made, and leave jax_enable_x64 "
+            "switched on."
         )
     shifts = _tables(structure, "histosys")[:, :, channel_of_bins(structure)]
     scales = _tables(structure, "normsys")
@@ -75,7 +76,7 @@ def effects(structure: Structure, numbers: Numbers) -> Effects:
 
 def rates(structure: Structure, effects: Effects, parameters: Float64[Array, " parameters"]) -> Float64[Array, " bins"]:
     """Expected events in every bin."""
-    histosys, normsys = _scalar_positions(structure, "histosys"), _scalar_positions(structure, "normsys")
+    histosys, normsys = scalar_positions(structure, "histosys"), scalar_positions(structure, "normsys")
     direct = _direct_positions(structure)
     # All parameters in one gather: its derivative is one scatter, and those are slow to compile.
     with_one = jnp.concatenate([parameters, jnp.ones(1, jnp.float64)])
@@ -133,7 +134,8 @@ def _channel_indicator(structure: Structure) -> Float64[np.ndarray, "channels bi
     return np.asarray(channels[:, None] == channel_of_bins(structure)[None, :], dtype=np.float64)
 
 
-def _scalar_positions(structure: Structure, kind: ModifierKind) -> Int[np.ndarray, " modifiers"]:
+def scalar_positions(structure: Structure, kind: ModifierKind) -> Int[np.ndarray, " modifiers"]:
+    """The parameter of every modifier of a kind that has one for all bins."""
     first = first_parameter(structure)
     return np.array([first[modifier.name] for modifier in modifiers_of(structure, kind)], dtype=np.int64)
 

@@ -60,8 +60,8 @@ def significance(thresholds: jax.Array, samples: list, weights: jax.Array) -> ja
 def main() -> None:
     events, _ = case.arguments()
     samples = [
-        (jnp.asarray(events.variables[:, events.sample == one]), jnp.asarray(events.mass[events.sample == one]))
-        for one in range(len(case.SAMPLES))
+        (jnp.asarray(events.variables[:, events.sample == number]), jnp.asarray(events.mass[events.sample == number]))
+        for number in range(len(case.SAMPLES))
     ]
     thresholds, weights = jnp.asarray(case.start(len(events.variables))), jnp.asarray(events.weights)
     value, step = jax.jit(significance), jax.jit(jax.value_and_grad(significance))

@@ -65,8 +65,8 @@ def compiled() -> tuple[Callable[[Thresholds, Columns], Array], Callable[[Thresh
 
     def step(thresholds: Thresholds, columns: Columns) -> tuple[Float64[Array, ""], Float64[Array, " cuts"]]:
         expected, flux = histogram_and_flux(thresholds, columns)
-        found, slope = jax.value_and_grad(z)(expected)
-        return found, jnp.einsum("sb,sbc->c", slope, flux)
+        significance, slope = jax.value_and_grad(z)(expected)
+        return significance, jnp.einsum("sb,sbc->c", slope, flux)
 
     return jax.jit(lambda thresholds, columns: z(histogram(thresholds, columns))), jax.jit(step)
 

@@ -40,18 +40,18 @@ def soft_histogram(variables: jax.Array, mass: jax.Array, thresholds: jax.Array)
 def significance(thresholds: jax.Array, samples: list, weights: jax.Array) -> jax.Array:
     histogram = weights[:, None] * jnp.stack([soft_histogram(*columns, thresholds) for columns in samples])
     asimov = jnp.sum(histogram, axis=0)
-    nothing = jnp.zeros(len(histogram))
+    zeros = jnp.zeros(len(histogram))
     model = WithoutSignal(histogram.at[0].set(0.0))
-    fitted = relaxed.mle.fit(data=asimov, model=model, init_pars={"norm": nothing, "shape": nothing})
-    best = log_likelihood(histogram, nothing, nothing, asimov)
+    fitted = relaxed.mle.fit(data=asimov, model=model, init_pars={"norm": zeros, "shape": zeros})
+    best = log_likelihood(histogram, zeros, zeros, asimov)
     return jnp.sqrt(2 * (best - model.logpdf(pars=fitted, data=asimov)))
 
 
 def main() -> None:
     events, _ = case.arguments()
     samples = [
-        (jnp.asarray(events.variables[:, events.sample == one]), jnp.asarray(events.mass[events.sample == one]))
-        for one in range(len(case.SAMPLES))
+        (jnp.asarray(events.variables[:, events.sample == number]), jnp.asarray(events.mass[events.sample == number]))
+        for number in range(len(case.SAMPLES))
     ]
     thresholds, weights = jnp.asarray(case.start(len(events.variables))), jnp.asarray(events.weights)
     value, step = jax.jit(significance), jax.jit(jax.value_and_grad(significance))

@@ -111,7 +111,7 @@ def measure(
     row: dict[str, Any] = {"versions": {name: importlib.metadata.version(name) for name in packages}}
     if step is not None:
         row["first_s"], row["step_s"], (z, gradient) = timed(step, repeat)
-        row |= {"z": float(z), "gradient": [float(one) for one in gradient]}
+        row |= {"z": float(z), "gradient": [float(slope) for slope in gradient]}
     _, row["value_s"], _ = timed(value, repeat)
     row["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(row))

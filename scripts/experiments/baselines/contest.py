@@ -27,7 +27,7 @@ __all__ = [
     "OURS",
     "STAGES",
     "Contest",
-    "Found",
+    "Point",
     "ahead",
     "ahead_on_validation",
     "compete",
@@ -44,7 +44,7 @@ Pair = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Found:
+class Point:
     """The best point that a method had by some stage.
 
     `validation`, `gain` (minus the default cuts) and `lead` (minus the boundary flux) are values of the figure of merit
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Contest:
-    """One seed. `found` is keyed by method, then by stage; `gradient_cost` is in evaluations."""
+    """One seed. `points` are keyed by method, then by stage; `gradient_cost` is in evaluations."""
 
     seed: int
     start: dict[str, float]
@@ -68,7 +68,7 @@ class Contest:
     seconds_per_evaluation: float
     larger_is_better: bool
     visits: dict[str, list[Visit]]
-    found: dict[str, dict[str, Found]]
+    points: dict[str, dict[str, Point]]
 
 
 def compete(problem: Problem, factor: float, spread: float, replicas: int, say: Callable[[str], None]) -> Contest:
@@ -91,7 +91,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
     evaluate = evaluation(problem)
-    widths = arrays({name: one.bandwidth for name, one in allowed.items()})
+    widths = arrays({name: r.bandwidth for name, r in allowed.items()})
     seconds, with_gradient = least_seconds(lambda: loss(start), lambda: evaluate(arrays(start), widths))
     cost = with_gradient / seconds
 
@@ -100,7 +100,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
     along_flux(counted[OURS], start, plan, evaluate, cost)
     ours = counted[OURS]
     rivals = {name: method for name, method in METHODS.items() if missing(name) is None}
-    rivals[DIFFERENCES] = lambda one, _, seed: along_differences(one, start, plan, seed)
+    rivals[DIFFERENCES] = lambda rival, _, seed: along_differences(rival, start, plan, seed)
     for name, method in rivals.items():
         counted[name] = make(budget=factor * ours.spent)
         search(method, counted[name], ours.place_of(start), config.seed)
@@ -111,7 +111,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
         "time": (np.inf, ours.visits[-1].seconds),
         "factor": (factor * ours.spent, np.inf),
     }
-    visits = {name: one.visits for name, one in counted.items()}
+    visits = {name: spent.visits for name, spent in counted.items()}
     best = {name: {stage: best_of(seen, *limit) for stage, limit in limits.items()} for name, seen in visits.items()}
     return Contest(
         seed=config.seed,
@@ -120,11 +120,11 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
         seconds_per_evaluation=seconds,
         larger_is_better=analysis.objective.larger_is_better,
         visits=visits,
-        found=judge(problem, best, replicas),
+        points=judge(problem, best, replicas),
     )
 
 
-def judge(problem: Problem, best: Mapping[str, Mapping[str, Visit]], replicas: int) -> dict[str, dict[str, Found]]:
+def judge(problem: Problem, best: Mapping[str, Mapping[str, Visit]], replicas: int) -> dict[str, dict[str, Point]]:
     """The same points on validation events; all of them see the same bootstrap replicas."""
     default = defaults(problem.config)
     untouched = Visit(0.0, 0.0, np.inf, default)
@@ -146,9 +146,9 @@ def judge(problem: Problem, best: Mapping[str, Mapping[str, Visit]], replicas: i
     def minus(one: int, other: int) -> Pair:
         return exact[one] - exact[other], float(np.std(spread[:, one] - spread[:, other], ddof=1))
 
-    def found(visit: Visit, stage: str) -> Found:
+    def point(visit: Visit, stage: str) -> Point:
         here = row_of(visit)
-        return Found(
+        return Point(
             training=training[here],
             thresholds=visit.thresholds,
             validation=(exact[here], float(np.std(spread[:, here], ddof=1))),
@@ -156,21 +156,21 @@ def judge(problem: Problem, best: Mapping[str, Mapping[str, Visit]], replicas: i
             lead=minus(here, row_of(best[OURS][stage])),
         )
 
-    return {name: {stage: found(one, stage) for stage, one in stages.items()} for name, stages in best.items()}
+    return {name: {stage: point(visit, stage) for stage, visit in stages.items()} for name, stages in best.items()}
 
 
 def ahead(contest: Contest, stage: str) -> dict[str, float]:
     """The methods that have a better value than the boundary flux on training events, and by which part of it."""
     sign = 1.0 if contest.larger_is_better else -1.0
-    ours = contest.found[OURS][stage].training
-    leads = {name: sign * (stages[stage].training - ours) / abs(ours) for name, stages in contest.found.items()}
+    ours = contest.points[OURS][stage].training
+    leads = {name: sign * (stages[stage].training - ours) / abs(ours) for name, stages in contest.points.items()}
     return {name: lead for name, lead in leads.items() if lead > 0}
 
 
 def ahead_on_validation(contest: Contest, stage: str) -> dict[str, Pair]:
     """The methods that have a better value than the boundary flux on validation events: by how much, and its error."""
     sign = 1.0 if contest.larger_is_better else -1.0
-    leads = {name: (sign * stages[stage].lead[0], stages[stage].lead[1]) for name, stages in contest.found.items()}
+    leads = {name: (sign * stages[stage].lead[0], stages[stage].lead[1]) for name, stages in contest.points.items()}
     return {name: lead for name, lead in leads.items() if lead[0] > 0}
 
 
@@ -182,7 +182,7 @@ def start_near(
     moved = {
         n: default[n] + float(generator.uniform(-spread, spread)) * (r.upper - r.lower) for n, r in allowed.items()
     }
-    return {name: min(max(moved[name], one.lower), one.upper) for name, one in allowed.items()}
+    return {name: min(max(moved[name], r.lower), r.upper) for name, r in allowed.items()}
 
 
 def least_seconds(*calls: Callable[[], Any], repeat: int = 9) -> list[float]:

@@ -86,14 +86,14 @@ class Counted:
         """What a place of the unit cube means."""
         inside = np.clip(np.asarray(place, float), 0.0, 1.0)
         spanned = {
-            name: one.lower + float(part) * (one.upper - one.lower)
-            for (name, one), part in zip(self.ranges.items(), inside, strict=True)
+            name: r.lower + float(part) * (r.upper - r.lower)
+            for (name, r), part in zip(self.ranges.items(), inside, strict=True)
         }
         return in_order(spanned, self.ranges, self.ordered)
 
     def place_of(self, thresholds: Mapping[str, float]) -> NDArray[np.float64]:
         """The place of the unit cube at which thresholds stand."""
-        return np.array([(thresholds[n] - one.lower) / (one.upper - one.lower) for n, one in self.ranges.items()])
+        return np.array([(thresholds[n] - r.lower) / (r.upper - r.lower) for n, r in self.ranges.items()])
 
 
 def best_of(visits: Sequence[Visit], evaluations: float = np.inf, seconds: float = np.inf) -> Visit:

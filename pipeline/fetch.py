@@ -1,8 +1,8 @@
 """Fetch the files of data sets from the manifest, or those that a config needs: give --datasets or --config.
 
-    python scripts/fetch_data.py --datasets agc/ttbar__nominal --max-files 1 --output agc-data
-    python scripts/fetch_data.py --datasets 'agc/*' --max-files 1 --list
-    python scripts/fetch_data.py --config my.yaml
+    python -m pipeline.fetch --datasets agc/ttbar__nominal --max-files 1 --output agc-data
+    python -m pipeline.fetch --datasets 'agc/*' --max-files 1 --list
+    python -m pipeline.fetch --config my.yaml
 
 where my.yaml says, beside `extends: configs/agc.yaml`,
 
@@ -24,10 +24,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipeline.config import Config, ConfigError, load_config
-from pipeline.ingest.download import UnreachableError, download
-from pipeline.ingest.manifest import Dataset, File, InputError, Manifest, load_manifest
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from pipeline.config import Config, ConfigError, load_config
+from pipeline.errors import InputError
+from pipeline.ingest.dataset import Dataset, File
+from pipeline.ingest.download import UnreachableError, download
+from pipeline.ingest.manifest import Manifest, load_manifest
 
 LOCAL = "local"
 """What a config for the simulated samples has as its location; no folder of that name is meant."""
@@ -48,6 +51,7 @@ class Wanted:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
     arguments = parsed(argv)
     try:
         wanted = files(arguments)
@@ -58,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Nothing to fetch: these files come with the project. The AGC's are under --datasets 'agc/*'.")
         return 0
     if arguments.list:
-        print("\n".join(f"{one.location}  {one.file.events} events" for one in wanted))
+        print("\n".join(f"{file.location}  {file.file.events} events" for file in wanted))
         return 0
     failures = fetched(wanted, arguments.workers, quiet=arguments.quiet)
     for failure in filter(None, failures):
@@ -69,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
@@ -91,7 +96,12 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def files(arguments: argparse.Namespace) -> list[Wanted]:
-    """What to fetch; files that a manifest has in a local folder are not among it."""
+    """What to fetch; files that a manifest has in a local folder are not among it.
+
+    Raises:
+        InputError: Two different files would lie in one place.
+        ConfigError: The config cannot be used.
+    """
     manifest, config = load_manifest(arguments.manifest), None
     if arguments.config:
         config = load_config(arguments.config)
@@ -99,23 +109,41 @@ def files(arguments: argparse.Namespace) -> list[Wanted]:
     chosen = named(manifest, arguments.datasets) if config is None else of_config(manifest, config)
     limited = [dataset.first(arguments.max_files) for dataset in chosen]
     prefix, folder = places(arguments, config, limited)
-    return [
-        Wanted(location, folder, file)
+    wanted = [
+        (dataset.key, Wanted(location, folder, file))
         for dataset in limited
         for location, file in zip(dataset.locations(prefix), dataset.files, strict=True)
         if "://" in location
     ]
+    _check_places(wanted)
+    # A file that several data sets list is fetched once.
+    return list({file.location: file for _, file in wanted}.values())
+
+
+def _check_places(wanted: Sequence[tuple[str, Wanted]]) -> None:
+    """Refuse two files of equal paths: one of them would be taken for the other."""
+    first: dict[Path, tuple[str, Wanted]] = {}
+    for key, file in wanted:
+        other, there = first.setdefault(file.target, (key, file))
+        if there.location != file.location:
+            raise InputError(
+                f"{key}: {file.location} and {there.location} of {other} would both lie in {file.target}, and one be "
+                "taken for the other; begin the paths of one of them with a folder of its own in the manifest, and "
+                "shorten the prefix of its source by it."
+            )
 
 
 def named(manifest: Manifest, names: Sequence[str]) -> list[Dataset]:
-    return list({one.key: one for name in names for one in manifest.matching(name)}.values())
+    """The data sets of these names or patterns, each once."""
+    return list({dataset.key: dataset for name in names for dataset in manifest.matching(name)}.values())
 
 
 def of_config(manifest: Manifest, config: Config) -> list[Dataset]:
-    from pipeline.problem import wanted_datasets  # jax is needed to say what a config reads, and for nothing else here
+    """The data sets that a config reads."""
+    from pipeline.ingest.samples import wanted_datasets  # awkward is needed only here
 
-    wanted = wanted_datasets(config)
-    return [manifest.dataset(config.data.set, *names).first(config.data.max_files) for names in wanted]
+    wanted = [manifest.every_period(config.data.set, *names) for names in wanted_datasets(config)]
+    return [dataset.first(config.data.max_files) for periods in wanted for dataset in periods]
 
 
 def places(
@@ -136,22 +164,22 @@ def fetched(wanted: Sequence[Wanted], workers: int, *, quiet: bool) -> list[str]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     down: set[str] = set()
     with Progress(*columns, disable=quiet) as progress, ThreadPoolExecutor(workers) as threads:
-        outcomes = threads.map(lambda one: fetched_one(one, progress, down), wanted)
+        outcomes = threads.map(lambda file: fetched_one(file, progress, down), wanted)
         return [outcome for outcome in outcomes if outcome is not None]
 
 
-def fetched_one(one: Wanted, progress: Progress, down: set[str]) -> str | None:
+def fetched_one(wanted: Wanted, progress: Progress, down: set[str]) -> str | None:
     """None if the file is there now, else why not: empty if its server did not answer for another file."""
-    server = urlsplit(one.location).netloc
+    server = urlsplit(wanted.location).netloc
     if server in down:
         return ""
-    line: TaskID = progress.add_task(one.target.name[-40:], total=one.file.size)
+    line: TaskID = progress.add_task(wanted.target.name[-40:], total=wanted.file.size)
     try:
         download(
-            one.location,
-            one.target,
-            size=one.file.size,
-            sha256=one.file.sha256,
+            wanted.location,
+            wanted.target,
+            size=wanted.file.size,
+            sha256=wanted.file.sha256,
             advance=lambda done, total: progress.update(line, completed=done, total=total),
         )
     except UnreachableError as error:

@@ -1,4 +1,4 @@
-"""The simulated samples: each step of scripts/make_samples.py, the command line, and the files that are committed."""
+"""The simulated samples: each step of scripts/samples, the command line, and the files that are committed."""
 
 import hashlib
 import importlib.util
@@ -13,15 +13,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pipeline.ingest.manifest import load_manifest
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY / "scripts"))
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
 
-from pipeline.ingest.manifest import load_manifest  # noqa: E402
+from scripts.samples import detector, flat_table, make, manifest, nanoaod, settings, skim, thinning  # noqa: E402
 
-import compare_samples  # noqa: E402
-import make_samples  # noqa: E402
-from samples import detector, manifest, nanoaod, settings, skim, thinning  # noqa: E402
+SETS = ("simulated", "dilepton", "four_leptons", "zprime", "flat_table")
 
 needs_pythia = pytest.mark.skipif(
     importlib.util.find_spec("pythia8mc") is None, reason="pythia8mc is not installed (extra 'samples')"
@@ -195,16 +194,17 @@ def test_reduced_precision_is_close_and_stays(values, bits):
     assert not np.any(reduced.view(np.uint32) & np.uint32((1 << (23 - bits)) - 1))
 
 
-def test_files_are_nanoaod(skimmed, tmp_path):
+def test_files_are_nanoaod(skimmed, numbers, tmp_path):
     skimmed = skimmed[:500]
-    assert nanoaod.write(tmp_path / "a.root", [skimmed[:200], skimmed[200:]]) == 500
+    assert nanoaod.write(tmp_path / "a.root", [skimmed[:200], skimmed[200:]], numbers) == 500
     assert [path.name for path in tmp_path.iterdir()] == ["a.root"]
     with uproot.open(tmp_path / "a.root") as file:
         tree = file["Events"]
         types = {name: branch.typename for name, branch in tree.items()}
         events = tree.arrays(["nJet", "Jet_pt", "Jet_hadronFlavour", "event", "run"])
-    for collection, columns in nanoaod.DTYPES.items():
-        for name, kind in columns.items():
+    for collection, columns in numbers.branches.items():
+        for name in columns:
+            kind = nanoaod.DTYPES[name]
             assert types[f"{collection}_{name}"] == {"f4": "float[]", "i4": "int32_t[]", "?": "bool[]"}[kind]
     assert types["event"] == "uint64_t"
     assert (types["genWeight"], types["run"], types["luminosityBlock"]) == ("float", "uint32_t", "uint32_t")
@@ -255,7 +255,7 @@ def test_manifest_without_the_marker_is_refused(tmp_path):
 
 @needs_pythia
 def test_an_unknown_process_is_one_sentence(capsys, tmp_path):
-    code = make_samples.main(["--processes", "ttbarr", "--output", str(tmp_path), "--work", str(tmp_path)])
+    code = make.main(["--processes", "ttbarr", "--output", str(tmp_path), "--work", str(tmp_path)])
     message = capsys.readouterr().err
     assert code == 1
     assert "there is no 'ttbarr'; choose from ttbar__nominal" in message
@@ -264,7 +264,7 @@ def test_an_unknown_process_is_one_sentence(capsys, tmp_path):
 
 @needs_pythia
 def test_chunks_are_fixed_by_their_seed_and_count_every_collision(numbers):
-    from samples.generator import generate
+    from scripts.samples.generator import generate
 
     process = numbers.processes[0]
     first, second = (generate(process, numbers.generator, events=400, seed=11) for _ in range(2))
@@ -281,7 +281,7 @@ def test_chunks_are_fixed_by_their_seed_and_count_every_collision(numbers):
 @needs_pythia
 def test_electrons_come_with_the_branching_fractions_of_w_and_tau(numbers):
     """Taus are decided early: of events with one wanted lepton, the share from a tau is nature's, about 0.15."""
-    from samples.generator import generate
+    from scripts.samples.generator import generate
 
     process = next(p for p in numbers.processes if p.process == "single_top_t_chan")
     loose = numbers.generator.model_copy(update={"min_jets_with_lepton": 1, "lepton_pt": 0.0, "hard_lepton_pt": 0.0})
@@ -297,7 +297,7 @@ def test_electrons_come_with_the_branching_fractions_of_w_and_tau(numbers):
 def test_the_command_writes_resumes_and_repeats(tmp_path, small_manifest):
     def run(output):
         arguments = ["--processes", "wjets__nominal", "--events", "150", "--work", str(tmp_path / "work")]
-        return make_samples.main([*arguments, "--output", str(tmp_path / output), "--manifest", str(small_manifest)])
+        return make.main([*arguments, "--output", str(tmp_path / output), "--manifest", str(small_manifest)])
 
     assert run("first") == 0
     chunks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "work").iterdir()}
@@ -311,22 +311,18 @@ def test_the_command_writes_resumes_and_repeats(tmp_path, small_manifest):
     assert file["sum_of_weights"] != 150.0
     assert dataset["weights"] == "generator"
     assert any("bias2Selection" in line for line in dataset["generator"]["settings"])
-    first, second = (agc_events(tmp_path / name / file["path"]) for name in ("first", "second"))
+    first, second = (events_of(tmp_path / name / file["path"]) for name in ("first", "second"))
     assert ak.array_equal(first, second)
 
 
-def agc_events(path):
-    return compare_samples.agc.read(path, extra=("genWeight", "event"))
-
-
-def test_the_error_adds_draws_of_one_collision_before_it_squares():
-    weight, collision = np.asarray([1.0, 1.0, 2.0]), np.asarray([7, 7, 9], np.uint64)
-    assert compare_samples._error(weight, collision) == pytest.approx(np.sqrt(2.0**2 + 2.0**2))
+def events_of(path):
+    with uproot.open(path) as file:
+        return file["Events"].arrays()
 
 
 def committed():
     document = load_manifest(REPOSITORY / "data_manifest.yaml")
-    return {key: dataset for key, dataset in document.datasets.items() if key.startswith("simulated/")}
+    return {key: dataset for key, dataset in document.datasets.items() if key.partition("/")[0] in SETS}
 
 
 @pytest.mark.parametrize("key", sorted(committed()))
@@ -336,6 +332,9 @@ def test_committed_files_are_what_the_manifest_says(key):
     content = Path(dataset.locations()[0]).read_bytes()
     assert len(content) == file.size
     assert hashlib.sha256(content).hexdigest() == file.sha256
+    assert dataset.source.simulated
+    if key.startswith("flat_table/"):
+        return
     with uproot.open(dataset.locations()[0]) as written:
         tree = written["Events"]
         assert tree.num_entries == file.entries
@@ -345,20 +344,111 @@ def test_committed_files_are_what_the_manifest_says(key):
 
 
 def test_committed_files_are_small():
-    assert sum(file.size for dataset in committed().values() for file in dataset.files) <= 12_000_000
+    sizes = dict.fromkeys(SETS, 0)
+    for key, dataset in committed().items():
+        sizes[key.partition("/")[0]] += sum(file.size for file in dataset.files)
+    assert sizes.pop("simulated") <= 12_000_000
+    assert sum(sizes.values()) <= 10_000_000
+    assert all(size > 0 for size in sizes.values())
 
 
-def test_committed_yields_are_near_the_published_ones(external_data):
-    """The bars of the project: ttbar within 10 %, the other processes within 30 % of the AGC's histograms."""
-    reference = compare_samples.load_reference(external_data / "histos_all_file_per_process.json")
-    samples = list(compare_samples.load_samples(REPOSITORY / "data_manifest.yaml", 3378.0))
-    for row in compare_samples.yields(samples, reference):
-        assert row.bar is None or abs(row.ratio - 1) <= row.bar, row
+# --- the guest analyses -----------------------------------------------------------------------------------------------
 
 
-def test_committed_bins_have_enough_events():
-    """The bars of the project: 5 % in every fit bin of ttbar, 15 % of W+jets in 4j2b, draws of a collision as one."""
-    samples = {s.name: s for s in compare_samples.load_samples(REPOSITORY / "data_manifest.yaml", 3378.0)}
-    for (process, region), bar in compare_samples.ERROR_BARS.items():
-        content, error = compare_samples._fit_histogram(samples[f"{process}__nominal"], region)
-        assert np.all(error <= bar * content), (process, region, error / content)
+def test_every_committed_guest_has_the_settings_that_made_it():
+    for name in ("dilepton", "four_leptons", "zprime"):
+        numbers = settings.load(name)
+        of_set = {key: dataset for key, dataset in committed().items() if key.startswith(f"{name}/")}
+        assert set(of_set) == {f"{name}/{process.name}" for process in numbers.processes}
+        for process in numbers.processes:
+            dataset = of_set[f"{name}/{process.name}"]
+            assert dataset.cross_section_pb == process.cross_section_pb
+            assert dataset.generator.settings == (*numbers.generator.pythia, *process.pythia)
+            assert dataset.events == process.events
+
+
+def test_settings_of_a_guest_change_what_they_name_and_nothing_else(numbers):
+    zprime = settings.load("zprime")
+    assert zprime.generator.wanted_leptons == (13,)
+    assert zprime.generator.pythia == numbers.generator.pythia
+    assert zprime.detector == numbers.detector
+    assert settings.load("four_leptons").detector.electron.tight != numbers.detector.electron.tight
+
+
+def test_charges_are_those_of_the_particles(particles, numbers):
+    seen = detector.simulate(particles, numbers.detector, np.random.default_rng(1), muons=True)
+    assert ak.all(seen.Electron.charge == 1)  # PDG code -11
+    assert ak.all(seen.Muon.charge == -1)  # 13
+
+
+def test_a_muon_is_no_jet_where_muons_count(particles, numbers):
+    seen = detector.simulate(particles, numbers.detector, np.random.default_rng(1), muons=True)
+    with_muon = ak.flatten(seen.Jet[(ak.num(seen.Muon) == 1) & (abs(seen.Jet.eta + 2.0) < 0.3)])
+    assert ak.all(with_muon.jetId & 4 == 0)
+
+
+def test_the_score_of_a_fat_jet_follows_its_quarks(particles, numbers):
+    n = len(particles)
+    quarks = np.arange(n)[:, np.newaxis] % 4
+    fat = {"pt": 500.0, "eta": 0.5, "phi": 1.0, "mass": 170.0}
+    columns = {name: ak.from_regular(np.full((n, 1), value)) for name, value in fat.items()}
+    events = ak.with_field(particles, ak.zip(columns | {"quarks": ak.from_regular(quarks)}), "fat_jet")
+    seen = detector.simulate(events, numbers.detector, np.random.default_rng(1), muons=True)
+    score = ak.to_numpy(ak.flatten(seen.FatJet.score))
+    for name, of_kind in (("top", quarks == 3), ("part", quarks == 2), ("other", quarks < 2)):
+        share, value = np.asarray(numbers.detector.fat_jet.score[name]).T
+        expected = 1 - np.interp(0.5, value, share)
+        passed = score[of_kind[:, 0]] > 0.5
+        assert passed.mean() == pytest.approx(expected, abs=4 * np.sqrt(expected / passed.size))
+
+
+def test_skim_of_a_guest_wants_both_charges(particles):
+    numbers = settings.load("dilepton")
+    seen = detector.simulate(particles, numbers.detector, np.random.default_rng(1), muons=True)
+    single = numbers.skim.model_copy(update={"min_leptons": 1, "min_met": 0.0})
+    assert len(skim.skim(ak.copy(seen), single.model_copy(update={"opposite_sign": False}), muons=True)) > 0
+    assert len(skim.skim(ak.copy(seen), single, muons=True)) == 0
+
+
+@needs_pythia
+def test_four_leptons_come_in_neutral_pairs_with_the_mass_of_the_higgs_boson():
+    from scripts.samples.generator import generate
+
+    numbers = settings.load("four_leptons")
+    (process,) = (process for process in numbers.processes if process.process == "higgs")
+    events = generate(process, numbers.generator, events=100, seed=3).events
+    assert 30 < len(events) <= 100
+    assert ak.all(ak.num(events.lepton) == 4)
+    assert ak.all(ak.sum(np.sign(events.lepton.pdg_id), axis=1) == 0)
+    momentum = [ak.sum(events.lepton.pt * f, axis=1) for f in (np.cos(events.lepton.phi), np.sin(events.lepton.phi))]
+    energy = ak.sum(events.lepton.pt * np.cosh(events.lepton.eta), axis=1)
+    longitudinal = ak.sum(events.lepton.pt * np.sinh(events.lepton.eta), axis=1)
+    mass = np.sqrt(energy**2 - longitudinal**2 - momentum[0] ** 2 - momentum[1] ** 2)
+    assert np.median(mass) == pytest.approx(125, abs=0.5)  # photons are radiated, and leave a tail
+
+
+@needs_pythia
+def test_fat_jets_of_a_heavy_resonance_hold_a_top_quark():
+    from scripts.samples.generator import generate
+
+    numbers = settings.load("zprime")
+    events = {p.process: generate(p, numbers.generator, events=150, seed=3).events for p in numbers.processes}
+    leading = {name: ak.to_numpy(ak.firsts(of.fat_jet.quarks)) for name, of in events.items()}
+    assert np.mean(leading["signal"] == 3) > 0.3
+    assert np.all(leading["wjets"] == 0)
+    assert ak.all(events["signal"].fat_jet.pt > numbers.generator.fat_jet.pt)
+
+
+def test_the_flat_table_is_fixed_by_its_seed_and_stays_absolute(tmp_path):
+    target = tmp_path / "data_manifest.yaml"
+    target.write_text(f"datasets:\n{manifest.MARKER}\n", encoding="utf-8")
+    assert flat_table.main(["--output", str(tmp_path), "--manifest", str(target)]) == 0
+    datasets = yaml.safe_load(target.read_text(encoding="utf-8"))["datasets"]
+    for name, process in flat_table.PROCESSES.items():
+        table = ak.from_parquet(tmp_path / f"{name}__nominal.parquet")
+        (file,) = datasets[f"flat_table/{name}__nominal"]["files"]
+        assert len(table) == file["events"] == process.rows
+        assert ak.sum(ak.values_astype(table.genWeight, "float64")) == pytest.approx(file["sum_of_weights"], rel=1e-12)
+        assert ak.any(table.genWeight < 0) == (process.negative > 0)
+        kept = ak.from_parquet(Path(committed()[f"flat_table/{name}__nominal"].locations()[0]))
+        assert ak.array_equal(table, kept)

@@ -1,28 +1,18 @@
-"""The script that fetches data sets, against a real server and a small manifest."""
+"""The command that fetches data sets, against a real server and a small manifest."""
 
 import hashlib
-import importlib.util
-import sys
+import struct
 from pathlib import Path
 
 import pytest
 import yaml
+from pipeline import fetch as fetch_data
 from pipeline.ingest.manifest import load_manifest
 
 from range_server import Site, serving
 
-CONTENT = {f"folder/{name}.root": name.encode() * 50_000 for name in "abc"}
-
-
-@pytest.fixture(scope="module")
-def fetch_data():
-    path = Path(__file__).parent.parent / "scripts" / "fetch_data.py"
-    spec = importlib.util.spec_from_file_location("fetch_data", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["fetch_data"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["fetch_data"]
+HEADER = struct.pack(">4siii", b"root", 62400, 100, 50_000)
+CONTENT = {f"folder/{name}.root": HEADER + name.encode() * 49_984 for name in "abc"}
 
 
 @pytest.fixture
@@ -61,7 +51,7 @@ def manifest(site, tmp_path) -> Path:
 
 
 @pytest.fixture
-def fetch(fetch_data, manifest, tmp_path):
+def fetch(manifest, tmp_path):
     def run(*arguments: str) -> int:
         return fetch_data.main([*arguments, "--manifest", str(manifest), "--output", str(tmp_path / "out")])
 
@@ -99,15 +89,15 @@ def test_what_fails_is_said_and_the_rest_still_comes(fetch, site, tmp_path, caps
     captured = capsys.readouterr()
     assert set(there(tmp_path)) == {"folder/a.root", "folder/c.root"}
     assert captured.err.strip().endswith(
-        "/b.root: no such file on the server; check the manifest, or use another prefix."
+        "/b.root: no such file on the server (404 Not Found); check the manifest, or use another prefix."
     )
     assert "2 of 3 files" in captured.out
 
 
 def test_a_wrong_checksum_leaves_no_file(fetch, site, tmp_path, capsys):
-    site.files["/store/folder/a.root"] = b"x" * 50_000
+    site.files["/store/folder/a.root"] = HEADER + b"x" * 49_984
     assert fetch("--datasets", "far/p__nominal", "--max-files", "1") == 1
-    assert "the checksum is not that of the manifest" in capsys.readouterr().err
+    assert "its checksum is not that of the manifest" in capsys.readouterr().err
     assert "folder/a.root" not in there(tmp_path)
 
 
@@ -138,14 +128,14 @@ def test_quiet_says_nothing(fetch, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_help_teaches(fetch_data, capsys):
+def test_help_teaches(capsys):
     with pytest.raises(SystemExit):
         fetch_data.main(["--help"])
     text = capsys.readouterr().out
-    assert "python scripts/fetch_data.py --datasets agc/ttbar__nominal --max-files 1" in text
+    assert "python -m pipeline.fetch --datasets agc/ttbar__nominal --max-files 1" in text
 
 
-def test_a_config_says_what_it_needs(fetch_data, tmp_path, capsys):
+def test_a_config_says_what_it_needs(tmp_path, capsys):
     """The full AGC on the AGC's own files, three of each data set."""
     agc = Path(__file__).parent.parent / "configs" / "agc.yaml"
     config = tmp_path / "config.yaml"
@@ -172,14 +162,14 @@ def config_for(tmp_path, location: str) -> Path:
         ("some/folder", "https://"),
     ],
 )
-def test_a_config_says_where_from(fetch_data, tmp_path, capsys, location, start):
+def test_a_config_says_where_from(tmp_path, capsys, location, start):
     assert fetch_data.main(["--config", str(config_for(tmp_path, location)), "--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 9
     assert all(line.startswith(start) for line in lines)
 
 
-def test_a_config_says_where_to(fetch_data, tmp_path):
+def test_a_config_says_where_to(tmp_path):
     """Where a run with that config looks for them."""
     config = config_for(tmp_path, str(tmp_path / "mine"))
     (first, *_) = fetch_data.files(fetch_data.parsed(["--config", str(config)]))
@@ -192,11 +182,44 @@ def test_a_config_says_where_to(fetch_data, tmp_path):
 
 def test_a_server_that_is_not_there_is_a_sentence(fetch, capsys, monkeypatch):
     import urllib3
-    from pipeline.ingest import download
+    from pipeline.ingest import remote
 
-    monkeypatch.setattr(download, "_http", urllib3.PoolManager(retries=False))
+    monkeypatch.setattr(remote, "HTTP", urllib3.PoolManager(retries=False))
     assert fetch("--datasets", "far/*", "--prefix", "http://127.0.0.1:9/", "--workers", "1") == 1
     message = capsys.readouterr().err
     assert message.startswith("http://127.0.0.1:9/folder/a.root: cannot be reached (")
     assert message.endswith("); check the address and the network.\n")
     assert message.count("\n") == 1
+
+
+def test_two_files_of_one_path_are_refused(fetch, manifest, tmp_path, capsys):
+    """Else the second would be found in place, and W+jets be ttbar."""
+    content = yaml.safe_load(manifest.read_text())
+    content["sources"]["other"] = content["sources"]["remote"] | {"prefixes": {"main": "https://elsewhere/"}}
+    other = content["datasets"]["far/p__other"] | {"source": "other", "files": [{"path": "folder/a.root", "events": 3}]}
+    content["datasets"]["far/p__other"] = other
+    manifest.write_text(yaml.safe_dump(content))
+    assert fetch("--datasets", "far/*") == 1
+    message = capsys.readouterr().err
+    assert "far/p__other: https://elsewhere/folder/a.root and http://" in message
+    assert "would both lie in" in message
+    assert message.count("\n") == 1
+    assert there(tmp_path) == {}
+
+
+def test_a_file_of_two_data_sets_is_fetched_once(fetch, manifest, site):
+    content = yaml.safe_load(manifest.read_text())
+    content["datasets"]["far/p__other"]["files"] = [{"path": "folder/b.root", "events": 10}]
+    manifest.write_text(yaml.safe_dump(content))
+    assert fetch("--datasets", "far/*") == 0
+    assert [path for _, path, _ in site.requests].count("/store/folder/b.root") == 1
+
+
+def test_the_module_is_a_command():
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.fetch", "--help"], capture_output=True, text=True, check=True
+    )
+    assert "python -m pipeline.fetch --datasets 'agc/*'" in done.stdout

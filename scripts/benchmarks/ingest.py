@@ -1,4 +1,6 @@
-"""Events per second and core of the ingest, against decompression alone and coffea's NanoEvents; and memory over files.
+"""Events per second and core of the ingest, against plain uproot, coffea's NanoEvents and decompression alone.
+
+With the verification of checksums, with that of sizes, and without; and memory over many files.
 
 A NanoAOD file of realistic width is made from a real one: its events are drawn with replacement, and floats are smeared
 and cut to NanoAOD's mantissa, so that the copies do not compress away. It stays in --folder and is used again. The
@@ -12,17 +14,19 @@ comparison means nothing. coffea reads chunks of 200,000 events, as in the AGC. 
 (`pipeline/ingest/branches.py`, 0.02 s); in long files, building NanoEvents costs coffea about as much again for every
 chunk.
 
-    python scripts/benchmark_ingest.py SOURCE.root --coffea-python /path/to/venv-with-coffea/bin/python
+    python scripts/benchmarks/ingest.py SOURCE.root --coffea-python /path/to/venv-with-coffea/bin/python
 """
 
 import argparse
 import concurrent.futures
+import hashlib
 import json
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +38,8 @@ CLUSTER = 20_000
 """Events that are written at a time: the length of a basket."""
 MANTISSA = np.uint32(0xFFFFE000)
 """Keeps ten bits of mantissa, the precision of most NanoAOD floats."""
+CHECKSUMS: dict[Path, str] = {}
+"""What is stated of the files, taken before the clock starts."""
 FLOOR = ("decompression", 1)
 """What is compared with, and on how many files."""
 VARIABLES = {
@@ -52,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     with concurrent.futures.ProcessPoolExecutor(1) as maker:
         wide = maker.submit(wide_file, arguments.source, arguments.folder, arguments.megabytes).result()
     print(f"{wide}: {wide.stat().st_size / 1e6:.0f} MB, made from {arguments.source.name}\n")
-    print("reader         files   entries      kept   events/s/core    MB/s/core   peak MB   result MB")
-    runs = [(name, sys.executable, files) for name, files in (("pipeline", 1), ("pipeline", arguments.many), FLOOR)]
-    if arguments.coffea_python:
-        runs.append(("coffea", arguments.coffea_python, 1))
-    rates = {run: shown(*run, arguments, wide) for run in runs}
-    print(f"\ndecompression alone: {rates[runs[2]] / rates[runs[0]]:.2f} times the events per second and core")
-    if arguments.coffea_python:
-        print(f"pipeline over coffea: {rates[runs[0]] / rates[runs[3]]:.2f} times the events per second and core")
+    print("reader            files   entries      kept   events/s/core    MB/s/core   peak MB   result MB")
+    runs = [*((name, 1) for name in PIPELINE), ("verify size", arguments.many), ("uproot", 1), FLOOR]
+    runs += [("coffea", 1)] if arguments.coffea_python else []
+    pythons = {"coffea": arguments.coffea_python}
+    rates = {run: shown(run[0], pythons.get(run[0], sys.executable), run[1], arguments, wide) for run in runs}
+    print("\nevents per second and core of the pipeline, which compares the size of a file, over those of")
+    for run in runs:
+        print(f"{run[0]:16} {run[1]:3} files: {rates['verify size', 1] / rates[run]:.2f}")
     return 0
 
 
@@ -85,7 +91,7 @@ def shown(reader: str, python: str, files: int, arguments: argparse.Namespace, w
     sizes = f"{best['peak_mb']:9.0f} {best['result_mb']:11.1f}"
     megabytes = best["megabytes"] / best["seconds"]
     print(
-        f"{reader:13} {files:6} {best['entries']:9} {best['kept']:9} {rate:15.0f} {megabytes:12.0f} {sizes}", flush=True
+        f"{reader:16} {files:6} {best['entries']:9} {best['kept']:9} {rate:15.0f} {megabytes:12.0f} {sizes}", flush=True
     )
     return rate
 
@@ -95,6 +101,9 @@ def measured(reader: str, files: Sequence[Path], warm_up: Path) -> dict[str, flo
         entries, seconds, events = *decompressed(files), ak.Array([])
     else:
         READERS[reader]([warm_up])
+        for file in {*files}:
+            with file.open("rb") as opened:
+                CHECKSUMS[file] = hashlib.file_digest(opened, "sha256").hexdigest()
         start = time.process_time()
         entries, events = READERS[reader](files)
         seconds = time.process_time() - start
@@ -132,17 +141,36 @@ def decompressed(files: Sequence[Path]) -> tuple[int, float]:
 # --- the two readers ---
 
 
-def with_pipeline(files: Sequence[Path]) -> tuple[int, ak.Array]:
+def with_pipeline(files: Sequence[Path], verify: str = "size") -> tuple[int, ak.Array]:
+    """As a run reads: what is stated of the files is compared first."""
     from pipeline.ingest import ObjectSkim, Requirement, Skim, read
+    from pipeline.ingest.dataset import File
 
     kinematic = (Requirement("pt", "above", 20), Requirement("eta", "below", 2.4, absolute=True))
     cuts = {"Electron": kinematic, "Muon": kinematic, "Jet": (*kinematic, Requirement("jetId", "bits", 4))}
     skim = Skim(
         objects=tuple(ObjectSkim(name, variables, cuts[name]) for name, variables in VARIABLES.items()),
         at_least=((("Electron", "Muon"), 1), (("Jet",), 3)),
+        weight="none",
     )
-    ingested = read(files, skim)
+    stated = [File(path=file.name, size=file.stat().st_size, sha256=CHECKSUMS.get(file)) for file in files]
+    ingested = read(files, skim, stated=stated, verify=verify, workers=1)
     return ingested.entries_read, ingested.events
+
+
+def with_uproot(files: Sequence[Path], chunk: int = 200_000) -> tuple[int, ak.Array]:
+    """The same with uproot and awkward alone, chunk by chunk."""
+    names = [f"{collection}_{variable}" for collection, variables in VARIABLES.items() for variable in variables]
+    kept, entries = [], 0
+    for file in files:
+        for arrays in uproot.iterate({str(file): "Events"}, ["event", *names], step_size=chunk):
+            entries += len(arrays)
+            objects = {
+                collection: ak.zip({variable: arrays[f"{collection}_{variable}"] for variable in variables})
+                for collection, variables in VARIABLES.items()
+            }
+            kept.append(selected(ak.zip(objects | {"event": arrays["event"]}, depth_limit=1)))
+    return entries, ak.concatenate(kept)
 
 
 def with_coffea(files: Sequence[Path], chunk: int = 200_000) -> tuple[int, ak.Array]:
@@ -172,8 +200,10 @@ def selected(events: ak.Array) -> ak.Array:
     return ak.to_packed(ak.materialize(ak.zip(fields | {"event": events.event[keep]}, depth_limit=1)))
 
 
+PIPELINE = {f"verify {verify}": partial(with_pipeline, verify=verify) for verify in ("size", "no", "sha256")}
 READERS: dict[str, Callable[[Sequence[Path]], tuple[int, ak.Array]]] = {
-    "pipeline": with_pipeline,
+    **PIPELINE,
+    "uproot": with_uproot,
     "coffea": with_coffea,
 }
 

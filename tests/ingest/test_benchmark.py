@@ -12,7 +12,7 @@ import uproot
 
 @pytest.fixture(scope="module")
 def benchmark_ingest():
-    path = Path(__file__).parent.parent / "scripts" / "benchmark_ingest.py"
+    path = Path(__file__).parents[2] / "scripts" / "benchmarks" / "ingest.py"
     spec = importlib.util.spec_from_file_location("benchmark_ingest", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules["benchmark_ingest"] = module
@@ -37,3 +37,4 @@ def test_the_wide_file_looks_like_its_source(benchmark_ingest, external_data, tm
     entries, events = benchmark_ingest.with_pipeline([wide])
     assert entries == len(drawn)
     assert 0 < len(events) < entries
+    assert benchmark_ingest.with_uproot([wide])[1]["event"].tolist() == events["event"].tolist()

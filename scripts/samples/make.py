@@ -1,9 +1,12 @@
 """Makes the project's simulated samples: proton-proton collisions at 13 TeV as NanoAOD files.
 
-Pythia 8 generates ttbar (nominal and four variations), single top and W+jets; a parametrised detector turns particles
-into electrons, muons and jets; what no analysis of one lepton and four jets would keep is skimmed away; the rest is
-written as ROOT files with NanoAOD's branches, and described in data_manifest.yaml. Nothing here is CMS simulation.
-The settings, with reasons, are in scripts/samples/settings.yaml. Install with: pip install -e ".[samples]"
+Pythia 8 generates the processes of one set of samples (--set); a parametrised detector turns particles into electrons,
+muons and jets; what the analysis would never keep is skimmed away; the rest is written as ROOT files with NanoAOD's
+branches, and described in data_manifest.yaml. Nothing here is CMS simulation.
+
+simulated is the set of the Analysis Grand Challenge: ttbar (nominal and four variations), single top and W+jets for one
+lepton and four jets. Its settings, with reasons, are in scripts/samples/settings.yaml; dilepton, four_leptons and
+zprime say in a file each what differs for them. Install with: pip install -e ".[samples]"
 """
 
 from __future__ import annotations
@@ -24,18 +27,18 @@ from pathlib import Path
 import awkward as ak
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from samples.detector import simulate
-from samples.generator import generate
-from samples.manifest import begin, entry, update
-from samples.nanoaod import write
-from samples.settings import ProcessSettings, Settings, load
-from samples.skim import skim
-from samples.thinning import make_plan, places_of, thin
+from scripts.samples.detector import simulate
+from scripts.samples.generator import generate
+from scripts.samples.manifest import begin, entry, update
+from scripts.samples.nanoaod import write
+from scripts.samples.settings import SETS, ProcessSettings, Settings, load
+from scripts.samples.skim import skim
+from scripts.samples.thinning import make_plan, places_of, thin
 
 __all__ = ["main"]
 
-_REPOSITORY = Path(__file__).resolve().parents[1]
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_DATA = _REPOSITORY / "pipeline" / "data"
 _MAX_SEED = 900_000_000  # Pythia's
 
 
@@ -61,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         _make(arguments)
     except (ValueError, OSError, PackageNotFoundError, ModuleNotFoundError) as error:
-        print(f"make_samples: {_advice(error)}", file=sys.stderr)
+        print(f"samples.make: {_advice(error)}", file=sys.stderr)
         return 1
     return 0
 
@@ -76,17 +79,19 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="""examples:
-  make_samples.py                                     the committed set, again (45 minutes on one core)
-  make_samples.py --seed 2 --entries -1 --output runs/large
-                                                      other events, nothing thinned away: thirty times as many; they
-                                                      are used with --set data.manifest=runs/large/data_manifest.yaml
-  make_samples.py --events 2000 --output /tmp/try     a minute's try of all nine files
+        epilog="""examples, after: python -m scripts.samples.make
+  (alone)                                  the committed set, again (45 minutes on one core)
+  --set zprime                             the committed samples of a guest analysis, again
+  --seed 2 --entries -1 --output runs/large
+                                           other events, nothing thinned away: thirty times as many; they are used
+                                           with --set data.manifest=runs/large/data_manifest.yaml
+  --events 2000 --output /tmp/try          a minute's try of all nine files
 
 A run that was stopped goes on where it was: finished chunks are kept in --work and found again by their settings.""",
     )
     add = parser.add_argument
-    add("--processes", nargs="+", metavar="NAME", help="data sets, such as ttbar__nominal; default: all nine")
+    add("--set", choices=SETS, default="simulated", help="which samples (default: simulated)")
+    add("--processes", nargs="+", metavar="NAME", help="data sets, such as ttbar__nominal; default: all")
     add("--events", type=_positive, metavar="N", help="collisions to generate for each, before every filter")
     add(
         "--entries",
@@ -99,9 +104,8 @@ A run that was stopped goes on where it was: finished chunks are kept in --work 
     add(
         "--output",
         type=Path,
-        default=_REPOSITORY / "pipeline" / "data",
         metavar="DIR",
-        help="where the ROOT files go (default: pipeline/data)",
+        help="where the ROOT files go (default: pipeline/data, and its folder guests/<set> for a guest analysis)",
     )
     add(
         "--manifest",
@@ -124,8 +128,10 @@ A run that was stopped goes on where it was: finished chunks are kept in --work 
         " the selection is one of electrons and the yields compare with the published ones",
     )
     arguments = parser.parse_args(argv)
+    if arguments.output is None:
+        arguments.output = _DATA if arguments.set == "simulated" else _DATA / "guests" / arguments.set
     if arguments.manifest is None:
-        committed = arguments.output.resolve() == (_REPOSITORY / "pipeline" / "data").resolve()
+        committed = arguments.output.resolve().is_relative_to(_DATA)
         arguments.manifest = (_REPOSITORY if committed else arguments.output) / "data_manifest.yaml"
     return arguments
 
@@ -139,7 +145,7 @@ def _positive(text: str) -> int:
 
 def _make(arguments: argparse.Namespace) -> None:
     program = f"Pythia {version('pythia8mc')}"
-    settings = load(muons=arguments.muons)
+    settings = load(arguments.set, muons=arguments.muons)
     processes = _chosen(settings, arguments.processes)
     arguments.output.mkdir(parents=True, exist_ok=True)
     arguments.work.mkdir(parents=True, exist_ok=True)
@@ -150,13 +156,19 @@ def _make(arguments: argparse.Namespace) -> None:
         own = [task for task in tasks if task.process is process]
         file = arguments.output / f"{process.name}.root"
         counts = _simulate_and_write(own, settings, file, arguments)
-        entries[f"simulated/{process.name}"] = entry(
-            process, settings, file, program=program, seed=arguments.seed, counts=counts
+        entries[f"{arguments.set}/{process.name}"] = entry(
+            process, settings, file, path=_path(file), program=program, seed=arguments.seed, counts=counts
         )
         print(f"{file}: {counts['entries']} of {counts['events']} events, {file.stat().st_size / 1e6:.2f} MB")
     if not arguments.manifest.exists():
         begin(arguments.manifest, like=_REPOSITORY / "data_manifest.yaml")
     update(arguments.manifest, entries)
+
+
+def _path(file: Path) -> str:
+    """Where the manifest's source has the file: below pipeline/data, or beside a manifest of its own."""
+    file = file.resolve()
+    return file.relative_to(_DATA).as_posix() if file.is_relative_to(_DATA) else file.name
 
 
 def _chosen(settings: Settings, names: Iterable[str] | None) -> tuple[ProcessSettings, ...]:
@@ -173,9 +185,8 @@ def _plan(process: ProcessSettings, settings: Settings, arguments: argparse.Name
     size = min(settings.generator.chunk_events, total)
     for index in range(math.ceil(total / size)):
         events = min(size, total - index * size)
-        identity = json.dumps(
-            [process.model_dump(include={"pythia", "bias", "enhance"}), settings.generator.model_dump(), events]
-        )
+        generator = settings.generator.model_dump(exclude_defaults=True)
+        identity = json.dumps([process.model_dump(include={"pythia", "bias", "enhance"}), generator, events])
         digest = hashlib.sha256(f"{identity} {process.name} {arguments.seed} {index}".encode()).digest()
         yield Task(
             process=process,
@@ -236,11 +247,11 @@ def _simulate_and_write(
     counts = [json.loads(task.counts_file.read_text(encoding="utf-8")) for task in tasks]
     target = process.target_entries if arguments.entries is None else arguments.entries
     plan = None
-    if target > 0:
-        parts = (places_of(seen, settings.thinning) for seen in _all_seen(tasks, settings, arguments))
+    if settings.thinning and target > 0:
+        parts = (places_of(seen, settings.thinning) for seen in _all_seen(tasks, settings))
         plan = make_plan(parts, settings.thinning, target=target)
     rng = np.random.default_rng([tasks[0].seed, len(tasks)])
-    entries = write(file, (thin(seen, plan, rng) for seen in _all_seen(tasks, settings, arguments)))
+    entries = write(file, (thin(seen, plan, rng) for seen in _all_seen(tasks, settings)), settings)
     return {
         "events": sum(count["events"] for count in counts),
         "entries": entries,
@@ -248,7 +259,7 @@ def _simulate_and_write(
     }
 
 
-def _all_seen(tasks: Iterable[Task], settings: Settings, arguments: argparse.Namespace) -> Iterator[ak.Array]:
+def _all_seen(tasks: Iterable[Task], settings: Settings) -> Iterator[ak.Array]:
     """The skimmed events of each chunk; always the same ones."""
     first_collision = 1
     for task in tasks:
@@ -256,19 +267,19 @@ def _all_seen(tasks: Iterable[Task], settings: Settings, arguments: argparse.Nam
         collisions["collision"] = first_collision + np.arange(len(collisions))
         first_collision += len(collisions)
         rng = np.random.default_rng(task.seed)
-        yield _seen_by_detector(collisions, task.process, settings, rng, muons=arguments.muons)
+        yield _seen_by_detector(collisions, task.process, settings, rng)
 
 
 def _seen_by_detector(
-    collisions: ak.Array, process: ProcessSettings, settings: Settings, rng: np.random.Generator, *, muons: bool
+    collisions: ak.Array, process: ProcessSettings, settings: Settings, rng: np.random.Generator
 ) -> ak.Array:
     """Skimmed events; with several detector draws a collision appears several times, each time with a share of it."""
     draws = process.detector_draws
     repeated = collisions[np.repeat(np.arange(len(collisions)), draws)]
     repeated["draw"] = np.tile(np.arange(1, draws + 1), len(collisions))
-    events = simulate(repeated, settings.detector, rng, muons=muons)
+    events = simulate(repeated, settings.detector, rng, muons=settings.muons)
     events["genWeight"] = ak.to_numpy(events.genWeight) * process.rate_factor / draws
-    return skim(events, settings.skim, muons=muons)
+    return skim(events, settings.skim, muons=settings.muons)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,297 @@
+"""Fit a pyhf workspace: best fit, significance, and what else is asked for.
+
+    python -m pipeline.fit_workspace workspace.json --measurement CMS_ttbar --limit --ranking --plots plots
+
+For the observed data and for Asimov data with a signal strength of 1: the best fit of every parameter with errors from
+the exact Hessian, -2 ln L in pyhf's convention, goodness of fit, q0, Z and whether the fits converged. On demand: upper
+limits with their bands and the CLs scan behind them, toys, the ranking of impacts, plots. Names of parameters are
+pyhf's `model.config.par_names`: `mu`, `stat[0]`.
+
+Exit code 0: every fit converged; 1: one did not; 2: the workspace cannot be fitted, and a sentence says why.
+In the JSON, a number that does not exist is null: the uncertainty of a parameter that is held, presses against a bound,
+or that nothing is known of (`at_bound_or_held` lists the first two); q0 of a workspace without parameter of interest.
+What is compiled stays in the user's cache folder (`--no-cache` leaves it alone): the next fit of the same model starts
+at once.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+LONGEST = 240  # characters of an error that are printed
+SHOWN = 20  # rows of the ranking
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; see the exit codes above."""
+    options = _parser().parse_args(argv)
+    _compile_quickly(options)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            structure, numbers, data = _read(options)
+    except _refusals() as error:
+        print(f"{options.workspace}: {_sentence(error)}", file=sys.stderr)
+        return 2
+    from pipeline.inference.histfactory import diagnose
+
+    notes = [str(entry.message) for entry in caught if entry.category is UserWarning]
+    notes += diagnose(structure, numbers)
+    for sentence in notes:
+        print(f"! {sentence}")
+    result: dict[str, Any] = {"poi": structure.poi, "notes": notes}
+    result |= _fits(structure, numbers, data, thorough=options.thorough)
+    if options.limit:
+        result["limit"] = _limits(structure, numbers, data)
+    if options.toys:
+        result["toys"] = _toys(structure, numbers, data, options)
+    if options.ranking:
+        result["ranking"] = _ranking(structure, numbers, data, result["observed"])
+    result["converged"] = all(part["converged"] for part in result.values() if isinstance(part, dict))
+    if options.plots:
+        from pipeline.report.likelihood import plot_workspace
+
+        for path in plot_workspace(options.plots, result):
+            print(f"wrote {path}")
+    if options.json:
+        options.json.write_text(json.dumps(_without_holes(result), indent=2, allow_nan=False), encoding="utf-8")
+    return 0 if result["converged"] else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.fit_workspace",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("workspace", type=Path, help="a pyhf workspace (JSON)")
+    parser.add_argument("--measurement", help="which measurement of the workspace; its first one by default")
+    parser.add_argument("--poi", help="parameter of interest; the measurement's by default")
+    parser.add_argument("--limit", action="store_true", help="upper limits, observed and expected, at 95 %% (CLs)")
+    parser.add_argument("--toys", type=int, default=0, metavar="N", help="p-value of q0 by so many toys without signal")
+    parser.add_argument("--seed", type=int, default=0, help="of the toys")
+    parser.add_argument("--ranking", action="store_true", help="impacts of all parameters on that of interest")
+    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots into this folder")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here")
+    parser.add_argument("--thorough", action="store_true", help="look for further minima whatever that costs")
+    parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
+    return parser
+
+
+def _compile_quickly(options: argparse.Namespace) -> None:
+    """Keep what is compiled for the next time: most of a first answer's time is compilation."""
+    import jax
+
+    if not options.no_cache:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "diff-pipeline" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # type: ignore[no-untyped-call]
+
+
+def _read(options: argparse.Namespace) -> Any:
+    from pipeline.inference.histfactory import from_pyhf
+    from pipeline.inference.significance import tested_position
+
+    spec = json.loads(options.workspace.read_text(encoding="utf-8"))
+    if not isinstance(spec, dict) or "measurements" not in spec:
+        raise ValueError("not a pyhf workspace: it has no measurements.")
+    structure, numbers, data = from_pyhf(spec, options.measurement, poi=options.poi)
+    if structure.poi is not None:
+        tested_position(structure, None)
+    elif options.limit or options.toys or options.ranking:
+        raise ValueError("no parameter of interest: name one by --poi for limits, toys and a ranking.")
+    return structure, numbers, data
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What pyhf calls a workspace that it cannot make a model of."""
+    import pyhf
+
+    return (
+        OSError,
+        ValueError,
+        pyhf.exceptions.InvalidSpecification,
+        pyhf.exceptions.InvalidModel,
+        pyhf.exceptions.InvalidModifier,
+        pyhf.exceptions.InvalidMeasurement,
+        pyhf.exceptions.InvalidNameReuse,
+        pyhf.exceptions.SchemaNotFound,
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong, without the whole of the workspace, which pyhf and jsonschema repeat."""
+    what, _, rest = str(error).partition("\n\tPath: ")
+    where = rest.partition("\n")[0].strip()
+    what = " ".join(what.split())
+    if len(what) > LONGEST:
+        what = f"{what[: LONGEST // 2]} ... {what[-LONGEST // 2 :]}"
+    return f"{where}: {what}" if where else what
+
+
+def _fits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
+    """Observed and Asimov data, by one compiled fit: free, and without signal where there is one to leave out."""
+    from pipeline.inference.histfactory import asimov_data, nominal_parameters
+    from pipeline.inference.significance import poi_position
+
+    nominal = nominal_parameters(structure, numbers)
+    if structure.poi is not None:
+        nominal = nominal.at[poi_position(structure, None)].set(1.0)
+    sets = {"observed": data, "asimov": asimov_data(structure, numbers, nominal)}
+    results = {}
+    for name, values in sets.items():
+        start = time.perf_counter()
+        results[name] = _one_data_set(structure, numbers, values, thorough=thorough)
+        results[name]["seconds"] = time.perf_counter() - start
+        _print_table(f"{name} data", results[name])
+    return results
+
+
+def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from pipeline.inference.fit import covariance
+    from pipeline.inference.histfactory import initial_parameters, parameter_names
+    from pipeline.inference.limits import compiled_fit
+    from pipeline.inference.postfit import correlation, goodness_of_fit, yields
+    from pipeline.inference.significance import poi_position
+
+    names = parameter_names(structure)
+    run = partial(compiled_fit, structure, numbers, data, thorough=thorough)
+    nobody = jnp.zeros(structure.size, bool)
+    best = run(initial=initial_parameters(structure), held=nobody)
+    errors = jax.jit(covariance, static_argnums=0)(structure, numbers, data, best.parameters, best.free)
+    sigma = jnp.where(best.free, jnp.sqrt(jnp.diag(errors)), jnp.nan)
+    rates = jax.jit(yields, static_argnums=0)(structure, numbers, best.parameters, errors)
+    quality = goodness_of_fit(structure, best)
+    q0, converged, left_out = None, bool(best.converged), int(best.left_out)
+    if structure.poi is not None:
+        position = poi_position(structure, None)
+        is_poi = jnp.arange(structure.size) == position
+        null = run(initial=best.parameters.at[position].set(0.0), held=is_poi)
+        difference = max(float(null.deviance - best.deviance), 0.0)
+        q0 = difference if float(best.parameters[position]) > 0 else 0.0
+        converged, left_out = converged and bool(null.converged), left_out + int(null.left_out)
+    return {
+        "bestfit": dict(zip(names, np.asarray(best.parameters).tolist(), strict=True)),
+        "uncertainty": dict(zip(names, np.asarray(sigma).tolist(), strict=True)),
+        "at_bound_or_held": [name for name, free in zip(names, best.free, strict=True) if not free],
+        "correlation": np.asarray(correlation(errors)).tolist(),
+        "yields": np.asarray(rates.expected).tolist(),
+        "yield_uncertainty": np.asarray(rates.uncertainty).tolist(),
+        "data": np.asarray(data[: structure.bins]).tolist(),
+        "twice_nll": float(best.twice_nll),
+        "deviance": float(quality.deviance),
+        "degrees_of_freedom": quality.degrees_of_freedom,
+        "p_value": float(quality.p_value),
+        "q0": q0,
+        "significance": None if q0 is None else q0**0.5,
+        "gradient_norm": float(best.gradient_norm),
+        "iterations": int(best.iterations),
+        "left_out": left_out,
+        "converged": converged,
+    }
+
+
+def _limits(structure: Any, numbers: Any, data: Any) -> dict[str, Any]:
+    from pipeline.inference.limits import BANDS, upper_limits
+
+    found = upper_limits(structure, numbers, data)
+    bands = dict(zip((f"{band:+g}" for band in BANDS), found.expected, strict=True))
+    expected = ", ".join(f"{band}σ: {value:.4f}" for band, value in bands.items())
+    print(f"\nupper limit at 95 % (CLs): observed {found.observed:.4f}; expected {expected}")
+    scan = [
+        {"mu": float(t.mu), "cls": float(t.observed_cls), "expected_cls": t.expected_cls.tolist(), "q": float(t.q)}
+        for t in found.scan
+    ]
+    return {"observed": found.observed, "expected": bands, "scan": scan, "converged": found.converged}
+
+
+def _toys(structure: Any, numbers: Any, data: Any, options: argparse.Namespace) -> dict[str, Any]:
+    import jax
+
+    from pipeline.inference.toys import discovery_by_toys
+
+    found = discovery_by_toys(structure, numbers, data, jax.random.key(options.seed), options.toys)
+    share, error = map(float, found.p_value)
+    print(
+        f"\n{options.toys} toys without signal, {int(found.failed)} left out because a fit failed: "
+        f"p = {share:.4g} ± {error:.2g}, Z = {float(found.z):.3f} (asymptotic {float(found.asymptotic_z):.3f})"
+    )
+    return {
+        "toys": options.toys,
+        "failed": int(found.failed),
+        "p_value": share,
+        "p_value_uncertainty": error,
+        "significance": float(found.z),
+        "asymptotic_significance": float(found.asymptotic_z),
+        "converged": int(found.failed) < options.toys,
+    }
+
+
+def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any]) -> dict[str, Any]:
+    import jax
+    import numpy as np
+
+    from pipeline.inference.histfactory import parameter_names
+    from pipeline.inference.limits import compiled_fit
+    from pipeline.inference.postfit import impacts
+
+    best = compiled_fit(structure, numbers, data)
+    found = jax.jit(impacts, static_argnums=0)(structure, numbers, data, best)
+    kinds = ("prefit_up", "prefit_down", "postfit_up", "postfit_down")
+    names = parameter_names(structure)
+    size = np.nanmax(np.abs([np.where(found.tested, getattr(found, k), 0.0) for k in kinds[2:]]), axis=0)
+    order = [int(i) for i in np.argsort(-size) if found.tested[i]]
+    rows = {names[i]: {kind: float(getattr(found, kind)[i]) for kind in kinds} for i in order}
+    print(f"\n{'impact on ' + str(structure.poi):<34}{'after the fit':>22}{'before the fit':>22}")
+    for name in list(rows)[:SHOWN]:
+        row = rows[name]
+        print(
+            f"{name:<34}{row['postfit_up']:>+11.4f}{row['postfit_down']:>+11.4f}"
+            f"{row['prefit_up']:>+11.4f}{row['prefit_down']:>+11.4f}"
+        )
+    return {"impacts": rows, "converged": bool(np.all(found.converged)) and observed["converged"]}
+
+
+def _without_holes(value: Any) -> Any:
+    """Numbers that are infinite or not numbers become null, which JSON knows."""
+    if isinstance(value, dict):
+        return {key: _without_holes(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_without_holes(entry) for entry in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+def _print_table(title: str, result: dict[str, Any]) -> None:
+    print(f"\n{title}")
+    for name, value in result["bestfit"].items():
+        error = result["uncertainty"][name]
+        note = " *" if name in result["at_bound_or_held"] else f" ±{error:>9.5f}"
+        print(f"{name:<34}{value:>12.5f}{note}")
+    print("* held, or pressed against a bound: no uncertainty")
+    test = "" if result["q0"] is None else f"   q0 = {result['q0']:.6f}   Z = {result['significance']:.4f}"
+    print(
+        f"-2 ln L = {result['twice_nll']:.6f}{test}   goodness of fit: {result['deviance']:.3f} for "
+        f"{result['degrees_of_freedom']} degrees of freedom, p = {result['p_value']:.3g}"
+    )
+    print(
+        f"{'converged' if result['converged'] else 'NOT CONVERGED'} in {result['iterations']} iterations, "
+        f"gradient norm {result['gradient_norm']:.1e}, {result['seconds']:.2f} s"
+    )
+    if result["left_out"]:
+        print(f"{result['left_out']} variations may have a second valley that was not searched: --thorough does that")
+
+
+if __name__ == "__main__":
+    logging.disable(logging.CRITICAL)  # pyhf writes out every fit that fails, at length
+    sys.exit(main())

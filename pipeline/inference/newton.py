@@ -1,0 +1,396 @@
+"""Newton's method within bounds and a trust region; of the objective it knows value, gradient and Hessian only.
+
+Each step goes to the minimum of the quadratic model among the parameters that are free to move: those not held, and not
+pressed against a bound. Where that minimum is further away than the model has proved right, or where the model has
+none, because it curves down somewhere, the step goes to the smallest value within a radius (Moré and Sorensen, SIAM
+J. Sci. Stat. Comput. 4 (1983) 553). The radius grows while the objective does what the model says. So a long valley
+that is nearly flat, of whichever sign its curvature, is crossed in steps that grow, and a maximum or a saddle point is
+left even where its slope is exactly zero. A point is called a minimum only if no direction curves down.
+
+Lengths are measured in the parameters' own curvatures: a staterror of a tenth of a per mille and a shape parameter of
+order one then weigh the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Array, Bool, Float64, Int
+
+__all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened"]
+
+CONVERGED = 1e-9  # how far above its minimum a point may believe to be and call itself converged
+FINISHED = 1e-18  # where another step changes nothing
+CLOSE = 1e-6  # where rounding may hide that a step is one down
+FLAT = 1e-8  # eigenvalues of a scaled Hessian that are smaller are rounding: nothing is known in their direction
+ROUNDING = 1e-11  # of a value, or of 1: two values that differ by less are the same
+LONGEST = 0.8  # of the radius: a step of at least that length is at its edge
+SHORTEST = 1e-13  # a radius below which no step changes anything
+TINY = float(np.finfo(np.float64).tiny)
+SHIFTS = 40  # tries, at most, for the length of one step
+
+Vector = Float64[Array, " parameters"]
+Matrix = Float64[Array, "parameters parameters"]
+
+
+class Expansion(eqx.Module):
+    """An objective at a point, to second order."""
+
+    _: KW_ONLY
+    value: Float64[Array, ""]
+    gradient: Float64[Array, " parameters"]
+    hessian: Float64[Array, "parameters parameters"]
+
+
+class Minimum(eqx.Module):
+    """The last point, what is known there, and where to go next.
+
+    Attributes:
+        parameters: the point.
+        value: of the objective.
+        gradient: there; on a kink the slopes of the side to which the objective falls.
+        free: the parameters that are not held and do not press against a bound.
+        scale: one over the root of each parameter's own curvature.
+        distance: estimated height of the point above the minimum; infinite where a direction curves down.
+        iterations: evaluations of value, gradient and Hessian.
+        going: whether the search goes on; at its end, whether it ran out of iterations.
+        following: the next point.
+        near: whether rounding may hide that `following` is a step down.
+        predicted: by how much the model says that the value falls.
+        length: of the next step.
+        radius: within which the model is trusted.
+        shift: what was added to the curvatures for the step to end there.
+        expansion: of the objective at `parameters`.
+    """
+
+    _: KW_ONLY
+    parameters: Float64[Array, " parameters"]
+    value: Float64[Array, ""]
+    gradient: Float64[Array, " parameters"]
+    free: Bool[Array, " parameters"]
+    scale: Float64[Array, " parameters"]
+    distance: Float64[Array, ""]
+    iterations: Int[Array, ""]
+    going: Bool[Array, ""]
+    following: Float64[Array, " parameters"]
+    near: Bool[Array, ""]
+    predicted: Float64[Array, ""]
+    length: Float64[Array, ""]
+    radius: Float64[Array, ""]
+    shift: Float64[Array, ""]
+    expansion: Expansion
+
+    @property
+    def converged(self) -> Bool[Array, ""]:
+        """Whether the point is a minimum."""
+        return self.distance <= CONVERGED
+
+
+def minimise(
+    expand: Callable[[Float64[Array, " parameters"]], Expansion],
+    start: Float64[Array, " parameters"],
+    *,
+    movable: Bool[Array, " parameters"],
+    lower: Float64[Array, " parameters"],
+    upper: Float64[Array, " parameters"],
+    kinked: Bool[np.ndarray, " parameters"] | None = None,
+    max_iterations: int | Int[Array, ""] = 200,
+) -> Minimum:
+    """A local minimum within bounds.
+
+    Args:
+        expand: the objective.
+        start: where to begin. What is not movable stays there, outside its bounds too.
+        movable: the parameters that may move.
+        lower: bounds.
+        upper: bounds.
+        kinked: parameters at whose zero the objective has a kink; its derivatives there are those from below. Static.
+        max_iterations: evaluations of `expand`, at most.
+    """
+    start = jnp.where(movable, jnp.clip(start, lower, upper), start)
+    lower, upper = jnp.where(movable, lower, start), jnp.where(movable, upper, start)
+
+    def advance(state: Minimum) -> Minimum:
+        trial = expand(state.following)
+        gain, first = state.value - trial.value, state.iterations == 0
+        rounding = ROUNDING * jnp.maximum(1.0, jnp.abs(state.value))
+        accepted = first | (gain > 1e-3 * state.predicted) | (state.near & (gain > -rounding))
+        radius = jnp.where(first, state.radius, _radius(state, gain, accepted))
+        parameters = jnp.where(accepted, state.following, state.parameters)
+        expansion = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, state.expansion)
+        return _look(expand, state, parameters, expansion, radius, accepted, (movable, lower, upper), kinked)
+
+    blank = jnp.zeros_like(start)
+    infinite = jnp.asarray(jnp.inf)
+    state = Minimum(
+        parameters=start,
+        value=infinite,
+        gradient=blank,
+        free=movable,
+        scale=blank,
+        distance=infinite,
+        iterations=jnp.asarray(0),
+        going=jnp.asarray(True),
+        following=start,
+        near=jnp.asarray(False),
+        predicted=jnp.asarray(0.0),
+        length=jnp.asarray(0.0),
+        radius=jnp.sqrt(1.0 + jnp.sum(movable, dtype=jnp.float64)),
+        shift=jnp.asarray(0.0),
+        expansion=Expansion(value=infinite, gradient=blank, hessian=jnp.zeros((len(start), len(start)), jnp.float64)),
+    )
+    return jax.lax.while_loop(lambda state: state.going & (state.iterations < max_iterations), advance, state)
+
+
+def curvature_scale(hessian: Float64[Array, "parameters parameters"]) -> Float64[Array, " parameters"]:
+    """One over the root of each parameter's own curvature; 1 for a parameter without any."""
+    curvature = jnp.abs(jnp.diag(hessian))
+    return jnp.where(curvature > 0, 1.0 / jnp.sqrt(jnp.where(curvature > 0, curvature, 1.0)), 1.0)
+
+
+def stiffened(
+    matrix: Float64[Array, "parameters parameters"], among: Bool[Array, " parameters"]
+) -> tuple[Float64[Array, "parameters parameters"], Float64[Array, "parameters parameters"]]:
+    """A Hessian among some parameters that can be inverted, though it be flat in some directions.
+
+    A direction without curvature gets some. What is added is not differentiated, and its own inverse is returned with
+    the sum: the inverse of the sum minus that one is the inverse where the matrix is not flat, zero where it is. Among
+    the other parameters the sum is the identity.
+    """
+    scale = jax.lax.stop_gradient(curvature_scale(matrix))
+    scaled = jax.lax.stop_gradient(_among(matrix * scale[:, None] * scale[None, :], among))
+
+    def flat_directions(scaled: Matrix) -> Matrix:
+        values, vectors = jnp.linalg.eigh(scaled)
+        projector: Matrix = jnp.where(jnp.abs(values)[None, :] <= FLAT, vectors, 0.0) @ vectors.T
+        return projector
+
+    # Definite by more than rounding; a factorisation that fails is NaN.
+    definite = jnp.all(jnp.diag(jnp.linalg.cholesky(scaled)) ** 2 > FLAT)
+    flat = jax.lax.cond(definite, jnp.zeros_like, flat_directions, scaled)
+    added = flat / (scale[:, None] * scale[None, :])
+    return _among(matrix, among) + added, flat * scale[:, None] * scale[None, :]
+
+
+def _look(
+    expand: Callable[[Vector], Expansion],
+    last: Minimum,
+    here: Vector,
+    expansion: Expansion,
+    radius: Float64[Array, ""],
+    accepted: Bool[Array, ""],
+    frame: tuple[Bool[Array, " parameters"], Vector, Vector],
+    kinked: Bool[np.ndarray, " parameters"] | None,
+) -> Minimum:
+    """What is known at a point, and the step from there."""
+    movable, lower, upper = frame
+    if kinked is None or not kinked.any():
+        gradient, hessian = expansion.gradient, expansion.hessian
+    else:
+        gradient, hessian, lower, upper = _one_side(expand, here, expansion, lower, upper, kinked)
+    pressed = ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
+    free = movable & ~pressed
+    scale = curvature_scale(hessian)
+    slope = jnp.where(free, gradient * scale, 0.0)
+    matrix = _among(hessian * scale[:, None] * scale[None, :], free)
+    step, distance, shift = _step(
+        matrix, slope, free, radius, last.shift, (lower - here) / scale, (upper - here) / scale
+    )
+    arrived = (distance <= FINISHED) | ((distance <= CONVERGED) & (~accepted | (distance > 0.25 * last.distance)))
+    return Minimum(
+        parameters=here,
+        value=expansion.value,
+        gradient=gradient,
+        free=free,
+        scale=scale,
+        distance=distance,
+        iterations=last.iterations + 1,
+        going=~arrived & jnp.isfinite(expansion.value) & (radius > SHORTEST),
+        following=_snapped(here, scale * step, lower, upper),
+        near=distance <= CLOSE,
+        predicted=-jnp.dot(slope + 0.5 * matrix @ step, step),
+        length=jnp.linalg.norm(step),
+        radius=radius,
+        shift=shift,
+        expansion=expansion,
+    )
+
+
+def _radius(state: Minimum, gain: Float64[Array, ""], accepted: Bool[Array, ""]) -> Float64[Array, ""]:
+    """The radius after a step: larger where the model was right and the step at the edge, smaller where wrong."""
+    right = gain > 0.75 * state.predicted
+    wrong = ~(gain > 0.25 * state.predicted)
+    larger = jnp.where(state.length > LONGEST * state.radius, 3.0 * state.radius, state.radius)
+    smaller = 0.25 * jnp.where(state.length > 0, jnp.minimum(state.length, state.radius), state.radius)
+    hidden = state.near & accepted  # in rounding: says nothing of the model
+    return jnp.where(right | hidden, larger, jnp.where(wrong, smaller, state.radius))
+
+
+class _Step(NamedTuple):
+    """The step of a matrix with something added to its diagonal."""
+
+    shift: Float64[Array, ""]
+    newton: Vector
+    factor: Matrix
+    definite: Bool[Array, ""]
+
+
+def _step(
+    matrix: Matrix,
+    slope: Vector,
+    free: Bool[Array, " parameters"],
+    radius: Float64[Array, ""],
+    guess: Float64[Array, ""],
+    lowest: Vector,
+    highest: Vector,
+) -> tuple[Vector, Float64[Array, ""], Float64[Array, ""]]:
+    """The step to the minimum of the quadratic model within radius and bounds, its shift, and the height above it.
+
+    Of several ways to meet the bounds the one is taken that the model likes best. The first is right where few bounds
+    are met, the second and the last always lead down.
+    """
+    chosen, distance = _at_radius(matrix, slope, radius, guess)
+
+    def along_the_curvature(chosen: _Step) -> Vector:
+        down = _downward(chosen.factor, slope, free)
+        length = jnp.linalg.norm(chosen.newton)
+        curves = (length < LONGEST * radius) & (down @ matrix @ down < 0)
+        reach = jnp.where(curves, jnp.sqrt(jnp.maximum(radius**2 - length**2, 0.0)), 0.0)
+        return chosen.newton + reach * down
+
+    # Where the model curves down, its slope may not say which way.
+    whole = jax.lax.cond(jnp.isfinite(distance), lambda chosen: chosen.newton, along_the_curvature, chosen)
+    room = jnp.where(whole > 0, highest, jnp.where(whole < 0, -lowest, jnp.inf)) / jnp.maximum(jnp.abs(whole), TINY)
+    square, curvature = jnp.dot(slope, slope), slope @ matrix @ slope
+    cauchy = jnp.where(curvature > 0, square / jnp.maximum(curvature, TINY), jnp.inf)
+    steepest = -slope * jnp.minimum(cauchy, radius / jnp.maximum(jnp.sqrt(square), TINY))
+    raised = matrix + chosen.shift * jnp.eye(len(slope), dtype=jnp.float64)
+    steps = jnp.stack(
+        [
+            _within(raised, slope, whole, free, lowest, highest),
+            whole * jnp.minimum(1.0, jnp.min(room)),
+            jnp.clip(whole, lowest, highest),
+            jnp.clip(steepest, lowest, highest),
+        ]
+    )
+    falls = -(steps @ slope) - 0.5 * jnp.sum(steps * (steps @ matrix), axis=1)
+    return steps[jnp.nanargmax(falls)], distance, chosen.shift
+
+
+def _at_radius(
+    matrix: Matrix, slope: Vector, radius: Float64[Array, ""], guess: Float64[Array, ""]
+) -> tuple[_Step, Float64[Array, ""]]:
+    """The Newton step, or where that is too long or has no meaning the one of the shift with which it ends there.
+
+    With it the height above the minimum, infinite where the matrix is not definite.
+    """
+    highest = jnp.linalg.norm(slope) / radius + 1.1 * jnp.max(jnp.sum(jnp.abs(matrix), axis=1))  # Gershgorin
+    Carry = tuple[_Step, Array, Array, Array, Array]
+
+    def going(carry: Carry) -> Bool[Array, ""]:
+        step, low, high, _, count = carry
+        length = jnp.linalg.norm(step.newton)
+        edge = (length >= LONGEST * radius) | (step.shift <= FLAT) | (high - low <= 1e-1 * high)
+        return (count == 0) | (~(step.definite & (length <= radius) & edge) & (count < SHIFTS))
+
+    def again(carry: Carry) -> Carry:
+        step, low, high, distance, count = carry
+        length = jnp.linalg.norm(step.newton)
+        # Newton's method on 1 / length, which is nearly a straight line in the shift.
+        slant = jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2)
+        newton = step.shift + length**2 / slant * (length - 0.9 * radius) / (0.9 * radius)
+        middle = jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low))
+        middle = jnp.where((count == 1) & (guess > low), guess, middle)
+        inside = step.definite & (newton > low) & (newton < high)
+        shift = jnp.where(count == 0, FLAT, jnp.where(inside, newton, middle))
+        shift = jnp.where(count == SHIFTS - 1, high, shift)  # the highest one is always enough
+        factor = jnp.linalg.cholesky(matrix + shift * jnp.eye(len(slope), dtype=jnp.float64))
+        solution = -cho_solve((factor, True), slope)
+        following = _Step(shift, solution, factor, jnp.all(jnp.isfinite(jnp.diag(factor))))
+        height = jnp.where(following.definite, -0.5 * jnp.dot(slope, solution), jnp.inf)
+        short = following.definite & (jnp.linalg.norm(solution) <= radius)
+        low, high = jnp.where(short, low, shift), jnp.where(short, shift, high)
+        return following, low, high, jnp.where(count == 0, height, distance), count + 1
+
+    nothing, least = jnp.zeros_like(slope), jnp.asarray(FLAT)
+    blank = _Step(least, nothing, jnp.zeros_like(matrix), jnp.asarray(False))
+    start = (blank, least, highest, jnp.asarray(jnp.inf), jnp.asarray(0))
+    step, _, _, distance, _ = jax.lax.while_loop(going, again, start)
+    return step, distance
+
+
+def _downward(factor: Matrix, slope: Vector, free: Bool[Array, " parameters"]) -> Vector:
+    """The direction of the smallest curvature, by inverse iteration, turned to where the objective falls."""
+
+    def nearer(_: Any, direction: Vector) -> Vector:
+        solution: Vector = cho_solve((factor, True), direction)
+        return solution / jnp.maximum(jnp.linalg.norm(solution), TINY)
+
+    start = jnp.where(free, jnp.cos(jnp.arange(len(slope), dtype=jnp.float64)), 0.0)
+    direction: Vector = jax.lax.fori_loop(0, 3, nearer, start)
+    return jnp.where(jnp.dot(slope, direction) > 0, -direction, direction)
+
+
+def _among(matrix: Matrix, free: Bool[Array, " parameters"]) -> Matrix:
+    """The matrix among the free parameters, and the identity among the others."""
+    return jnp.where(free[:, None] & free[None, :], matrix, jnp.eye(len(free), dtype=jnp.float64))
+
+
+def _within(
+    raised: Matrix, slope: Vector, newton: Vector, free: Bool[Array, " parameters"], lowest: Vector, highest: Vector
+) -> Vector:
+    """The Newton step, changed where it would pass a bound.
+
+    A parameter that would pass is pinned at its bound and the others are solved again, until none passes.
+    """
+
+    def passing(carry: tuple[Array, Array]) -> Bool[Array, " parameters"]:
+        step, inside = carry
+        return inside & ((step < lowest) | (step > highest))
+
+    def again(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        step, inside = carry
+        rest = inside & ~passing(carry)
+        pinned = jnp.where(free & ~rest, jnp.clip(step, lowest, highest), 0.0)
+        target = jnp.where(rest, slope + raised @ pinned, 0.0)
+        factor = jnp.linalg.cholesky(_among(raised, rest))
+        return pinned - cho_solve((factor, True), target), rest
+
+    step: Vector
+    step, _ = jax.lax.while_loop(lambda carry: jnp.any(passing(carry)), again, (newton, free))
+    return step
+
+
+def _snapped(here: Vector, step: Vector, lower: Vector, upper: Vector) -> Vector:
+    """The next point. `here + (bound - here)` may miss the bound by rounding; only on it a parameter is held."""
+    there = here + step
+    rounding = 4 * np.finfo(np.float64).eps * jnp.abs(here)
+    return jnp.where(there <= lower + rounding, lower, jnp.where(there >= upper - rounding, upper, there))
+
+
+def _one_side(
+    expand: Callable[[Vector], Expansion],
+    here: Vector,
+    below: Expansion,
+    lower: Vector,
+    upper: Vector,
+    kinked: Bool[np.ndarray, " parameters"],
+) -> tuple[Vector, Matrix, Vector, Vector]:
+    """Gradient, Hessian and bounds of the side on which the objective is smooth: a kink is treated as a bound.
+
+    A parameter on its kink may leave it to the side where the objective falls; where it rises on both, the kink is the
+    minimum, and its bounds close.
+    """
+    on_kink = kinked & (here == 0.0)
+    above = expand(jnp.where(on_kink, TINY, here)).gradient
+    up = on_kink & (above <= 0) & (-above >= below.gradient)
+    down = on_kink & (below.gradient > 0) & ~up
+    side = expand(jnp.where(up, TINY, here))
+    lower = jnp.where(kinked & (here >= 0) & ~down, jnp.maximum(lower, 0.0), lower)
+    upper = jnp.where(kinked & (here <= 0) & ~up, jnp.minimum(upper, 0.0), upper)
+    return side.gradient, side.hessian, lower, upper

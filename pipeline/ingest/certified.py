@@ -1,0 +1,34 @@
+"""Which luminosity blocks are good: the "golden JSON" of CMS, `{"run": [[first, last], …]}`."""
+
+import json
+from pathlib import Path
+
+from pipeline.errors import InputError
+from pipeline.ingest.skim import Certified
+
+__all__ = ["certified_blocks"]
+
+
+def certified_blocks(path: Path) -> Certified:
+    """Read a file of good luminosity blocks.
+
+    Args:
+        path: JSON file.
+
+    Raises:
+        InputError: It cannot be read, or is not of this form.
+    """
+    try:
+        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        return tuple(
+            sorted(
+                (int(run), tuple((int(first), int(last)) for first, last in blocks)) for run, blocks in content.items()
+            )
+        )
+    except OSError as error:
+        raise InputError(f"{path}: the certified luminosity blocks cannot be read ({error.strerror}).") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f'{path}: is no file of certified luminosity blocks, {{"run": [[first, last], …]}}; check what '
+            f"data.certified names ({' '.join(str(error).split())[:100]})."
+        ) from error

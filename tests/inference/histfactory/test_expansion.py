@@ -1,0 +1,110 @@
+"""The Hessian in closed form is the automatic one."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pipeline.inference.histfactory import from_pyhf, parameter_names
+from pipeline.inference.histfactory.constraints import interpolated_positions
+from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes, varied_rates
+from pipeline.inference.histfactory.interpolation import normsys_curve, normsys_expansion, normsys_factor
+from pipeline.inference.histfactory.likelihood import deviance, terms
+from pipeline.inference.histfactory.modifiers import rates
+
+from reference.compiling import quick_jit
+from reference.workspaces import EVERYTHING, WRITTEN_OUT, few_bins_many_systematics, large_workspace
+
+# pyhf 0.7 validates with a part of jsonschema that is to go.
+pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
+
+SPECS = {
+    "coupled shapefactor": WRITTEN_OUT["coupled shapefactor"],
+    "everything": EVERYTHING,
+    "large": large_workspace(channels=2, systematics=4),
+    "few bins": few_bins_many_systematics(1, systematics=12),
+}
+OLD_CODES = {"normsys": {"interpcode": "code1"}, "histosys": {"interpcode": "code0"}}
+
+
+def compare(structure, numbers, data, points):
+    model = terms(structure, numbers)
+    closed = quick_jit(lambda x: expanded_deviance(structure, model, x, data))
+    automatic = quick_jit(jax.hessian(lambda x: deviance(structure, model, x, data)))
+    slope = quick_jit(jax.value_and_grad(lambda x: deviance(structure, model, x, data)))
+    for point in points:
+        mine, (value, gradient), hessian = closed(point), slope(point), automatic(point)
+        np.testing.assert_allclose(mine.value, value, rtol=1e-12)
+        np.testing.assert_allclose(mine.gradient, gradient, rtol=1e-10, atol=1e-10 * np.abs(gradient).max())
+        np.testing.assert_allclose(mine.hessian, hessian, rtol=1e-10, atol=1e-10 * np.abs(hessian).max())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_closed_form_is_the_automatic_one(name):
+    structure, numbers, data = from_pyhf(SPECS[name])
+    rng = np.random.default_rng(3)
+    points = [jnp.asarray(rng.uniform(0.6, 1.5, structure.size)) for _ in range(2)]
+    points += [points[0] * jnp.asarray(rng.choice([-1.0, 1.0], structure.size))]  # rates below zero too
+    compare(structure, numbers, data, points)
+
+
+def test_with_the_old_codes():
+    structure, numbers, data = from_pyhf(EVERYTHING, modifier_settings=OLD_CODES)
+    compare(structure, numbers, data, [jnp.linspace(-1.4, 1.3, structure.size)])
+
+
+def test_factors_of_zero():
+    """No signal, no luminosity, a gamma of zero, and a normsys that crosses zero."""
+    structure, numbers, data = from_pyhf(EVERYTHING)
+    names = parameter_names(structure)
+    start = jnp.linspace(0.8, 1.2, structure.size)
+    cases = (["mu"], ["mu", "lumi"], ["mu", "lumi", "top_norm"], ["stat_SR[1]", "fake_rate[0]", "mu"])
+    points = [start.at[np.array([names.index(name) for name in zeros])].set(0.0) for zeros in cases]
+    compare(structure, numbers, data, points)
+
+
+def test_normsys_by_horner():
+    rng = np.random.default_rng(1)
+    lo, hi = (jnp.asarray(rng.uniform(0.3, 2.0, (5, 2, 2))) for _ in range(2))
+    alpha = jnp.array([-2.0, -0.4, 0.0, 0.7, 1.5])
+    for code in ("code1", "code4"):
+        curve = normsys_curve(code, lo, hi)
+
+        def slope(at, curve=curve):
+            return jax.jvp(lambda a: normsys_factor(curve, a), (at,), (jnp.ones_like(at),))
+
+        (value, first), (_, second) = jax.jvp(slope, (alpha,), (jnp.ones_like(alpha),))
+        for mine, theirs in zip(normsys_expansion(curve, alpha), (value, first, second), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-12)
+
+
+def test_slopes_and_sides_of_the_rates():
+    structure, numbers, _ = from_pyhf(EVERYTHING)
+    effects = terms(structure, numbers).effects
+    point = jnp.linspace(0.7, 1.4, structure.size)
+    automatic = quick_jit(jax.jacfwd(rates, argnums=2), static_argnums=0)(structure, effects, point)
+    np.testing.assert_allclose(rate_slopes(structure, effects, point), automatic, rtol=1e-11, atol=1e-11)
+    sides = varied_rates(structure, effects, point)
+    for row, position in enumerate(interpolated_positions(structure)):
+        for side, alpha in zip(sides, (-1.0, 0.0, 1.0), strict=True):
+            np.testing.assert_allclose(side[row], rates(structure, effects, point.at[position].set(alpha)), rtol=1e-12)
+
+
+def test_derivatives_of_the_closed_form_are_there():
+    """A fit's own second derivative goes through it."""
+    structure, numbers, data = from_pyhf(WRITTEN_OUT["coupled histosys"])
+    point = jnp.linspace(0.8, 1.2, structure.size)
+
+    def closed(scale):
+        scaled = dataclasses.replace(numbers, nominal=scale * numbers.nominal)
+        return expanded_deviance(structure, terms(structure, scaled), point, data).hessian
+
+    def automatic(scale):
+        scaled = dataclasses.replace(numbers, nominal=scale * numbers.nominal)
+        return jax.hessian(deviance, argnums=2)(structure, terms(structure, scaled), point, data)
+
+    one = jnp.asarray(1.0)
+    np.testing.assert_allclose(
+        quick_jit(jax.jacrev(closed))(one), quick_jit(jax.jacrev(automatic))(one), rtol=1e-10, atol=1e-10
+    )

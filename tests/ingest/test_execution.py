@@ -1,0 +1,93 @@
+"""Processes: their order, their end by a signal, and when they pay."""
+
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pipeline.ingest import InputError, execution
+from pipeline.ingest.execution import workers_that_pay
+
+
+def test_outcomes_carry_their_position():
+    assert list(execution.outcomes(divmod, [(7, 2), (9, 4)])) == [(0, (3, 1)), (1, (2, 1))]
+
+
+class _SecondOfFourFails(concurrent.futures.Executor):
+    """Takes four calls and runs none; the second fails."""
+
+    def __init__(self) -> None:
+        self.futures: list[concurrent.futures.Future] = []
+
+    def submit(self, *_, **__) -> concurrent.futures.Future:
+        self.futures.append(concurrent.futures.Future())
+        if len(self.futures) == 4:
+            self.futures[1].set_exception(ZeroDivisionError())
+        return self.futures[-1]
+
+
+def test_the_first_error_stops_the_rest():
+    executor = _SecondOfFourFails()
+    with pytest.raises(ZeroDivisionError):
+        list(execution.outcomes(divmod, [(1, 0)] * 4, executor=executor))
+    assert [future.cancelled() for future in executor.futures] == [True, False, True, True]
+
+
+def test_a_killed_process_is_a_sentence_with_the_files():
+    """As the kernel does when memory runs out."""
+    with pytest.raises(InputError, match=r"9: a process that read one of these files was killed, .* use fewer workers"):
+        list(execution.outcomes(signal.raise_signal, [(signal.SIGKILL,), (signal.SIGKILL,)], workers=2))
+
+
+def test_an_interrupt_ends_all_processes_without_their_words(tmp_path):
+    """Ctrl-C goes to the whole group: the children shall die of it, and the parent alone has something to say."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import time\n"
+        "from pipeline.ingest.execution import outcomes\n"
+        "if __name__ == '__main__':\n"
+        "    print('started', flush=True)\n"
+        "    try:\n"
+        "        list(outcomes(time.sleep, [(60,), (60,)], workers=2))\n"
+        "    except KeyboardInterrupt:\n"
+        "        raise SystemExit(130)\n"
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert run.stdout is not None
+    assert run.stdout.readline() == "started\n"
+    time.sleep(3)
+    os.killpg(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=30)
+    assert run.returncode == 130
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    ("first", "share", "files", "workers"),
+    [
+        (0.5, 1.0, 1, 1),  # a second short file
+        (0.1, 30.0, 30, 1),  # three seconds in all: a process is not ready earlier
+        (2.0, 40.0, 40, 4),  # 80 seconds
+        (60.0, 1.0, 1, 1),  # one file is not divided
+        (60.0, 2.0, 2, 2),
+    ],
+)
+def test_processes_are_started_where_they_pay(monkeypatch, first, share, files, workers):
+    monkeypatch.setattr(execution, "cores", lambda: 4)
+    assert workers_that_pay(first, share, files) == workers
+
+
+def test_at_least_one_core():
+    assert execution.cores() >= 1
