@@ -34,7 +34,7 @@ def all_events(loaded: Config) -> Everything:
     samples = read(loaded)
     analysis = make_analysis(loaded, names, len(samples))
     everything_in_it = [np.ones(len(sample.events), bool) for sample in samples]
-    (data,) = make_data(loaded, names, analysis, samples, [(1.0, everything_in_it)])
+    (data,) = make_data(loaded, names, analysis, samples, [everything_in_it])
     return Everything(loaded, samples, analysis, data)
 
 

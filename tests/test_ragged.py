@@ -29,7 +29,7 @@ def random_events(most: int = 6) -> ak.Array:
     number = np.arange(EVENTS, dtype=np.uint64) // 2 + 17
     events = {"event": number, "index": np.arange(EVENTS), "nPV": generator.integers(1, 60, EVENTS).astype(np.int32)}
     events |= {name: generator.exponential(40, EVENTS).astype(np.float32) for name in ("MET_pt", "MET_up")}
-    events["genWeight"] = generator.normal(3, 2, EVENTS).astype(np.float32)
+    events |= {"collision": number * 7, "weight": np.ones(EVENTS)}
     for name, branches in {
         "Electron": ("pt",),
         "Muon": ("pt",),
@@ -67,7 +67,7 @@ LOOSE = {"pt": PT_CUT | {"threshold": 5.0, "bounds": [4.0, 60.0], "bandwidth": 1
 
 
 def columns_of(config: Config, events: ak.Array, dataset=None):
-    sample, _ = ragged(config, names_of(config), dataset, events)
+    sample, _ = ragged(config, names_of(config), dataset, events, 1.0)
     return sample
 
 
@@ -141,19 +141,15 @@ def test_what_does_not_fit_a_bit_mask_is_left_out_and_counted(load):
 
 
 def test_events_of_a_collision_have_one_number_and_weights_a_mean_size_of_one(load):
+    """What a unit of weight stands for: all events, of which this part is a share."""
     events = random_events()
-    sample, unit = ragged(load(), names_of(load()), None, events)
+    sample, unit = ragged(load(), names_of(load()), None, events, 0.5)
     np.testing.assert_array_equal(sample.collision, np.arange(EVENTS) // 2)
-    assert unit == 1.0
+    assert unit == 2.0
     assert np.all(sample.weight == 1)
-    dataset = (
-        load_manifest(ROOT / "data_manifest.yaml")
-        .dataset("simulated", "ttbar", "nominal")
-        .model_copy(update={"weights": "generator"})
-    )
-    sample, unit = ragged(load(), names_of(load()), dataset, events)
-    weights = ak.to_numpy(events.genWeight)
-    np.testing.assert_allclose(unit * sample.weight, weights, rtol=1e-6)
+    weights = np.random.default_rng(1).normal(3, 2, EVENTS)
+    sample, unit = ragged(load(), names_of(load()), None, ak.with_field(events, weights, "weight"), 0.5)
+    np.testing.assert_allclose(unit * sample.weight, 2 * weights, rtol=1e-6)
     np.testing.assert_allclose(np.abs(sample.weight).mean(), 1, rtol=1e-6)
     assert np.any(sample.weight < 0)
 

@@ -42,7 +42,7 @@ def of_config(config: Config, share: float) -> Case:
     analysis = make_analysis(config, names, len(samples))
     generator = np.random.default_rng(0)
     masks = [generator.random(len(sample.events)) < share for sample in samples]
-    (data,) = make_data(config, names, analysis, samples, [(share, masks)])
+    (data,) = make_data(config, names, analysis, samples, [masks])
     trainable = {name: threshold for name, threshold in config.thresholds.items() if threshold.trainable}
     return Case(
         analysis,
