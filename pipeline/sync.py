@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return guarded(write)
 
 
-def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[float]]]:
+def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[int] | list[float]]]:
     """The content of the synchronisation file."""
     names, factors = names_of(config), list(factors_of(config))
     events = read(
@@ -91,7 +91,7 @@ def _has_branch(file: Path, tree: str, branch: str) -> bool:
 
 def _entry(
     table: EventList, rows: np.ndarray, nominal: float = 1.0, factors: Mapping[int, float] | None = None
-) -> dict[str, list[float]]:
+) -> dict[str, list[int] | list[float]]:
     order = np.argsort(table.index[rows], kind="stable")
     weight = np.full(len(order), nominal)
     for column, size in (factors or {}).items():

@@ -177,7 +177,8 @@ def with_derivatives(
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         result, flux = compiled_flux(*primals)
         moved = {name: tangents[0][name] for name in flux if not isinstance(tangents[0][name], SymbolicZero)}
-        return result, _across({name: flux[name] for name in moved}, moved, jnp.zeros_like(result))
+        still = jnp.zeros_like(result)
+        return result, _across({name: flux[name] for name in moved}, moved, still) if moved else still
 
     return differentiable
 
