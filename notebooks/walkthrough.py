@@ -38,7 +38,9 @@ from pipeline import analysis, problem
 from pipeline.config import load_config
 
 ROOT = Path.cwd() if Path("configs").is_dir() else Path.cwd().parent
-config = load_config(ROOT / "configs" / "agc_precision.yaml", {"optimiser": {"steps": 15}, "validation": {"bootstrap": 10}})
+config = load_config(
+    ROOT / "configs" / "agc_precision.yaml", {"optimiser": {"steps": 15}, "validation": {"bootstrap": 10}}
+)
 setup = problem.build(config)
 thresholds = problem.default_thresholds(config)
 {name: f"{cut.variable} {cut.keep} {cut.threshold} {cut.unit}" for name, cut in config.cuts.items()}

@@ -7,7 +7,8 @@ On the command line: `python -m pipeline.optimize --help`. As a library, in the 
 - `pipeline.analysis`: the function of (thresholds, events), and its gradient.
 - `pipeline.tuning.descent`: the loop around optax.
 - `pipeline.validation.comparison`: what was gained, on events that the optimiser has not seen.
-- `pipeline.inference.histfactory`, `pipeline.inference.fit`, `pipeline.inference.significance`: the likelihood, for any pyhf workspace.
+- `pipeline.inference.histfactory`, `pipeline.inference.fit`, `pipeline.inference.significance`: the likelihood, for any
+pyhf workspace.
 - `pipeline.run`: all of this, into a run folder.
 
 For example, the expected significance at the cuts of a config, and its gradient, on the events held for training:

@@ -4,8 +4,8 @@
 
 Forward, each step is exact. Backward, the yields carry the boundary flux of the thresholds, templates and numbers are
 smooth formulas, and the figure of merit needs no differentiation through its fit. `loss` is what an optimiser
-minimises; `evaluate` is `jax.value_and_grad(loss)`, compiled in pieces, with the statistical error of the gradient. `Analysis` is static (hashable); `Data` is traced:
-events are arguments of a compiled function, never constants in it.
+minimises; `evaluate` is `jax.value_and_grad(loss)`, compiled in pieces, with the statistical error of the gradient.
+`Analysis` is static (hashable); `Data` is traced: events are arguments of a compiled function, never constants in it.
 
 Events may come in parts, for more of them than memory holds: yields are sums over events, so those of the parts add up.
 With `smooth=True` every threshold is smeared with its kernel (`pipeline.events.smeared`): the same chain behind other

@@ -189,8 +189,8 @@ def _parts(
     for name, masks in parts.items():
         if not any(mask.any() for mask in masks):
             raise InputError(
-                f"none of the events is for {name}: those of one collision are in one part, so there have to be several "
-                "collisions; the manifest says which branches name one ('collision')"
+                f"none of the events is for {name}: those of one collision are in one part, so there have to be "
+                "several collisions; the manifest says which branches name one ('collision')"
             )
     return parts
 

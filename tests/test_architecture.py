@@ -80,7 +80,10 @@ def test_the_package_alone_imports_nothing():
 
 
 def test_a_fresh_interpreter_computes_in_float64():
-    program = "import pipeline.inference.significance, jax.numpy as jnp\nassert jnp.asarray(1.0).dtype == jnp.float64, 'x64 is off'\n"
+    program = (
+        "import pipeline.inference.significance, jax.numpy as jnp\n"
+        "assert jnp.asarray(1.0).dtype == jnp.float64, 'x64 is off'\n"
+    )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=PACKAGE.parent)
 
 

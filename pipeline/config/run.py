@@ -21,11 +21,11 @@ class Data(Model):
 
     `manifest` is `data_manifest.yaml` beside the config, or in the folder above it, where it says nothing else.
     `max_files` as in the AGC: the first so many files, -1 for all. `weights`: every event counts one, as in the AGC
-    (none), or its genWeight (generator), or a formula of branches, whatever the manifest says of its data set. `require`
-    are formulas that an event must meet, such as `HLT_IsoMu24 or HLT_IsoTkMu24`; `certified` is a file of good
-    luminosity blocks. What the manifest states of a file is compared with it (`verify`: its size and checksum, its size
-    only, or nothing); a file that cannot be used ends the run, or is left out (`skip_bad_files`). Without a number of
-    `workers` as many processes read as pay.
+    (none), or its genWeight (generator), or a formula of branches, whatever the manifest says of its data set.
+    `require` are formulas that an event must meet, such as `HLT_IsoMu24 or HLT_IsoTkMu24`; `certified` is a file of
+    good luminosity blocks. What the manifest states of a file is compared with it (`verify`: its size and checksum, its
+    size only, or nothing); a file that cannot be used ends the run, or is left out (`skip_bad_files`). Without a number
+    of `workers` as many processes read as pay.
     """
 
     manifest: Path = Path("data_manifest.yaml")
@@ -95,11 +95,11 @@ class Validation(Model):
 class Config(Model):
     """One run, whole.
 
-    `objects` are the collections of the events; each is a set of its own name, which cuts may shrink, and `sets` defines
-    further ones and unions, which count together. Regions are `exclusive`: no event is in two of them, which is checked
-    on the events; without it, an event in several counts in the first. `event_variables` are branches with one value per event under a name
-    of ours; a branch that a cut, a region or a weight names needs no entry. `event_function` is a Python file beside
-    the config, or a dotted path (`pipeline.events.function`).
+    `objects` are the collections of the events; each is a set of its own name, which cuts may shrink, and `sets`
+    defines further ones and unions, which count together. Regions are `exclusive`: no event is in two of them, which is
+    checked on the events; without it, an event in several counts in the first. `event_variables` are branches with one
+    value per event under a name of ours; a branch that a cut, a region or a weight names needs no entry.
+    `event_function` is a Python file beside the config, or a dotted path (`pipeline.events.function`).
     """
 
     name: str
@@ -313,8 +313,8 @@ class Config(Model):
             regions = set(before.regions or self.regions) & set(after.regions or self.regions)
             if processes and regions:
                 raise ValueError(
-                    f"systematics.{second}: has the title of '{first}', so both are one parameter, but both say what it "
-                    f"does to {', '.join(sorted(processes))} in {', '.join(sorted(regions))}; "
+                    f"systematics.{second}: has the title of '{first}', so both are one parameter, but both say what "
+                    f"it does to {', '.join(sorted(processes))} in {', '.join(sorted(regions))}; "
                     "give it another title, or other processes or regions"
                 )
         return self

@@ -323,8 +323,9 @@ class Region(Model):
     """The events that meet all requirements, and the observable that is histogrammed in them.
 
     `require` says how many members sets and unions have, and what variables of the events are (`{jet: [4, ], btag: 1}`,
-    `{opposite_sign: 1}`); the requirements of the config hold in every region. `observable` is a variable of the events:
-    one that the event function makes, a number of members (`n_jet`), or a branch of the file with one value per event.
+    `{opposite_sign: 1}`); the requirements of the config hold in every region. `observable` is a variable of the
+    events: one that the event function makes, a number of members (`n_jet`), or a branch of the file with one value per
+    event.
     """
 
     require: dict[str, Range] = {}

@@ -84,12 +84,12 @@ class Correction(Model):
 class Variation(Model):
     """How events are varied: a row of numbers over kinematic columns, weights and data sets.
 
-    `scale` multiplies columns (`jet.pt`, or a variable of the events); `resolution` multiplies them by a random factor of
-    this width, or by that in the `branch` of the collection, where the file has it; `columns` puts a branch of the file
-    in the place of one. `weights` is Σ coefficient · factor, the factor of an event being 1 for `nominal`, a variable of
-    the events, a weight of the event function, or a variable of an object: `jet.0.pt` is that of the first member of the
-    set `jet` (0 where there is none), `jet.sf` the product over its members. `sample` is the process that has a data
-    set of its own for this variation. It acts on all `processes`, or on those that are named.
+    `scale` multiplies columns (`jet.pt`, or a variable of the events); `resolution` multiplies them by a random factor
+    of this width, or by that in the `branch` of the collection, where the file has it; `columns` puts a branch of the
+    file in the place of one. `weights` is Σ coefficient · factor, the factor of an event being 1 for `nominal`, a
+    variable of the events, a weight of the event function, or a variable of an object: `jet.0.pt` is that of the first
+    member of the set `jet` (0 where there is none), `jet.sf` the product over its members. `sample` is the process that
+    has a data set of its own for this variation. It acts on all `processes`, or on those that are named.
     """
 
     scale: dict[str, float] = {}

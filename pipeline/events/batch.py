@@ -9,8 +9,8 @@ Absent objects are NaN in every column: NaN fails every comparison, so an absent
 on no boundary, without a mask beside the data. An object that is there has a pt; another variable of it may be NaN in
 the file, and then fails the cuts on that variable only.
 
-Axes: `kinematics` (nominal first, then the kinematic variations), `chunks`, `objects` (of a collection), `rows` (of what
-an event function has prepared), `events` (within a chunk).
+Axes: `kinematics` (nominal first, then the kinematic variations), `chunks`, `objects` (of a collection), `rows` (of
+what an event function has prepared), `events` (within a chunk).
 """
 
 from collections.abc import Mapping

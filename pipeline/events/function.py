@@ -87,7 +87,9 @@ class Members(eqx.Module, strict=True):
         chosen = (rank == wanted) & (self.bits[None] & bits != 0)[None]
         values = jnp.sum(jnp.where(chosen, column[None], 0), axis=1)
         return (
-            values if fill == 0 else jnp.where(self.count.astype(jnp.uint32) > wanted[:, 0], values, jnp.float32(fill))
+            values
+            if fill == 0
+            else jnp.where(self.count.astype(jnp.uint32)[None] > wanted[:, 0], values, jnp.float32(fill))
         )
 
 

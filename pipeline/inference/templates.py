@@ -1,7 +1,7 @@
 """Templates: the histogram of every process under every variation, with the variance of the nominal one.
 
-Every template is linear in the yields of `pipeline.events.yields` (data sets × kinematic variations × columns), so all of
-them together are one contraction with a constant tensor, the `Recipe`. It holds the normalisation of the data sets,
+Every template is linear in the yields of `pipeline.events.yields` (data sets × kinematic variations × columns), so all
+of them together are one contraction with a constant tensor, the `Recipe`. It holds the normalisation of the data sets,
 which of them is a variation of which process, and how the variations weigh the events.
 """
 

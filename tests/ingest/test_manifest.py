@@ -157,15 +157,6 @@ def test_a_role_names_a_variation(tmp_path):
     assert dataset_key("mine", "ttbar", "vincia_shower") == manifest.dataset("mine", "ttbar", "PS_var").key
 
 
-def test_lengths_of_files_are_compared(tmp_path):
-    dataset = load_manifest(written(tmp_path, document())).dataset("mine", "ttbar")
-    dataset.check_entries([4, 30])
-    with pytest.raises(InputError, match=r"mine/ttbar__nominal: b.root has 29 entries, but the manifest says 30"):
-        dataset.check_entries([4, 29])
-    with pytest.raises(InputError, match=r"1 files were read, but the manifest lists 2"):
-        dataset.check_entries([4])
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
