@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import awkward as ak
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -130,8 +131,9 @@ def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int
         grown.append(dataclasses.replace(sample, events=drawn))
     names, everything = names_of(config), [np.ones(len(sample.events), bool) for sample in grown]
     analysis = problem.make_analysis(config, names, len(grown))
-    (data,) = problem.make_data(config, names, analysis, grown, [(parts, everything)], chunk)
-    return data
+    (data,) = problem.make_data(config, names, analysis, grown, [everything], chunk)
+    share = (data.recipe.yields / parts, data.recipe.variance / parts**2)
+    return eqx.tree_at(lambda part: (part.recipe.yields, part.recipe.variance), data, share)
 
 
 def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], thresholds: int, repeat: int) -> Row:

@@ -67,7 +67,7 @@ def test_equal_to_awkward_on_real_events(external_data):
         at_least=((("Muon",), 1), (("Jet",), 1)),
     )
     with uproot.open(external_data / "cms_open_data_200_events.root") as file:
-        arrays = file["Events"].arrays(list(cut.branches))
+        arrays = file["Events"].arrays([*cut.branches, "event"])
     muons = arrays.Muon_pt[arrays.Muon_pt > 5]
     tight = (arrays.Jet_pt > 30) & ((arrays.Jet_jetId & 4) != 0)
     keep = (ak.num(muons) >= 1) & (ak.sum(tight, axis=1) >= 1)

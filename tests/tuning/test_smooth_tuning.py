@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from pipeline import analysis as exact
 from pipeline.config import load_config
+from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
-from pipeline.ingest.manifest import InputError
-from pipeline.problem import Problem, make_analysis, make_data, read_samples
+from pipeline.names import names_of
+from pipeline.problem import Problem, make_analysis, make_data, read
 from pipeline.tuning.tune import evaluation, tune
 
 from analysis_data import ROOT, default_thresholds
@@ -21,23 +22,24 @@ SMOOTH = {"optimiser": {"name": "lbfgs", "forward": "smooth", "steps": 3}}
 def problem() -> Problem:
     """A tenth of the committed events."""
     config = load_config(ROOT / "configs" / "agc_precision.yaml", SMOOTH)
-    samples = read_samples(config)
-    analysis = make_analysis(config, len(samples))
+    names, samples = names_of(config), read(config)
+    analysis = make_analysis(config, names, len(samples))
     masks = [np.arange(len(sample.events)) % 10 == 0 for sample in samples]
-    (data,) = make_data(config, analysis, samples, [(0.1, masks)])
+    (data,) = make_data(config, names, analysis, samples, [masks])
     return Problem(config=config, analysis=analysis, training=data, validation=data, stopping=None, samples=samples)
 
 
 def exact_loss(problem: Problem, thresholds) -> float:
     at = arrays(default_thresholds(problem.config) | thresholds)
-    return float(loss_of(problem.analysis.objective, exact.merit_of(at, problem.analysis, problem.training)))
+    return float(loss_of(problem.analysis.objective, exact.merit_of(problem.analysis, at, problem.training)))
 
 
 def test_the_loss_is_smooth_and_the_figure_of_merit_exact(problem):
     widths = arrays({name: one.bandwidth for name, one in problem.config.thresholds.items() if one.trainable})
     at = arrays(default_thresholds(problem.config))
     here = evaluation(problem)(at, widths)
-    (smooth, _), slope = exact.smeared_loss_and_gradient(at, problem.analysis, widths, problem.training)
+    smoothly = exact.evaluate(problem.analysis, at, widths, problem.training, smooth=True)
+    smooth, slope = smoothly.loss, smoothly.gradient.value
     assert float(here.loss) == float(smooth) != float(here.merit.value)
     assert float(here.merit.value) == exact_loss(problem, {})
     assert here.gradient.value == slope

@@ -47,12 +47,9 @@ def divide_by_lot(config: Config, samples: Sequence[Sample], events: int, alike:
         raise ValueError(
             f"{1 + alike} samples of {events} events need more than the {total} there are; ask for fewer events"
         )
-    drawn = [lots(config.seed, ak.to_numpy(sample.events.event).astype(np.uint64)) for sample in samples]
-    small = [
-        (share, [(lot >= number * share) & (lot < (number + 1) * share) for lot in drawn])
-        for number in range(1 + alike)
-    ]
-    rest = (1 - share, [lot >= share for lot in drawn])
+    drawn = [lots(config.seed, ak.to_numpy(sample.events.collision).astype(np.uint64)) for sample in samples]
+    small = [[(lot >= number * share) & (lot < (number + 1) * share) for lot in drawn] for number in range(1 + alike)]
+    rest = [lot >= share for lot in drawn]
     names = names_of(config)
     analysis = make_analysis(config, names, len(samples))
     parts = make_data(config, names, analysis, samples, [*small, rest])

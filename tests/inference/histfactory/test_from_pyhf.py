@@ -124,7 +124,7 @@ def test_measurements_are_chosen_by_name():
     spec["measurements"].append(other)
     assert from_pyhf(spec, "other")[0].poi == "top_norm"
     assert from_pyhf(spec, "measurement")[0].poi == "mu"
-    with pytest.raises(pyhf.exceptions.InvalidMeasurement):
+    with pytest.raises(ValueError, match="'none of these' is not in the workspace; choose one of measurement, other"):
         from_pyhf(spec, "none of these")
 
 
