@@ -28,7 +28,7 @@ def name(objective: Objective) -> str:
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
 def test_the_slope_by_the_yields_is_the_finite_difference(objective):
     analysis, data = small_analysis()._replace(objective=objective), small_data()
-    yields = exact.yields_at(arrays(THRESHOLDS), analysis, data)
+    yields = exact.yields_at(analysis, arrays(THRESHOLDS), data)
     (_, merit), slope = exact.loss_of_yields_and_slope(yields, analysis, data.recipe)
     assert bool(merit.converged)
     direction = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, yields.shape)) * yields
@@ -46,7 +46,7 @@ def test_the_slope_by_the_yields_is_the_finite_difference(objective):
 def test_twice_the_events_are_better(objective):
     """Twice the signal and the background, and four times the simulated events: every loss must fall."""
     analysis, data = small_analysis()._replace(objective=objective), small_data()
-    yields = exact.yields_at(arrays(THRESHOLDS), analysis, data)
+    yields = exact.yields_at(analysis, arrays(THRESHOLDS), data)
     losses = [float(exact.loss_of_yields_and_slope(f * yields, analysis, data.recipe)[0][0]) for f in (1.0, 2.0)]
     assert losses[1] < losses[0]
 
@@ -54,7 +54,7 @@ def test_twice_the_events_are_better(objective):
 def test_rules_of_thumb_stay_near_the_likelihood():
     """With little signal and small uncertainties s / sqrt(b + σ²) is the significance of the likelihood."""
     analysis, data = small_analysis(), small_data()
-    numbers = exact.numbers_of(arrays(THRESHOLDS), analysis, data)
+    numbers = exact.numbers_of(analysis, arrays(THRESHOLDS), data)
     faint = numbers.nominal.at[list(analysis.structure.samples).index("signal")].multiply(0.05)
     quiet = jax.tree.map(jnp.asarray, numbers)
     quiet = type(numbers)(
@@ -77,7 +77,7 @@ def test_rules_of_thumb_stay_near_the_likelihood():
 
 def test_the_sign_of_the_loss():
     analysis, data = small_analysis(), small_data()
-    numbers = exact.numbers_of(arrays(THRESHOLDS), analysis, data)
+    numbers = exact.numbers_of(analysis, arrays(THRESHOLDS), data)
     for objective in OBJECTIVES:
         merit = figure_of_merit(objective, analysis.structure, numbers)
         assert float(merit.value) > 0

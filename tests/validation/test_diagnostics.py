@@ -50,7 +50,7 @@ def test_profile_goes_through_the_optimum(problem: Problem, best: Step) -> None:
     optimum = defaults(problem.config) | best.thresholds
     profiles = diagnostics.profile(problem, best, points=3)
     for part, data in (("training", problem.training), ("validation", problem.validation)):
-        expected = float(merit_of(arrays(optimum), problem.analysis, data).value)
+        expected = float(merit_of(problem.analysis, arrays(optimum), data).value)
         for profile in profiles:
             (place,) = np.flatnonzero(profile.thresholds == optimum[profile.cut])
             assert getattr(profile, part)[place] == expected
@@ -61,7 +61,7 @@ def test_profile_goes_through_the_optimum(problem: Problem, best: Step) -> None:
 @schema
 def test_regions_are_the_templates_of_the_workspace(problem: Problem, optimum: dict[str, float]) -> None:
     """Merged, they are what the model of the fit has; varied, they are its normsys times its histosys."""
-    numbers = numbers_of(arrays(optimum), problem.analysis, problem.validation)
+    numbers = numbers_of(problem.analysis, arrays(optimum), problem.validation)
     workspace = to_pyhf(problem.analysis.structure, numbers, measurement="m")
     for region in regions(problem, optimum):
         fitted = merged(region)
