@@ -23,7 +23,7 @@ from pipeline.inference.histfactory import expected_data, from_pyhf, logpdf, par
 from pipeline.inference.measurement import numbers, skeleton
 from pipeline.inference.templates import Templates
 from pipeline.ingest.manifest import load_manifest
-from pipeline.problem import make_measurement, make_selection, variations
+from pipeline.problem import make_measurement, make_selection
 
 from reference import agc_workspace
 
@@ -54,7 +54,8 @@ def templates(config, histograms, files):
         found = named if named[0] in histograms else keys
         return np.concatenate([agc_workspace.fit_bins(histograms[key]) for key in found])
 
-    table = np.array([[yields(process, variation) for process in config.processes] for variation in variations(config)])
+    variations = ("nominal", *config.variations)
+    table = np.array([[yields(process, variation) for process in config.processes] for variation in variations])
     manifest = load_manifest()
     weights = [
         manifest.dataset("agc", process).first(FILES[files]).normalisation(config.luminosity)

@@ -78,7 +78,7 @@ def test_the_best_point_is_at_least_as_good_as_the_start(result) -> None:
 
 def test_it_says_that_events_are_simulated_and_where_they_come_from(result) -> None:
     assert result["simulated"] is True
-    assert all(data["sha256"] for data in result["data"].values())
+    assert all(file["sha256"] for data in result["data"].values() for file in data["files"])
 
 
 @pytest.mark.parametrize("which", ["before", "after"])

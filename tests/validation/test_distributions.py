@@ -79,13 +79,13 @@ def test_events_near_an_event_level_cut_are_those_that_numpy_finds() -> None:
     (cut,) = problem.analysis.selection.on("event")
     found = histogram_of_events(problem, cut, opened(problem.config, THRESHOLDS, [cut.name]), edges)
     expected = np.zeros_like(found)
-    for group in problem.validation.groups:
-        pt, btag = np.asarray(group.jet_pt)[0], np.asarray(group.jets["btag"])
+    for group in problem.validation.events.groups:
+        pt, btag = np.asarray(group.varied_objects["jet"]["pt"])[0], np.asarray(group.objects["jet"]["btag"])
         good = pt > np.float32(THRESHOLDS["jet_pt"])
         tags = (good & (btag > np.float32(THRESHOLDS["jet_btag"]))).sum(axis=1)
-        electrons = (np.asarray(group.electrons["pt"]) > np.float32(THRESHOLDS["electron_pt"])).sum(axis=1)
+        electrons = (np.asarray(group.objects["electron"]["pt"]) > np.float32(THRESHOLDS["electron_pt"])).sum(axis=1)
         # Muons have no cut in this analysis: each one that is there counts.
-        leptons = electrons + (~np.isnan(np.asarray(group.muons["pt"]))).sum(axis=1)
+        leptons = electrons + (~np.isnan(np.asarray(group.objects["muon"]["pt"]))).sum(axis=1)
         chosen = (leptons == 1) & (good.sum(axis=1) >= 4) & (tags >= 1)
         ht = np.where(good, pt, 0).sum(axis=1, dtype=np.float64)
         for dataset, process, scale in ((0, 0, 0.1), (1, 1, 0.3)):
@@ -104,12 +104,12 @@ def test_objects_near_a_cut_are_those_that_numpy_finds(name: str) -> None:
     at = opened(problem.config, THRESHOLDS, [cut.name])
     found = histogram_of_objects(problem, cut, at, edges)
     expected = np.zeros_like(found)
-    for group in problem.validation.groups:
-        pt, btag = np.asarray(group.jet_pt)[0], np.asarray(group.jets["btag"])
-        electron = np.asarray(group.electrons["pt"])
+    for group in problem.validation.events.groups:
+        pt, btag = np.asarray(group.varied_objects["jet"]["pt"])[0], np.asarray(group.objects["jet"]["btag"])
+        electron = np.asarray(group.objects["electron"]["pt"])
         good, tagged = pt > np.float32(at["jet_pt"]), btag > np.float32(at["jet_btag"])
         leptons = (electron > np.float32(at["electron_pt"])).sum(axis=1)
-        leptons = leptons + (~np.isnan(np.asarray(group.muons["pt"]))).sum(axis=1)
+        leptons = leptons + (~np.isnan(np.asarray(group.objects["muon"]["pt"]))).sum(axis=1)
         ht = np.where(good, pt, 0).sum(axis=1, dtype=np.float64)
         chosen = (leptons == 1) & (good.sum(axis=1) >= 4) & ((good & tagged).sum(axis=1) >= 1) & (ht > at["ht"])
         objects, values = {

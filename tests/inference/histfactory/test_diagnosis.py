@@ -23,12 +23,12 @@ def test_a_sound_model_has_no_complaint():
 
 
 def test_degenerate_bins_are_named():
-    (sentence,) = diagnose(*with_background([50.0, 0.0]))
+    sentence, *_ = diagnose(*with_background([50.0, 0.0]))
     assert sentence.startswith("channel 'singlechannel', bin 1 expects 11 events of signal and 0 of background")
-    (sentence,) = diagnose(*with_background([-20.0, 52.0]))
-    assert sentence == "channel 'singlechannel', bin 0 has a negative expectation (-8): left out of Asimov data."
-    (sentence,) = diagnose(*with_background([-3.0, 52.0]))
-    assert sentence.startswith("channel 'singlechannel', bin 0 has a negative expectation without signal (-3)")
+    sentences = diagnose(*with_background([-20.0, 52.0]))
+    assert "channel 'singlechannel', bin 0 has a negative expectation (-8): left out of Asimov data." in sentences
+    start = "channel 'singlechannel', bin 0 has a negative expectation without signal (-3)"
+    assert any(sentence.startswith(start) for sentence in diagnose(*with_background([-3.0, 52.0])))
     structure, numbers = with_background([0.0, 0.0])
     (sentence,) = diagnose(structure, dataclasses.replace(numbers, nominal=jnp.zeros_like(numbers.nominal)))
     assert sentence == "channel 'singlechannel' is empty: it says nothing."
