@@ -71,7 +71,7 @@ def test_atlas_ttz_as_published(external_data):
     for mu, expected in ((0.5, 22.853), (1.0, 1.577), (1.5, 5.875)):
         held = ours(structure, numbers, data, mu)
         assert held.converged
-        # The stored scan is another program's, of another interpolation: the two differ by up to 0.015.
+        # The stored scan comes from a minimiser of finite tolerance: the two differ by up to 0.015.
         assert float(held.twice_nll - best.twice_nll) == pytest.approx(expected, abs=0.02)
     assert jnp.all(jnp.isfinite(best.parameters))
     assert int(jax.tree.leaves(best.iterations)[0]) < 200
