@@ -9,6 +9,7 @@ import pyhf
 import pytest
 from pipeline.config import load_config
 from pipeline.inference.histfactory import from_pyhf, logpdf
+from pipeline.report.page import page
 from pipeline.run import run
 from pipeline.validation.outcome import Outcome
 
@@ -79,6 +80,15 @@ def test_the_best_point_is_at_least_as_good_as_the_start(result) -> None:
 def test_it_says_that_events_are_simulated_and_where_they_come_from(result) -> None:
     assert result["simulated"] is True
     assert all(file["sha256"] for data in result["data"].values() for file in data["files"])
+
+
+def test_the_page_of_a_real_result_can_be_made(outcomes, result) -> None:
+    text = page(
+        result, title="quickstart", symbol=outcomes[0].symbol, illustrations=[], warnings=[], configuration="name: a"
+    )
+    checksums = [file["sha256"] for data in result["data"].values() for file in data["files"]]
+    assert checksums
+    assert all(checksum in text for checksum in checksums)
 
 
 @pytest.mark.parametrize("which", ["before", "after"])

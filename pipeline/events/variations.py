@@ -15,12 +15,13 @@ __all__ = ["resolution_factors", "round_down", "round_up"]
 
 
 def round_up(value: NDArray[np.float64]) -> NDArray[np.float32]:
-    """The smallest float32 that is not below the value.
+    """The smallest float32 that is not below the value: infinity beyond the largest one.
 
     `value > threshold` then holds in float32 exactly when it holds in float64, for every float32 threshold.
     """
-    nearest = value.astype(np.float32)
-    above = np.nextafter(nearest, np.float32(np.inf))
+    with np.errstate(over="ignore"):
+        nearest = value.astype(np.float32)
+        above = np.nextafter(nearest, np.float32(np.inf))
     return np.where(nearest.astype(np.float64) < value, above, nearest)
 
 

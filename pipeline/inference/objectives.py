@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float64, Int
 
+from pipeline.inference.expected_limit import expected_upper_limit
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.histfactory.constraints import constrained_positions, constraint_widths, nominal_parameters
 from pipeline.inference.histfactory.likelihood import expected_rates
 from pipeline.inference.significance import (
     counting_significance,
     discovery_significance,
-    expected_upper_limit,
     poi_position,
     signal_strength_uncertainty,
 )

@@ -1,4 +1,4 @@
-"""What an analysis is expected to achieve: discovery significance, uncertainty of the signal strength, upper limit.
+"""What an analysis is expected to achieve: discovery significance, uncertainty of the signal strength.
 
 All follow arXiv:1007.1727 (Cowan, Cranmer, Gross, Vitells), on Asimov data unless other data are given, and all are
 differentiable with respect to the numbers of the model, in forward and reverse mode.
@@ -7,25 +7,20 @@ The significance is the root of a likelihood ratio and never passes through a p-
 On Asimov data the best fit is known: it is where the data were generated, and its deviance is zero. What remains is one
 fit, with the signal strength held at its null value. At that minimum the derivative of the likelihood with respect to
 the fitted parameters vanishes, so the derivative of q0 is the explicit one (envelope theorem). The uncertainty of the
-signal strength needs the curvature at the known best fit and no fit at all. The upper limit is the root of a profile
-likelihood, and its derivative that of an implicit function.
+signal strength needs the curvature at the known best fit and no fit at all. The expected upper limit is in
+`pipeline.inference.expected_limit`.
 
 A bin whose expected yield is negative has no Asimov data, and one whose background is negative has no hypothesis of
 no signal. Such a bin says nothing: it is left out.
 """
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY
 from functools import partial
-from statistics import NormalDist
-from typing import Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr, ndtri
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Array, Bool, Float64
 
 from pipeline.inference.fit import Fit, fit, fit_terms
 from pipeline.inference.histfactory.constraints import (
@@ -35,26 +30,24 @@ from pipeline.inference.histfactory.constraints import (
     nominal_parameters,
 )
 from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes
-from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, Terms, deviance, expectation, terms
+from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, Terms, expectation, terms
 from pipeline.inference.histfactory.model import Numbers, Structure, parameter_names
 from pipeline.inference.newton import stiffened
 
 __all__ = [
+    "Expectation",
     "SignalStrength",
     "Significance",
-    "UpperLimit",
-    "asimov_counting_significance",
+    "asimov_uncertainty",
     "counting_significance",
     "discovery_significance",
-    "expected_upper_limit",
+    "expectation_of",
     "poi_position",
     "signal_strength_uncertainty",
     "tested_position",
 ]
 
 
-LIMIT_PRECISION = 1e-9  # of the root of q at the limit
-LIMIT_ITERATIONS = 50
 TOLERANCE = 1e-6  # in -2 ln L: by how much a fit without signal may be better, for rounding
 
 
@@ -90,21 +83,6 @@ class SignalStrength(eqx.Module):
     _: KW_ONLY
     mu: Float64[Array, ""]
     uncertainty: Float64[Array, ""]
-    converged: Bool[Array, ""]
-
-
-class UpperLimit(eqx.Module):
-    """An expected upper limit on the signal strength.
-
-    Attributes:
-        mu: the limit; infinite where there is no signal to limit.
-        fit: the fit with the signal strength held at the limit.
-        converged: whether this fit did, and the limit was found.
-    """
-
-    _: KW_ONLY
-    mu: Float64[Array, ""]
-    fit: Fit
     converged: Bool[Array, ""]
 
 
@@ -154,7 +132,7 @@ def discovery_significance(
         could = (lower[position] <= 0) & (upper[position] >= 0) & model.free[position]
         converged = best_fit.converged & null_fit.converged & ~(could & (difference < -TOLERANCE))
         return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
-    expected = _expectation(structure, numbers, position, signal_strength, tested=0.0)
+    expected = expectation_of(structure, numbers, position, signal_strength, tested=0.0)
     null_fit = fit_terms(
         structure,
         expected.model,
@@ -191,70 +169,11 @@ def signal_strength_uncertainty(
         inside = best.free[position]
         uncertainty = jnp.where(inside, _uncertainty(0.5 * hessian, best.free, position), jnp.nan)
         return SignalStrength(mu=best.parameters[position], uncertainty=uncertainty, converged=best.converged & inside)
-    expected = _expectation(structure, numbers, position, signal_strength, tested=signal_strength)
+    expected = expectation_of(structure, numbers, position, signal_strength, tested=signal_strength)
     return SignalStrength(
         mu=expected.parameters[position],
-        uncertainty=_asimov_uncertainty(structure, expected, position),
+        uncertainty=asimov_uncertainty(structure, expected, position),
         converged=jnp.all(jnp.isfinite(expected.data)),
-    )
-
-
-def expected_upper_limit(
-    structure: Structure,
-    numbers: Numbers,
-    *,
-    method: Literal["CLs", "CLs+b"] = "CLs",
-    confidence_level: float | Float64[Array, ""] = 0.95,
-    band: float | Float64[Array, ""] = 0.0,
-    poi: str | None = None,
-    max_iterations: int = 200,
-    thorough: bool = False,
-) -> UpperLimit:
-    """The expected upper limit on the signal strength when there is no signal.
-
-    Args:
-        structure: static.
-        numbers: may be traced.
-        method: the excluded probability is CLs+b, or its ratio to that of the background alone (CLs).
-        confidence_level: of the limit.
-        band: how many standard deviations the background fluctuates up; 0 gives the median.
-        poi: the parameter to limit, in place of the structure's.
-        max_iterations: of each fit.
-        thorough: as in `fit`.
-
-    Raises:
-        ValueError: a band in which nothing is excluded, whatever the signal: CLs+b at -2 standard deviations.
-    """
-    position = tested_position(structure, poi)
-    is_poi = jnp.arange(structure.size) == position
-    target = _limit_target(method, confidence_level, band)
-    expected = _expectation(structure, numbers, position, 0.0, tested=0.0)
-    frozen = jax.lax.stop_gradient(expected)
-
-    def at(mu: Float64[Array, ""], start: Float64[Array, " parameters"]) -> tuple[Fit, Float64[Array, ""]]:
-        start = start.at[position].set(mu)
-        held = fit_terms(
-            structure,
-            frozen.model,
-            frozen.data,
-            initial=start,
-            held=is_poi,
-            max_iterations=max_iterations,
-            thorough=thorough,
-            differentiable_parameters=False,
-        )
-        return held, jax.grad(deviance, argnums=2)(structure, frozen.model, held.parameters, frozen.data)[position]
-
-    first = target * _asimov_uncertainty(structure, frozen, position)
-    search = _find_limit(at, first, frozen.parameters, target)
-    q = deviance(structure, expected.model, search.fit.parameters, expected.data)
-    reached = (jnp.abs(search.residual) <= LIMIT_PRECISION) & (search.slope > 0) & (target > 0)
-    mu = search.mu - (q - jax.lax.stop_gradient(q)) / jnp.where(reached, search.slope, 1.0)
-    unknown = jnp.isnan(frozen.data).any() | ~(target > 0)
-    return UpperLimit(
-        mu=jnp.where(reached, mu, jnp.where(unknown, jnp.nan, jnp.inf)),
-        fit=search.fit,
-        converged=search.fit.converged & reached,
     )
 
 
@@ -265,23 +184,6 @@ def counting_significance(
     variance = background + uncertainty**2
     known = variance > 0
     return _root(jnp.sum(jnp.where(known, signal**2 / jnp.where(known, variance, 1.0), 0.0)))
-
-
-def asimov_counting_significance(
-    signal: Float64[Array, " bins"], background: Float64[Array, " bins"], uncertainty: Float64[Array, " bins"]
-) -> Float64[Array, ""]:
-    """The Asimov significance of a counting experiment with a measured background, bins added in quadrature.
-
-    G. Cowan, "Discovery sensitivity for a counting experiment with background uncertainty" (2012), equation 20:
-    the background of a bin is measured by a Poisson count of relative uncertainty `uncertainty / background`.
-    A bin without background or without uncertainty counts as one with very little of it.
-    """
-    b = jnp.maximum(background, SMALLEST_RATE)
-    variance = jnp.maximum(uncertainty, SMALLEST_RATE * b) ** 2
-    total = signal + b
-    first = total * jnp.log(total * (b + variance) / (b**2 + total * variance))
-    second = b**2 / variance * jnp.log1p(variance * signal / (b * (b + variance)))
-    return _root(2.0 * jnp.sum(first - second))
 
 
 def poi_position(structure: Structure, poi: str | None) -> int:
@@ -305,82 +207,7 @@ def tested_position(structure: Structure, poi: str | None) -> int:
     return position
 
 
-class _Search(eqx.Module):
-    """Where the search for the limit stands: what was found at `mu`, and where to look next."""
-
-    _: KW_ONLY
-    mu: Float64[Array, ""]
-    following: Float64[Array, ""]
-    lower: Float64[Array, ""]
-    upper: Float64[Array, ""]
-    residual: Float64[Array, ""]
-    slope: Float64[Array, ""]
-    fit: Fit
-    iterations: Int[Array, ""]
-
-
-def _find_limit(
-    at: Callable[[Float64[Array, ""], Float64[Array, " parameters"]], tuple[Fit, Float64[Array, ""]]],
-    first: Float64[Array, ""],
-    nominal: Float64[Array, " parameters"],
-    target: Float64[Array, ""],
-) -> _Search:
-    """Newton's method on the root of q, which is nearly a straight line in mu, kept inside a bracket."""
-
-    def going(state: _Search) -> Bool[Array, ""]:
-        return (jnp.abs(state.residual) > LIMIT_PRECISION) & (state.iterations < LIMIT_ITERATIONS)
-
-    def advance(state: _Search) -> _Search:
-        mu = state.following
-        found, slope = at(mu, state.fit.parameters)
-        root = jnp.sqrt(jnp.maximum(found.deviance, 0.0))
-        residual = root - target
-        lower = jnp.where(residual < 0, mu, state.lower)
-        upper = jnp.where(residual < 0, state.upper, mu)
-        newton = mu - residual * 2.0 * root / slope
-        middle = jnp.where(jnp.isfinite(upper), 0.5 * (lower + upper), 2.0 * mu)
-        return _Search(
-            mu=mu,
-            following=jnp.where((newton > lower) & (newton < upper), newton, middle),
-            lower=lower,
-            upper=upper,
-            residual=residual,
-            slope=slope,
-            fit=found,
-            iterations=state.iterations + 1,
-        )
-
-    shapes, _ = jax.eval_shape(at, first, nominal)
-    blank: Fit = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    start = _Search(
-        mu=first,
-        following=jnp.where(jnp.isfinite(first), first, 1.0),
-        lower=jnp.asarray(0.0),
-        upper=jnp.asarray(jnp.inf),
-        residual=jnp.asarray(jnp.inf),
-        slope=jnp.asarray(1.0),
-        fit=eqx.tree_at(lambda f: f.parameters, blank, nominal),
-        iterations=jnp.asarray(0),
-    )
-    return jax.lax.while_loop(going, advance, start)
-
-
-def _limit_target(
-    method: Literal["CLs", "CLs+b"],
-    confidence_level: float | Float64[Array, ""],
-    band: float | Float64[Array, ""],
-) -> Float64[Array, ""]:
-    """The root of q at which a signal strength is excluded: arXiv:1007.1727, section 4.3; CLs with CLb = Phi(N)."""
-    if method == "CLs+b" and isinstance(band, float | int) and isinstance(confidence_level, float):
-        excludes_nothing = NormalDist().inv_cdf(confidence_level) + band <= 0
-        if excludes_nothing:
-            raise ValueError(f"there is no CLs+b limit at {band:+g} standard deviations: use CLs there.")
-    excluded = 1.0 - jnp.asarray(confidence_level, jnp.float64)
-    tail = excluded * ndtr(jnp.asarray(band, jnp.float64)) if method == "CLs" else excluded
-    return band + ndtri(1.0 - tail)
-
-
-class _Expectation(eqx.Module):
+class Expectation(eqx.Module):
     """The model without the bins that have no Asimov data, and its Asimov data with the parameters behind them."""
 
     _: KW_ONLY
@@ -389,14 +216,15 @@ class _Expectation(eqx.Module):
     data: Float64[Array, " data"]
 
 
-def _expectation(
+def expectation_of(
     structure: Structure,
     numbers: Numbers,
     position: int,
     signal_strength: float | Float64[Array, ""],
     *,
     tested: float | Float64[Array, ""],
-) -> _Expectation:
+) -> Expectation:
+    """The model and its Asimov data for a signal strength; bins that have none, or none for `tested`, are left out."""
     parameters = nominal_parameters(structure, numbers).at[position].set(signal_strength)
     model = terms(structure, numbers)
     data = expectation(structure, model, parameters)
@@ -408,10 +236,10 @@ def _expectation(
         model,
         replace_fn=lambda table: jnp.where(jnp.broadcast_to(possible[: structure.bins], table.shape), table, 0.0),
     )
-    return _Expectation(model=without, parameters=parameters, data=jnp.where(possible, data, 0.0))
+    return Expectation(model=without, parameters=parameters, data=jnp.where(possible, data, 0.0))
 
 
-def _asimov_uncertainty(structure: Structure, expected: _Expectation, position: int) -> Float64[Array, ""]:
+def asimov_uncertainty(structure: Structure, expected: Expectation, position: int) -> Float64[Array, ""]:
     """The uncertainty of one parameter, from the Hessian of -ln L where the Asimov data come from.
 
     There the second derivatives of the rates drop out of the Hessian, so first ones suffice (Fisher's information).

@@ -37,6 +37,20 @@ def test_float32_values_stay(value):
         assert rounded(np.array([value]))[0] == np.float32(value)
 
 
+@pytest.mark.parametrize(
+    ("value", "up", "down"),
+    [
+        (np.finfo(np.float32).max, np.finfo(np.float32).max, np.finfo(np.float32).max),
+        (1e39, np.inf, np.finfo(np.float32).max),
+        (-1e39, -np.finfo(np.float32).max, -np.inf),
+    ],
+)
+def test_the_end_of_float32(value, up, down):
+    value = np.array([value], np.float64)
+    assert round_up(value)[0] == np.float32(up)
+    assert round_down(value)[0] == np.float32(down)
+
+
 def jets(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Five jets an event, with event numbers as small and regular as those of simulated samples."""
     generator = np.random.default_rng(0)

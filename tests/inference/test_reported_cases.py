@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pyhf
 import pytest
+from pipeline.inference.expected_limit import expected_upper_limit
 from pipeline.inference.fit import fit
 from pipeline.inference.histfactory import asimov_data, auxdata, diagnose, from_pyhf, logpdf, parameter_names
-from pipeline.inference.significance import discovery_significance, expected_upper_limit, signal_strength_uncertainty
+from pipeline.inference.significance import discovery_significance, signal_strength_uncertainty
 
 from reference.compiling import quick_jit
 from reference.workspaces import HELLO_WORLD, MU, modifier, workspace

@@ -56,7 +56,18 @@ RESULT: dict[str, Any] = {
     "folds": [],
     "significance_of_gradients": 2.0,
     "merged_bins": {"before": 0, "after": 0, "minimum_effective_events": 10.0, "minimum_background": 0.0},
-    "data": {"simulated/ttbar__nominal": {"events": 10, "entries_read": 9, "entries_kept": 8, "sha256": ["ab" * 32]}},
+    "data": {
+        "simulated/ttbar__nominal": {
+            "events": 10,
+            "entries_read": 9,
+            "entries_kept": 8,
+            "files": [
+                {"path": "a.root", "size": 5, "sha256": "ab" * 32},
+                {"path": "b.root", "size": 5, "sha256": None},
+            ],
+            "skipped": [{"file": "c.root", "why": "it is damaged"}],
+        }
+    },
     "environment": {"jax": "0.0.0"},
     "seconds": {"reading": 1.0},
     "seed": 1,
@@ -168,7 +179,7 @@ def test_text_is_escaped(drawing: str) -> None:
 
 def test_warnings_versions_and_checksums_are_there(drawing: str) -> None:
     text = " ".join(Strict(write(RESULT, drawing)).text)
-    for wanted in ("could not be made", "0.0.0", "ab" * 32, "cd" * 32, "name: run"):
+    for wanted in ("could not be made", "0.0.0", "ab" * 32, "not verified", "it is damaged", "cd" * 32, "name: run"):
         assert wanted in text
 
 
