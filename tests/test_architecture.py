@@ -30,6 +30,7 @@ ORDER = (
     "analysis",
     "names",
     "ragged",
+    "translation",
     "problem",
     "tuning",
     "validation",

@@ -16,8 +16,9 @@ from pipeline.config import Config
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
-from pipeline.problem import Problem, default_thresholds
+from pipeline.problem import Problem
 from pipeline.progress import SILENT, Progress
+from pipeline.translation import default_thresholds
 from pipeline.tuning.bandwidths import lepski_bandwidths
 from pipeline.tuning.descent import (
     Evaluate,

@@ -34,7 +34,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pipeline import problem
+from pipeline import problem, translation
 from pipeline.analysis import Analysis, Data, evaluate, merit_of
 from pipeline.config import Config, load_config
 from pipeline.events.stream import store_parts
@@ -99,7 +99,7 @@ def in_own_process(events: int) -> list[Row]:
 def measured(options: argparse.Namespace) -> Iterator[Row]:
     config, events = load_config(options.config), options.measure
     samples = problem.read(config)
-    analysis = problem.make_analysis(config, names_of(config), len(samples))
+    analysis = translation.make_analysis(config, names_of(config), len(samples))
     number = -(-events // options.part_size)
     pieces = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
@@ -130,7 +130,7 @@ def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int
         drawn = ak.with_field(drawn, np.arange(len(drawn), dtype=np.uint64), "event")
         grown.append(dataclasses.replace(sample, events=drawn))
     names, everything = names_of(config), [np.ones(len(sample.events), bool) for sample in grown]
-    analysis = problem.make_analysis(config, names, len(grown))
+    analysis = translation.make_analysis(config, names, len(grown))
     (data,) = problem.make_data(config, names, analysis, grown, [everything], chunk)
     share = (data.recipe.yields / parts, data.recipe.variance / parts**2)
     return eqx.tree_at(lambda part: (part.recipe.yields, part.recipe.variance), data, share)
