@@ -28,7 +28,7 @@ from pipeline.ingest import read
 from pipeline.ingest.failures import explained
 from pipeline.ingest.samples import skim
 from pipeline.names import names_of
-from pipeline.problem import bare_data
+from pipeline.parts import bare_data
 from pipeline.ragged import kinematics
 from pipeline.translation import default_thresholds, factors_of, make_analysis
 

@@ -1,6 +1,11 @@
 """Config to the static part of the analysis: selection, layout, measurement, and the thresholds where they start."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis
 from pipeline.config import Config
@@ -10,6 +15,7 @@ from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
+from pipeline.inference.templates import Templates
 from pipeline.names import Names, object_sets
 from pipeline.ragged import kinematics
 
@@ -17,6 +23,7 @@ __all__ = [
     "default_bandwidths",
     "default_thresholds",
     "factors_of",
+    "histograms",
     "make_analysis",
     "make_edges",
     "make_measurement",
@@ -114,3 +121,28 @@ def _pseudodata(config: Config) -> tuple[tuple[int, int, float], ...]:
         for process, shares in config.measurement.pseudodata.items()
         for variation, share in shares.items()
     )
+
+
+def histograms(config: Config, templates: Templates, edges: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
+    """The templates of each region, in bins of `edges`, as a `hist.Hist`: axes `process`, `variation`, the observable.
+
+    Where a variation does not act on a process, its template is the nominal one.
+    """
+    import hist  # it takes a while, and only those who look at templates need it
+
+    tables, variances = np.asarray(templates.yields), np.asarray(templates.variance)
+    filled, offset = {}, 0
+    for name, region in config.regions.items():
+        histogram = hist.Hist(
+            hist.axis.StrCategory(list(config.processes), name="process"),
+            hist.axis.StrCategory(["nominal", *config.variations], name="variation"),
+            hist.axis.Variable(edges[name], name=region.observable, label=region.label),
+            storage=hist.storage.Weight(),
+            name=name,
+        )
+        bins = slice(offset, offset + len(edges[name]) - 1)
+        view = histogram.view()
+        view.value = np.swapaxes(tables[:, :, bins], 0, 1)
+        view.variance[:, 0] = variances[:, bins]
+        filled[name], offset = histogram, bins.stop
+    return filled

@@ -31,10 +31,14 @@ ORDER = (
     "names",
     "ragged",
     "translation",
+    "parts",
+    "bandwidths",
+    "vocabulary",
     "problem",
     "tuning",
     "validation",
     "report",
+    "result",
     "run",
 )
 
