@@ -21,7 +21,7 @@ from pipeline.translation import factors_of, make_edges
 
 __all__ = ["CHUNK_SIZE", "Picked", "bare_data", "data_of", "left_out", "make_data", "pick"]
 
-CHUNK_SIZE = 8192
+CHUNK_SIZE = 4096
 """Events in a chunk: its columns and the state of the trijet search stay in the cache of a core."""
 
 
