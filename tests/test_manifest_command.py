@@ -11,7 +11,7 @@ import uproot
 import yaml
 from pipeline.ingest import InputError, Skim, read
 from pipeline.ingest.manifest import load_manifest
-from pipeline.write_manifest import main
+from pipeline.manifest import main
 
 
 def events_file(path, weights: np.ndarray, *, runs: bool = False):
@@ -108,5 +108,5 @@ def test_a_manifest_is_not_written_over(files, tmp_path, capsys):
 
 
 def test_the_module_is_a_command():
-    command = [sys.executable, "-m", "pipeline.write_manifest", "--help"]
+    command = [sys.executable, "-m", "pipeline.manifest", "--help"]
     assert "ttbar=ttbar/*.root" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

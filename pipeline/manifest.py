@@ -1,7 +1,7 @@
 """Write a manifest for your files: entries, sums of weights, sizes and checksums are read, the rest is asked for.
 
-    python -m pipeline.write_manifest ttbar=ttbar/*.root wjets=wjets/ --cross-sections ttbar=831.76 wjets=61526.7
-    python -m pipeline.write_manifest ttbar__nominal.root ttbar__scaleup.root wjets.root
+    python -m pipeline.manifest ttbar=ttbar/*.root wjets=wjets/ --cross-sections ttbar=831.76 wjets=61526.7
+    python -m pipeline.manifest ttbar__nominal.root ttbar__scaleup.root wjets.root
 
 A process, perhaps with its variation (`ttbar__scaleup`), is given before an equals sign; files without one are named
 by their own name. Folders and patterns stand for the ROOT and parquet files in them. Sums of weights and the number of
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         content = _manifest(groups, cross_sections, arguments.name, arguments.tree, arguments.output.parent)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=200)
         arguments.output.write_text(
-            f"# Written by python -m pipeline.write_manifest; correct what you know better.\n{text}"
+            f"# Written by python -m pipeline.manifest; correct what you know better.\n{text}"
         )
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
