@@ -42,9 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cross_sections = _cross_sections(arguments.cross_sections, groups)
         content = _manifest(groups, cross_sections, arguments.name, arguments.tree, arguments.output.parent)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=200)
-        arguments.output.write_text(
-            f"# Written by python -m pipeline.manifest; correct what you know better.\n{text}"
-        )
+        arguments.output.write_text(f"# Written by python -m pipeline.manifest; correct what you know better.\n{text}")
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
 from pipeline.config.model import Model
@@ -14,6 +14,11 @@ from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUni
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
 __all__ = ["Config", "Data", "Optimiser", "Validation"]
+
+
+def _no(value: Any) -> Any:
+    """YAML 1.1 reads `no` as false."""
+    return "no" if value is False else value
 
 
 class Data(Model):
@@ -35,7 +40,7 @@ class Data(Model):
     weights: str | None = None
     require: tuple[str, ...] = ()
     certified: Path | None = None
-    verify: Literal["sha256", "size", "no"] = "sha256"
+    verify: Annotated[Literal["sha256", "size", "no"], BeforeValidator(_no)] = "sha256"
     skip_bad_files: bool = False
     cache: Path | None = None
     workers: Annotated[int, Field(ge=1)] | None = None

@@ -28,6 +28,7 @@ from pipeline.ingest.facts import FileFacts
 from pipeline.ingest.fileskim import FileSkim, joined_parts, skimmed_part
 from pipeline.ingest.identity import content_digest, of_file, repeated
 from pipeline.ingest.progress import file_counter
+from pipeline.ingest.remote import is_http
 from pipeline.ingest.skim import Skim, summed
 
 __all__ = ["Ingested", "StatedFile", "read"]
@@ -166,9 +167,11 @@ def _expanded(location: str) -> str:
 def _looked_at(
     locations: Sequence[str], stated: Sequence[StatedFile] | None, verify: Verify, cached: bool, skip: bool
 ) -> tuple[dict[int, Content], dict[int, InputError]]:
-    """The content of each file, compared with what is stated; and what is wrong with those to be skipped."""
-    if verify == "no" and not cached:
-        return {}, {}
+    """The content of each file, compared with what is stated; and what is wrong with those to be skipped.
+
+    A web server is asked in any case: what is wrong with it, nobody could tell from what a reader then fails at.
+    """
+    wanted = [number for number, place in enumerate(locations) if verify != "no" or cached or is_http(place)]
 
     def look(number: int) -> Content | InputError:
         location, file = locations[number], None if stated is None else stated[number]
@@ -182,7 +185,7 @@ def _looked_at(
         return content
 
     with ThreadPoolExecutor(LOOKS) as threads:
-        looks = dict(enumerate(threads.map(look, range(len(locations)))))
+        looks = dict(zip(wanted, threads.map(look, wanted), strict=True))
     failures = {number: look for number, look in looks.items() if isinstance(look, InputError)}
     if failures and not skip:
         raise next(iter(failures.values()))

@@ -17,7 +17,7 @@ from pipeline.ingest.manifest import load_manifest
 from pipeline.ingest.reading import read
 from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
 
-__all__ = ["Loosest", "Sample", "loosest", "read_samples", "skim", "wanted_datasets"]
+__all__ = ["Loosest", "Sample", "listed_datasets", "loosest", "read_samples", "skim", "wanted_datasets"]
 
 
 @dataclass(frozen=True)
@@ -66,32 +66,46 @@ def read_samples(
     Raises:
         InputError: a file is missing or unusable, or no event is left.
     """
-    manifest, data = load_manifest(config.data.manifest), config.data
-    samples = []
-    for process, variation in wanted_datasets(config):
-        for whole in manifest.every_period(data.set, process, variation):
-            dataset = whole.expanded(data.location).first(data.max_files).weighted(data.weights)
-            if progress is None:
-                report(f"reading {dataset.key}")
-            ingested = read(
-                dataset.locations(data.location),
-                skim(config, branches, weight=dataset.weights, collision=dataset.source.collision),
-                tree=dataset.source.tree,
-                stated=dataset.files,
-                verify=data.verify,
-                skip_bad_files=data.skip_bad_files,
-                workers=data.workers,
-                cache=data.cache,
-                label=dataset.key,
-                progress=progress,
+    data, samples = config.data, []
+    for dataset in listed_datasets(config):
+        if progress is None:
+            report(f"reading {dataset.key}")
+        ingested = read(
+            dataset.locations(data.location),
+            skim(config, branches, weight=dataset.weights, collision=dataset.source.collision),
+            tree=dataset.source.tree,
+            stated=dataset.files,
+            verify=data.verify,
+            skip_bad_files=data.skip_bad_files,
+            workers=data.workers,
+            cache=data.cache,
+            label=dataset.key,
+            progress=progress,
+        )
+        dataset = dataset.as_read(ingested.files)
+        if ingested.entries_read == 0:
+            raise InputError(
+                f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
             )
-            dataset = dataset.as_read(ingested.files)
-            if ingested.entries_read == 0:
-                raise InputError(
-                    f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
-                )
-            samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
+        samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
     return tuple(samples)
+
+
+def listed_datasets(config: Config) -> tuple[Dataset, ...]:
+    """The data sets of a config, nominal ones first, of every data-taking period, with the files that shall be read.
+
+    Args:
+        config: the run.
+
+    Raises:
+        InputError: the manifest cannot be used, lacks a data set, or a pattern in it fits no file.
+    """
+    manifest, data = load_manifest(config.data.manifest), config.data
+    return tuple(
+        dataset.expanded(data.location).first(data.max_files).weighted(data.weights)
+        for names in wanted_datasets(config)
+        for dataset in manifest.every_period(data.set, *names)
+    )
 
 
 def wanted_datasets(config: Config) -> list[tuple[str, str]]:

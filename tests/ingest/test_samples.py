@@ -1,0 +1,56 @@
+"""The data sets of a config, as the command line lists and reads them."""
+
+import pytest
+import yaml
+from pipeline.config import load_config
+from pipeline.ingest import InputError
+from pipeline.ingest.samples import listed_datasets
+from small_files import random_branches
+
+CUT = {"objects": ["event"], "variable": "MET_pt", "keep": "above", "threshold": 1.0, "step": 1.0}
+CUT |= {"trainable": True, "bounds": [0.0, 5.0], "bandwidth": 1.0}
+SOURCE = {"description": "d", "licence": "l", "citation": "c", "simulated": True, "prefixes": {"local": "."}}
+
+
+@pytest.fixture
+def config(tmp_path, make_file):
+    """A config of one process with files in a pattern, its data section as given."""
+
+    def make(**data):
+        make_file("b.root", random_branches(3))
+        make_file("a.root", random_branches(3))
+        entry = {"source": "mine", "process": "p", "variation": "nominal", "cross_section_pb": 1.0, "files": ["*.root"]}
+        manifest = {"sources": {"mine": SOURCE}, "datasets": {"s/p__nominal": entry}}
+        (tmp_path / "data_manifest.yaml").write_text(yaml.safe_dump(manifest))
+        (tmp_path / "config.yaml").write_text(
+            yaml.safe_dump(
+                {
+                    "name": "n",
+                    "luminosity": 1,
+                    "data": {"set": "s", **data},
+                    "cuts": {"met": CUT},
+                    "processes": {"p": {"title": "p"}},
+                    "regions": {"all": {"observable": "MET_pt", "bins": {"start": 0, "stop": 9, "number": 3}}},
+                    "measurement": {"name": "m", "poi": "mu", "signal": ["p"]},
+                }
+            )
+        )
+        return load_config(tmp_path / "config.yaml")
+
+    return make
+
+
+def test_a_pattern_stands_for_its_files(config):
+    (dataset,) = listed_datasets(config(max_files=1, weights="none"))
+    assert [file.path for file in dataset.files] == ["a.root"]
+    assert dataset.weights == "none"
+
+
+def test_a_pattern_that_fits_nothing_is_a_sentence(config, tmp_path):
+    with pytest.raises(InputError, match=r"s/p__nominal: '\*.root' fits no ROOT or parquet file in .*/nowhere"):
+        listed_datasets(config(location=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize("word", ["no", False])
+def test_no_is_what_yaml_calls_false(config, word):
+    assert config(verify=word).data.verify == "no"
