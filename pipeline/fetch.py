@@ -29,9 +29,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.errors import InputError
-from pipeline.ingest.dataset import Dataset, File
+from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.download import UnreachableError, download, part_of
 from pipeline.ingest.manifest import Manifest, load_manifest
+from pipeline.ingest.sources import File
 
 LOCAL = "local"
 """What a config for the simulated samples has as its location; no folder of that name is meant."""

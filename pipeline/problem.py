@@ -331,8 +331,8 @@ def _picked(
 
 
 def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
-    """What a part normalises itself by: the share of the weights that it really has. A part without events has none."""
-    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key) if part.any() else 1.0
+    """What a part normalises itself by: the share of the weights that it really has."""
+    return part_share(ak.to_numpy(sample.events.weight), part)
 
 
 def _left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
-from pipeline.ingest.dataset import Dataset, File, Generator, ManifestModel, Source
+from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.sources import File, Generator, ManifestModel, Source
 from pipeline.yaml_file import YamlError, parsed_yaml
 
 __all__ = [

@@ -19,6 +19,9 @@ from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
 
 __all__ = ["Loosest", "Sample", "listed_datasets", "loosest", "read_samples", "skim", "wanted_datasets"]
 
+LEAST_CORRECTION = 0.1
+"""A correction of all weights by more than this, or by more than its inverse, is none."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -87,8 +90,22 @@ def read_samples(
             raise InputError(
                 f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
             )
+        _check_scale(dataset, ingested.events)
         samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
     return tuple(samples)
+
+
+def _check_scale(dataset: Dataset, events: ak.Array) -> None:
+    """Refuse weights that cannot be meant: without `genWeight` in it, a formula corrects events that count one each."""
+    if dataset.is_weighted or dataset.weights == "none" or not len(events):
+        return
+    mean = float(ak.mean(events.weight))
+    if not LEAST_CORRECTION < mean < 1 / LEAST_CORRECTION:
+        raise InputError(
+            f"{dataset.key}: the weight '{dataset.weights}' is {mean:g} on average, but without genWeight it has to be "
+            "a correction near 1, since the number of events then normalises it; multiply it by genWeight, or divide "
+            "it by its average before all cuts."
+        )
 
 
 def listed_datasets(config: Config) -> tuple[Dataset, ...]:

@@ -96,6 +96,22 @@ def test_the_tree_runs_knows_the_sums_before_a_skim(tmp_path, suffix):
         as_read(loaded(tmp_path, p__nominal=wrong).dataset("mine", "p"))
 
 
+def test_the_tree_runs_counts_the_events_of_an_unweighted_skim(tmp_path, caplog):
+    events_file(tmp_path / "a.root", [1.0, 1.0, -1.0], runs=(1000, 800.0, 1000.0))
+    unstated = {"weights": "none", "files": ["a.root"]}
+    assert as_read(loaded(tmp_path, p__nominal=unstated).dataset("mine", "p")).normalisation(1.0) == 2.0 / 1000
+    assert caplog.text == ""
+    stated = {"weights": "none", "files": [{"path": "a.root", "events": 3}]}
+    assert as_read(loaded(tmp_path, p__nominal=stated).dataset("mine", "p")).normalisation(1.0) == 2.0 / 3
+    assert "says that 3 events were generated for a.root, and its events are weighted by that, but its" in caplog.text
+
+
+def test_weights_that_are_no_numbers_cannot_be_decided_about(tmp_path):
+    events_file(tmp_path / "a.root", [1.0, float("nan")])
+    with pytest.raises(InputError, match=r"mine/p__nominal: its genWeight is NaN or infinite in some events; leave"):
+        as_read(loaded(tmp_path, p__nominal={"files": ["a.root"]}).dataset("mine", "p"))
+
+
 def test_a_skim_without_its_sum_is_refused(tmp_path):
     events_file(tmp_path / "a.root", [1.0, 2.0])
     entry = {"weights": "generator", "files": [{"path": "a.root", "events": 100, "entries": 2}]}

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from pipeline.config import load_config
 from pipeline.ingest import InputError
-from pipeline.ingest.samples import listed_datasets
+from pipeline.ingest.samples import listed_datasets, read_samples
 from small_files import random_branches
 
 CUT = {"objects": ["event"], "variable": "MET_pt", "keep": "above", "threshold": 1.0, "step": 1.0}
@@ -54,3 +54,16 @@ def test_a_pattern_that_fits_nothing_is_a_sentence(config, tmp_path):
 @pytest.mark.parametrize("word", ["no", False])
 def test_no_is_what_yaml_calls_false(config, word):
     assert config(verify=word).data.verify == "no"
+
+
+@pytest.mark.parametrize("factor", [1, 500])
+def test_a_weight_without_the_generators_is_a_correction(config, factor):
+    """As LHEWeight_originalXWGTUP, of some hundreds: the yields would be as many times too high."""
+    run = config(weights=f"{factor} + 0 * MET_pt")
+    if factor == 1:
+        assert len(read_samples(run, ("MET_pt",))) == 1
+        return
+    with pytest.raises(
+        InputError, match=r"s/p__nominal: the weight '500 \+ 0 \* MET_pt' is 500 on average"
+    ):
+        read_samples(run, ("MET_pt",))
