@@ -69,7 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not wanted:
-        print("Nothing to fetch: these files come with the project. The AGC's are under --datasets 'agc/*'.")
+        print(
+            "Nothing to fetch: the manifest has these files in local folders. The AGC's are --datasets 'agc/*'."
+        )
         return 0
     if arguments.list:
         print("\n".join(f"{file.location}  {file.file.events} events" for file in wanted))

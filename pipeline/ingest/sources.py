@@ -3,6 +3,7 @@
 Neither jax nor awkward is imported here, so that a typo in a manifest answers at once.
 """
 
+import posixpath
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,7 +51,8 @@ class File(ManifestModel):
     def _stays_below_the_prefix(cls, path: str) -> str:
         if path.startswith(("/", "~")) or "://" in path or ".." in path.split("/"):
             raise ValueError("must be relative to the prefixes of its source, without '..'")
-        return path
+        # One spelling, so that a file that is listed twice is noticed; a slash at the end means a folder.
+        return posixpath.normpath(path) + ("/" if path.endswith("/") else "")
 
     @property
     def facts(self) -> tuple[object, ...]:

@@ -63,7 +63,5 @@ def test_a_weight_without_the_generators_is_a_correction(config, factor):
     if factor == 1:
         assert len(read_samples(run, ("MET_pt",))) == 1
         return
-    with pytest.raises(
-        InputError, match=r"s/p__nominal: the weight '500 \+ 0 \* MET_pt' is 500 on average"
-    ):
+    with pytest.raises(InputError, match=r"s/p__nominal: the weight '500 \+ 0 \* MET_pt' is 500 on average"):
         read_samples(run, ("MET_pt",))
