@@ -186,11 +186,6 @@ def _parts(
         lots = split.lots(config.seed, ak.to_numpy(sample.events.collision).astype(np.uint64))
         for name, mask in split.parts(lots, shares, turn).items():
             parts[name].append(mask)
-    if not any(len(sample.events) for sample in samples):
-        raise InputError(
-            "no event of any data set passes the loosest cuts; widen the bounds of the cuts, or check what is required "
-            "of events (regions, data.require, data.certified)"
-        )
     for name, masks in parts.items():
         if not any(mask.any() for mask in masks):
             raise InputError(
@@ -337,7 +332,7 @@ def _picked(
 
 def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
     """What a part normalises itself by: the share of the weights that it really has."""
-    return part_share(ak.to_numpy(sample.events.weight), part)
+    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key)
 
 
 def _left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:

@@ -150,7 +150,7 @@ def _correction(file: Path, name: str) -> Any:
 
     try:
         return correctionlib.CorrectionSet.from_file(str(file))[name]
-    except (OSError, EOFError, RuntimeError, IndexError, KeyError, ValueError) as error:
+    except Exception as error:  # of a damaged file: whatever gzip, zlib and the JSON parser may raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{file}: no correction '{name}' can be read from it ({reason}); correct 'corrections'"

@@ -10,6 +10,7 @@ detector simulations of one collision share what the manifest says they share (`
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipeline.errors import InputError
 from pipeline.hashing import splitmix64
 
 __all__ = ["NUMBERS", "collision_hash", "content_digest", "of_file", "part_share", "repeated"]
+
+_log = logging.getLogger(__name__)
 
 NUMBERS = ("run", "luminosityBlock", "event")
 """The branches that name a collision, in NanoAOD."""
@@ -59,7 +62,7 @@ def repeated(hashes: NDArray[np.uint64]) -> int:
     return len(hashes) - len(np.unique(hashes))
 
 
-def part_share(weight: NDArray[Any], part: NDArray[np.bool_]) -> float:
+def part_share(weight: NDArray[Any], part: NDArray[np.bool_], label: str) -> float:
     """The share of a data set's weight that is in a part of its events; what normalises the part.
 
     A part holds its share of events, give or take the square root of their number; divided by the share that it really
@@ -69,10 +72,18 @@ def part_share(weight: NDArray[Any], part: NDArray[np.bool_]) -> float:
     Args:
         weight: Of each event of the data set.
         part: Which of them are in the part.
+        label: Name of the data set, for a warning where it has events, and the part has none of them.
 
     Returns:
         1 if the part has no weight at all.
     """
+    if len(part) and not part.any():
+        _log.warning(
+            "%s: one of the parts (training, validation) has none of its %d events, so its templates are empty there; "
+            "use more events.",
+            label,
+            len(part),
+        )
     size = weight if _is_significant(weight[part]) and _is_significant(weight) else np.abs(weight)
     inside, total = (float(values.sum(dtype=np.float64)) for values in (size[part], size))
     return inside / total if inside else 1.0

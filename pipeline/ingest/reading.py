@@ -344,7 +344,7 @@ def _report(label: str, ingested: Ingested) -> None:
     counted = ", ".join(f"{number} of {name}" for name, number in ingested.odd.items())
     if counted:
         _log.warning("%s: NaN, infinite or negative values in %s; a cut on NaN is failed.", label, counted)
-    if ingested.entries_read and not len(ingested.events):
+    if not len(ingested.events):
         _log.warning(
             "%s: none of %d events passes the loosest cuts, so its templates are empty; if it should have some, widen "
             "the bounds of the cuts or check what is required.",

@@ -86,12 +86,17 @@ def read_samples(
             progress=progress,
         )
         dataset = dataset.as_read(ingested.files)
-        if ingested.entries_read == 0:
+        if dataset.events == 0:
             raise InputError(
                 f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
             )
         _check_scale(dataset, ingested.events)
         samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
+    if not any(len(sample.events) for sample in samples):
+        raise InputError(
+            "no event of any data set passes the loosest cuts; widen the bounds of the cuts, or check what is required "
+            "of events (regions, data.require, data.certified)"
+        )
     return tuple(samples)
 
 
