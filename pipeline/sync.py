@@ -28,8 +28,9 @@ from pipeline.ingest import read
 from pipeline.ingest.failures import explained
 from pipeline.ingest.samples import skim
 from pipeline.names import names_of
-from pipeline.problem import bare_data, default_thresholds, factors_of, make_analysis
+from pipeline.parts import bare_data
 from pipeline.ragged import kinematics
+from pipeline.translation import default_thresholds, factors_of, make_analysis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,8 +14,8 @@ from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.variations import resolution_factors
 from pipeline.ingest.manifest import load_manifest
 from pipeline.names import names_of
-from pipeline.problem import factors_of, make_selection
 from pipeline.ragged import kinematics, ragged
+from pipeline.translation import factors_of, make_selection
 
 from analysis_data import ROOT
 from test_config import BTAG_CUT, PT_CUT, SMALL

@@ -82,7 +82,7 @@ class Movable(Model):
     """How a threshold may be tuned.
 
     `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
-    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.tuning.bandwidths`). `step`
+    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.bandwidths`). `step`
     is the size of a typical optimisation step; without one, it is a fiftieth of the bounds.
     """
 

@@ -13,7 +13,8 @@ from pipeline.config import load_config
 from pipeline.ingest import InputError, read
 from pipeline.ingest.samples import skim
 from pipeline.names import names_of
-from pipeline.problem import bare_data, default_thresholds, make_analysis
+from pipeline.parts import bare_data
+from pipeline.translation import default_thresholds, make_analysis
 from small_files import write_file
 
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "agc.yaml"
