@@ -13,7 +13,7 @@ systematics=[Norm("lumi", 0.03)],
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from pipeline.config import Config, ConfigError
 from pipeline.config.reading import checked
@@ -21,6 +21,7 @@ from pipeline.config.reading import checked
 __all__ = ["Columns", "Cut", "Norm", "Region", "Uncertainty", "Weights", "config_of"]
 
 Names = str | Sequence[str]
+Number = float | int
 
 KEEP = {"above": "above", "below": "below", "between": "inside", "outside": "outside"}
 """What a cut says here, and in a config."""
@@ -46,13 +47,13 @@ class Cut:
 
     variable: str
     _: KW_ONLY
-    above: float | None = None
-    below: float | None = None
-    between: tuple[float, float] | None = None
-    outside: tuple[float, float] | None = None
-    bounds: tuple[float, float] | None = None
-    bandwidth: float | None = None
-    step: float | None = None
+    above: Number | None = None
+    below: Number | None = None
+    between: tuple[Number, Number] | None = None
+    outside: tuple[Number, Number] | None = None
+    bounds: tuple[Number, Number] | None = None
+    bandwidth: Number | None = None
+    step: Number | None = None
     absolute: bool = False
     on: Names = "event"
     regions: Names | None = None
@@ -111,7 +112,7 @@ class Region:
     name: str
     _: KW_ONLY
     observable: str
-    bins: Iterable[float]
+    bins: Iterable[Number]
     require: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     label: str = ""
@@ -127,17 +128,6 @@ class Region:
         }
 
 
-class Uncertainty(Protocol):
-    """One nuisance parameter. Several of one name are one parameter."""
-
-    @property
-    def name(self) -> str:
-        """Of the parameter."""
-
-    def sections(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What a YAML file says under `variations` and `systematics.<key>`."""
-
-
 @dataclass(frozen=True)
 class Norm:
     """An uncertainty of the yield: `Norm("lumi", 0.03)`, or `Norm("tune", up=0.2, down=-0.1, on="background")`.
@@ -151,14 +141,14 @@ class Norm:
     """
 
     name: str
-    size: float | None = None
+    size: Number | None = None
     _: KW_ONLY
-    up: float | None = None
-    down: float | None = None
+    up: Number | None = None
+    down: Number | None = None
     on: Names | None = None
     regions: Names | None = None
 
-    def sections(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG002 (of the protocol)
+    def sections(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:  # noqa: ARG002 (all uncertainties alike)
         """As a YAML file says it."""
         sizes = {
             name: float(value)
@@ -218,6 +208,10 @@ class Columns:
         if self.down is not None:
             columns["down"] = {"columns": dict(self.down)}
         return _shapes(self, key, columns)
+
+
+Uncertainty = Norm | Weights | Columns
+"""One nuisance parameter. Several of one name are one parameter."""
 
 
 def _shapes(
