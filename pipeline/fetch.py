@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from pipeline.command import user_path
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.errors import InputError
 from pipeline.ingest.dataset import Dataset
@@ -69,9 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not wanted:
-        print(
-            "Nothing to fetch: the manifest has these files in local folders. The AGC's are --datasets 'agc/*'."
-        )
+        print("Nothing to fetch: the manifest has these files in local folders. The AGC's are --datasets 'agc/*'.")
         return 0
     if arguments.list:
         print("\n".join(f"{file.location}  {file.file.events} events" for file in wanted))
@@ -96,16 +95,20 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--datasets", nargs="+", metavar="KEY", help="data sets, as agc/ttbar__nominal; 'agc/*' takes all"
     )
-    what.add_argument("--config", type=Path, help="fetch what this config reads, with its limit on the number of files")
+    what.add_argument(
+        "--config", type=user_path, help="fetch what this config reads, with its limit on the number of files"
+    )
     parser.add_argument("--max-files", type=int, help="only the first files of each data set, as the AGC's limit")
     parser.add_argument(
         "--prefix",
         help="named prefix of the source (unl, eos) or a URL; default: the config's, else the source's first",
     )
     parser.add_argument(
-        "--output", type=Path, help="folder; default: the one that the config reads from (data.location), else agc-data"
+        "--output",
+        type=user_path,
+        help="folder; default: the one that the config reads from (data.location), else agc-data",
     )
-    parser.add_argument("--manifest", type=Path, help="another data_manifest.yaml")
+    parser.add_argument("--manifest", type=user_path, help="another data_manifest.yaml")
     parser.add_argument("--workers", type=int, default=4, help="files at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="show what would be fetched, and fetch nothing")
     parser.add_argument("--quiet", action="store_true", help="show errors only")
@@ -212,7 +215,7 @@ def places(
         location = config.data.location
         is_prefix = "://" in location or any(location in dataset.source.prefixes for dataset in datasets)
         prefix = location if prefix is None and is_prefix else prefix
-        folder = folder if is_prefix or location == LOCAL else Path(location)
+        folder = folder if is_prefix or location == LOCAL else Path(location).expanduser()
     return prefix, arguments.output or folder
 
 

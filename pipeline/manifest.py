@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
+from pipeline.command import user_path
 from pipeline.errors import InputError
-from pipeline.ingest.dataset import SUFFIXES
 from pipeline.ingest.facts import FileFacts
+from pipeline.ingest.sources import data_files
 
 __all__ = ["main"]
 
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cross-sections", nargs="+", default=[], metavar="PROCESS=PB", help="in pb, of each process")
     parser.add_argument("--set", default="mine", dest="name", help="name of the set (default: %(default)s)")
     parser.add_argument("--tree", default="Events", help="name of the TTree or RNTuple (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("data_manifest.yaml"), help="default: %(default)s")
+    parser.add_argument("--output", type=user_path, default=Path("data_manifest.yaml"), help="default: %(default)s")
     arguments = parser.parse_args(argv)
     try:
         if arguments.output.exists():
@@ -70,7 +71,7 @@ def _files(pattern: str) -> list[Path]:
     if path.is_file():
         return [path]
     folder, rest = (path, "**/*") if path.is_dir() else (Path(path.anchor), str(path.relative_to(path.anchor)))
-    files = sorted(found for found in folder.glob(rest) if found.suffix.lower() in SUFFIXES and found.is_file())
+    files = data_files(folder, rest)
     if not files:
         raise InputError(f"{pattern}: there is no ROOT or parquet file of this name; correct it.")
     return files

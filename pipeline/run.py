@@ -59,7 +59,7 @@ def run(
         CheckpointError: there is nothing to resume from.
         OSError: the folder exists already, or cannot be written.
     """
-    output, started = Path(output), time.perf_counter()
+    output, started = Path(output).expanduser(), time.perf_counter()
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     names_of(config)  # so is a wrong name in the config
     if resume:

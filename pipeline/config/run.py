@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
-from pipeline.config.model import Model
+from pipeline.config.model import HomePath, Model
 from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Range, Region, Threshold
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
@@ -33,16 +33,16 @@ class Data(Model):
     of `workers` as many processes read as pay.
     """
 
-    manifest: Path = Path("data_manifest.yaml")
+    manifest: HomePath = Path("data_manifest.yaml")
     set: str = "simulated"
     location: str = "local"
     max_files: int | None = None
     weights: str | None = None
     require: tuple[str, ...] = ()
-    certified: Path | None = None
+    certified: HomePath | None = None
     verify: Annotated[Literal["sha256", "size", "no"], BeforeValidator(_no)] = "sha256"
     skip_bad_files: bool = False
-    cache: Path | None = None
+    cache: HomePath | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")

@@ -16,12 +16,10 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.errors import InputError
 from pipeline.ingest.expression import Expression
 from pipeline.ingest.facts import FileFacts
-from pipeline.ingest.sources import File, Generator, ManifestModel, Source
+from pipeline.ingest.sources import File, Generator, ManifestModel, Source, data_files
 
-__all__ = ["SUFFIXES", "Dataset"]
+__all__ = ["Dataset"]
 
-SUFFIXES = (".root", ".parquet", ".pq")
-"""Of the files that a folder or a pattern stands for; a part of a download is not among them."""
 SUM_TOLERANCE = 1e-4
 """Share by which a stated sum of weights may differ: it may have been rounded, or added up in single precision."""
 
@@ -146,11 +144,10 @@ class Dataset(ManifestModel):
                 f"{self.key}: '{pattern.path}' stands for several files, but states facts as of one; list the files."
             )
         folder = Path(place)
-        candidates = path.rglob("*") if path.is_dir() else folder.glob(pattern.path)
-        files = sorted(found for found in candidates if found.suffix.lower() in SUFFIXES and found.is_file())
+        files = data_files(path, "**/*") if path.is_dir() else data_files(folder, pattern.path)
         if not files:
             raise InputError(f"{self.key}: '{pattern.path}' fits no ROOT or parquet file in {folder}; correct it.")
-        return [File(path=found.relative_to(folder).as_posix()) for found in files]
+        return [File(path=file.relative_to(folder).as_posix()) for file in files]
 
     def first(self, max_files: int | None) -> "Dataset":
         """The same data set with only its first files, as the AGC limits its inputs.

@@ -9,7 +9,21 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["File", "Generator", "ManifestModel", "Source"]
+__all__ = ["File", "Generator", "ManifestModel", "Source", "data_files"]
+
+SUFFIXES = (".root", ".parquet", ".pq")
+"""Of the files that a folder or a pattern stands for; a part of a download is not among them."""
+
+
+def data_files(folder: Path, pattern: str) -> list[Path]:
+    """The ROOT and parquet files that a pattern stands for, in alphabetical order; hidden ones are left out.
+
+    Args:
+        folder: Where the pattern begins.
+        pattern: As of a shell, `ttbar/*.root`; `**` stands for any folders.
+    """
+    files = (file for file in folder.glob(pattern) if file.suffix.lower() in SUFFIXES and file.is_file())
+    return sorted(file for file in files if not file.name.startswith("."))
 
 
 class ManifestModel(BaseModel):
