@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.command import user_path
+
 LONGEST = 240  # characters of an error that are printed
 SHOWN = 20  # rows of the ranking
 

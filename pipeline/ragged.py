@@ -131,11 +131,18 @@ def _evaluated(correction: Correction, columns: Columns) -> Column:
     compiled = _correction(correction.file, correction.correction)
     inputs = [_input(columns, correction.inputs[each.name]) for each in compiled.inputs]
     rows = max((len(each) for each in inputs if isinstance(each, np.ndarray) and each.ndim == 2), default=0)
-    if not rows:
-        return np.asarray(compiled.evaluate(*inputs), np.float64)
-    return np.stack(
-        [compiled.evaluate(*(each[row] if np.ndim(each) == 2 else each for each in inputs)) for row in range(rows)]
-    )
+    try:
+        if not rows:
+            return np.asarray(compiled.evaluate(*inputs), np.float64)
+        return np.stack(
+            [compiled.evaluate(*(each[row] if np.ndim(each) == 2 else each for each in inputs)) for row in range(rows)]
+        )
+    except Exception as error:  # correctionlib's own: a value out of range, a category that is not there
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{correction.file}: the correction '{correction.correction}' cannot be evaluated ({reason}); check its "
+            "inputs in 'corrections', or cut away what it does not cover"
+        ) from error
 
 
 def _input(columns: Columns, value: str | int | float) -> Any:

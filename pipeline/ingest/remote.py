@@ -42,7 +42,7 @@ class _Retry(urllib3.Retry):
         error: Exception | None = None,
         *rest: Any,
         **options: Any,
-    ) -> urllib3.Retry:
+    ) -> "_Retry":
         if isinstance(error, urllib3.exceptions.SSLError):
             raise error
         return super().increment(method, url, response, error, *rest, **options)

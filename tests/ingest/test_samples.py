@@ -65,3 +65,33 @@ def test_a_weight_without_the_generators_is_a_correction(config, factor):
         return
     with pytest.raises(InputError, match=r"s/p__nominal: the weight '500 \+ 0 \* MET_pt' is 500 on average"):
         read_samples(run, ("MET_pt",))
+
+
+# --- data sets of which nothing passes ---
+
+
+def test_a_skim_without_events_is_an_empty_data_set(config, tmp_path, make_file, caplog):
+    """Its normalisation is known, and that none of its events passed is a result."""
+    run = config()
+    (tmp_path / "b.root").unlink()
+    make_file("a.root", random_branches(0))
+    manifest = yaml.safe_load(run.data.manifest.read_text())
+    manifest["datasets"]["s/q__nominal"] = manifest["datasets"]["s/p__nominal"] | {"process": "q", "files": ["q.root"]}
+    manifest["datasets"]["s/p__nominal"]["files"] = [{"path": "a.root", "events": 100, "entries": 0}]
+    run.data.manifest.write_text(yaml.safe_dump(manifest))
+    make_file("q.root", random_branches(3))
+    both = run.model_copy(update={"processes": run.processes | {"q": run.processes["p"]}})
+    empty, full = read_samples(both, ("MET_pt",))
+    assert (len(empty.events), empty.dataset.normalisation(1.0), len(full.events)) == (0, 0.01, 3)
+    assert empty.events.type.content == full.events.type.content
+    assert "s/p__nominal: none of 0 events passes the loosest cuts, so its templates are empty" in caplog.text
+    with pytest.raises(InputError, match=r"no event of any data set passes the loosest cuts; widen the bounds"):
+        read_samples(run, ("MET_pt",))
+
+
+def test_files_without_events_that_nothing_is_stated_of_are_refused(config, tmp_path, make_file):
+    run = config()
+    for name in ("a.root", "b.root"):
+        make_file(name, random_branches(0))
+    with pytest.raises(InputError, match=r"s/p__nominal: its files hold no events; take them out"):
+        read_samples(run, ("MET_pt",))
