@@ -178,6 +178,12 @@ def test_the_manifest_is_beside_the_config_or_in_the_folder_above(load, tmp_path
         assert load_config(config).data.manifest == manifest
 
 
+@pytest.mark.parametrize("where", ["require", "regions.SR.require"])
+def test_formulas_of_branches_are_required_of_the_data(load, where):
+    with pytest.raises(ConfigError, match=r"require: takes ranges of variables, .* belong in data.require"):
+        load(changed(where, ["HLT_IsoMu24"]))
+
+
 def test_the_home_folder_in_every_path(load, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()

@@ -10,10 +10,15 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
 from pipeline.config.model import HomePath, Model
-from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Range, Region, Threshold
+from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Ranges, Region, Threshold
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
 __all__ = ["Config", "Data", "Optimiser", "Validation"]
+
+
+def _several(value: Any) -> Any:
+    """A formula alone is a list of it."""
+    return [value] if isinstance(value, str) else value
 
 
 def _no(value: Any) -> Any:
@@ -38,7 +43,7 @@ class Data(Model):
     location: str = "local"
     max_files: int | None = None
     weights: str | None = None
-    require: tuple[str, ...] = ()
+    require: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
     certified: HomePath | None = None
     verify: Annotated[Literal["sha256", "size", "no"], BeforeValidator(_no)] = "sha256"
     skip_bad_files: bool = False
@@ -118,7 +123,7 @@ class Config(Model):
     corrections: dict[str, Correction] = {}
     sets: dict[str, ObjectSetOrUnion] = {}
     cuts: dict[str, Cut]
-    require: dict[str, Range] = {}
+    require: Ranges = {}
     regions: Annotated[dict[str, Region], Field(min_length=1)]
     exclusive: bool = True
     processes: dict[str, Process]

@@ -16,6 +16,7 @@ __all__ = [
     "ObjectSet",
     "ObjectSetOrUnion",
     "Range",
+    "Ranges",
     "Region",
     "Requirement",
     "Threshold",
@@ -237,6 +238,18 @@ class Bounds(Model):
 
 
 Range = Annotated[Bounds, BeforeValidator(_range)]
+
+
+def _ranges(value: Any) -> Any:
+    if isinstance(value, list | str):
+        raise ValueError(
+            "takes ranges of variables, {met: [50, ], HLT_IsoMu24: 1}; formulas of branches, such as "
+            "[HLT_IsoMu24 or HLT_Mu50, Flag_goodVertices], belong in data.require"
+        )
+    return value
+
+
+Ranges = Annotated[dict[str, Range], BeforeValidator(_ranges)]
 """How many members a set has, or what a variable is: `1`, `[4, ]`, `[1, 2]`."""
 
 
@@ -328,7 +341,7 @@ class Region(Model):
     event.
     """
 
-    require: dict[str, Range] = {}
+    require: Ranges = {}
     observable: str
     bins: Bins
     title: str = ""

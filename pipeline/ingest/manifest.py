@@ -93,7 +93,7 @@ class Manifest(ManifestModel):
             variation: Its variation, or the role that the variation plays.
 
         Raises:
-            InputError: There is none; the message names the nearest.
+            InputError: There is none, and the message names the nearest; or some have a period, and one has none.
         """
         periods = tuple(
             dataset
@@ -103,6 +103,11 @@ class Manifest(ManifestModel):
             and dataset.process == process
             and variation in (dataset.variation, dataset.role)
         )
+        whole = self.datasets.get(dataset_key(set_name, process, variation))
+        if periods and whole is not None:
+            raise InputError(
+                f"{whole.key}: has no period, but {periods[0].key} has one; state one for each, or for none."
+            )
         return periods or (self.dataset(set_name, process, variation),)
 
     def matching(self, pattern: str) -> tuple[Dataset, ...]:

@@ -12,8 +12,10 @@ from pipeline.config import Requirement as ConfigRequirement
 from pipeline.errors import InputError
 from pipeline.ingest.certified import certified_blocks
 from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.expression import Expression
 from pipeline.ingest.facts import FileFacts
 from pipeline.ingest.manifest import load_manifest
+from pipeline.ingest.periods import check_periods
 from pipeline.ingest.reading import read
 from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
 
@@ -120,14 +122,30 @@ def listed_datasets(config: Config) -> tuple[Dataset, ...]:
         config: the run.
 
     Raises:
-        InputError: the manifest cannot be used, lacks a data set, or a pattern in it fits no file.
+        InputError: the manifest cannot be used, lacks a data set or one of its periods, a pattern in it fits no file,
+            or a formula of the config is none.
     """
     manifest, data = load_manifest(config.data.manifest), config.data
-    return tuple(
+    _check_formulas(config)
+    datasets = tuple(
         dataset.expanded(data.location).first(data.max_files).weighted(data.weights)
         for names in wanted_datasets(config)
         for dataset in manifest.every_period(data.set, *names)
     )
+    check_periods(datasets, config.luminosity)
+    return datasets
+
+
+def _check_formulas(config: Config) -> None:
+    """Say in which key a formula is wrong, before anything is read."""
+    formulas = {f"data.require.{number}": text for number, text in enumerate(config.data.require)}
+    if config.data.weights not in (None, "none", "generator"):
+        formulas["data.weights"] = str(config.data.weights)
+    for key, text in formulas.items():
+        try:
+            Expression(text)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
 
 
 def wanted_datasets(config: Config) -> list[tuple[str, str]]:

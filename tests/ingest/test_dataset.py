@@ -8,6 +8,7 @@ import yaml
 from pipeline.ingest import InputError, Skim, read
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.manifest import Manifest, load_manifest
+from pipeline.ingest.periods import check_periods
 from small_files import write_file
 
 
@@ -218,6 +219,36 @@ def test_each_period_has_its_luminosity(tmp_path):
     assert (second.period, second.normalisation(1.0)) == ("2017", 2.0 * 41_000 / 4)
     (only,) = manifest.every_period("mine", "q")
     assert only.normalisation(10.0) == 2.0 * 10 / 4
+
+
+def two_periods(tmp_path, **others: dict) -> Manifest:
+    file = {"files": [{"path": "a.root", "events": 4}]}
+    known = {"p__nominal__2016": file, "p__nominal__2017": file} | {
+        name: file | entry for name, entry in others.items()
+    }
+    return loaded(tmp_path, periods={"2016": 36_000.0, "2017": 41_000.0}, **known)
+
+
+def test_a_process_that_lacks_a_period_is_refused(tmp_path):
+    """It would be counted for a part of the data, and the others for all."""
+    manifest = two_periods(tmp_path, q__nominal__2016={})
+    datasets = [*manifest.every_period("mine", "p"), *manifest.every_period("mine", "q")]
+    with pytest.raises(InputError, match=r"mine/q__nominal__2016: there is no such data set for the period 2017"):
+        check_periods(datasets, 77_000.0)
+    check_periods(datasets[:2], 1.0)
+
+
+def test_a_process_without_a_period_stands_for_all(tmp_path):
+    manifest = two_periods(tmp_path, q__nominal={})
+    datasets = [*manifest.every_period("mine", "p"), *manifest.every_period("mine", "q")]
+    check_periods(datasets, 77_000.0)
+    with pytest.raises(InputError, match=r"mine/q__nominal: has no period, .*config, 3000/pb, .* add up to 77000/pb"):
+        check_periods(datasets, 3_000.0)
+
+
+def test_a_process_is_with_or_without_periods(tmp_path):
+    with pytest.raises(InputError, match=r"mine/p__nominal: has no period, but mine/p__nominal__2016 has"):
+        two_periods(tmp_path, p__nominal={}).every_period("mine", "p")
 
 
 def test_an_unknown_period_is_refused(tmp_path):

@@ -67,6 +67,22 @@ def test_a_weight_without_the_generators_is_a_correction(config, factor):
         read_samples(run, ("MET_pt",))
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"require": "MET_pt >"}, "data.require.0: 'MET_pt >' is not"),
+        ({"weights": "a["}, "data.weights: 'a.' is not"),
+    ],
+)
+def test_a_wrong_formula_is_told_with_its_key(config, data, message):
+    with pytest.raises(InputError, match=message):
+        listed_datasets(config(**data))
+
+
+def test_a_formula_alone_is_a_list_of_it(config):
+    assert config(require="HLT_IsoMu24").data.require == ("HLT_IsoMu24",)
+
+
 # --- data sets of which nothing passes ---
 
 
