@@ -4,16 +4,17 @@
     python -m pipeline.manifest ttbar__nominal.root ttbar__scaleup.root wjets.root
 
 A process, perhaps with its variation (`ttbar__scaleup`), is given before an equals sign; files without one are named
-by their own name. Folders and patterns stand for the ROOT and parquet files in them. Sums of weights and the number of
-events before a skim come from NanoAOD's tree `Runs` where a file has one, else from `genWeight` and the entries. Files
-whose generator weights differ are weighted by them. A cross section that is not given is left empty, and the manifest
-asks for it when it is used. Every file is read whole, for its checksum.
+by their own name, and those of a folder by its name. Folders and patterns stand for the ROOT and parquet files in
+them. Sums of weights and the number of events before a skim come from NanoAOD's tree `Runs` where a file has one, else
+from `genWeight` and the entries. Files whose generator weights differ are weighted by them. A cross section that is not
+given is left empty, and the manifest asks for it when it is used. Every file is read whole, for its checksum.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = _groups(arguments.files)
         cross_sections = _cross_sections(arguments.cross_sections, groups)
         content = _manifest(groups, cross_sections, arguments.name, arguments.tree, arguments.output.parent)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=200)
         arguments.output.write_text(f"# Written by python -m pipeline.manifest; correct what you know better.\n{text}")
     except (InputError, OSError) as error:
@@ -60,13 +62,20 @@ def _groups(arguments: Sequence[str]) -> dict[tuple[str, str], list[Path]]:
     for argument in arguments:
         name, separator, pattern = argument.rpartition("=")
         for path in _files(pattern):
-            process, _, variation = (name if separator else path.stem).partition("__")
+            process, _, variation = (name if separator else _name(pattern, path)).partition("__")
             files = groups.setdefault((process, variation or "nominal"), [])
             files += [] if path in files else [path]
     return groups
 
 
+def _name(argument: str, file: Path) -> str:
+    folder = Path(argument).expanduser()
+    return folder.resolve().name if folder.is_dir() else file.stem
+
+
 def _files(pattern: str) -> list[Path]:
+    if "://" in pattern:
+        raise InputError(f"{pattern}: is a URL, and a checksum needs the whole file; fetch it, and give its path.")
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
@@ -131,11 +140,23 @@ def _dataset(paths: Sequence[Path], root: Path, tree: str) -> dict[str, Any]:
     facts = read(paths, Skim(), tree=tree, verify="size", workers=1).files
     ranges = {(f.generated.lowest, f.generated.highest) for f in facts if f.generated and f.generated.events}
     weighted = len(ranges) > 1 or any(lowest != highest for lowest, highest in ranges)
+    _check_weights(facts, weighted)
     files = [
         {"path": path.resolve().relative_to(root).as_posix(), "sha256": sha256_of(path), **_file(file)}
         for path, file in zip(paths, facts, strict=True)
     ]
     return {"weights": "generator" if weighted else "none", "files": files}
+
+
+def _check_weights(files: Sequence[FileFacts], weighted: bool) -> None:
+    for file in files:
+        if file.generated is not None and not isfinite(file.generated.total):
+            raise InputError(f"{file.location}: its genWeight is NaN or infinite in some events; make it again.")
+        if weighted and file.generated is None:
+            raise InputError(
+                f"{file.location}: has no genWeight, but other files of the same process have, and it differs between "
+                "their events; give them as another process."
+            )
 
 
 def _file(facts: FileFacts) -> dict[str, Any]:

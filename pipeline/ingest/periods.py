@@ -33,7 +33,7 @@ def check_periods(datasets: Sequence[Dataset], luminosity: float) -> None:
             )
         if every and not dataset.period and not isclose(total, luminosity, rel_tol=1e-3):
             raise InputError(
-                f"{dataset.key}: has no period, so it is normalised to the luminosity of the config, {luminosity:g}/pb, "
-                f"but the periods of others ({', '.join(every)}) add up to {total:g}/pb; set 'luminosity' "
-                "to that, or state a period for each of its data sets."
+                f"{dataset.key}: has no period, so the luminosity of the config ({luminosity:g}/pb) normalises it, but "
+                f"the periods of others ({', '.join(every)}) add up to {total:g}/pb; set 'luminosity' to that, "
+                "or state a period for each of its data sets."
             )
