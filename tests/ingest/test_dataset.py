@@ -242,7 +242,9 @@ def test_a_process_without_a_period_stands_for_all(tmp_path):
     manifest = two_periods(tmp_path, q__nominal={})
     datasets = [*manifest.every_period("mine", "p"), *manifest.every_period("mine", "q")]
     check_periods(datasets, 77_000.0)
-    with pytest.raises(InputError, match=r"mine/q__nominal: has no period, so .* config .3000/pb. .* add up to 77000/pb"):
+    with pytest.raises(
+        InputError, match=r"mine/q__nominal: has no period, so .* config .3000/pb. .* add up to 77000/pb"
+    ):
         check_periods(datasets, 3_000.0)
 
 
