@@ -57,11 +57,13 @@ class Manifest(ManifestModel):
             raise ValueError("must have the two sections 'sources' and 'datasets'")
         sources = document["sources"]
         periods = document.get("periods") or {}
+        if isinstance(periods, dict):
+            periods = {str(name): luminosity for name, luminosity in periods.items()}  # a year is a number in YAML
         datasets = {
             key: _with_period(key, _with_source(key, entry, sources), periods)
             for key, entry in document["datasets"].items()
         }
-        return {**document, "datasets": datasets}
+        return {**document, "periods": periods, "datasets": datasets}
 
     def dataset(self, set_name: str, process: str, variation: str = "nominal") -> Dataset:
         """The data set of a process and variation.
@@ -172,10 +174,10 @@ def _with_source(key: str, entry: Any, sources: dict[str, Any]) -> Any:
 def _with_period(key: str, entry: Any, periods: Any) -> Any:
     if not isinstance(entry, dict) or not entry.get("period"):
         return entry
-    if not isinstance(periods, dict) or entry["period"] not in periods:
+    if not isinstance(periods, dict) or str(entry["period"]) not in periods:
         known = ", ".join(map(str, periods)) or "none"
         raise ValueError(f"datasets.{key}.period is {entry['period']!r}, which is not among the periods ({known})")
-    return {**entry, "luminosity": periods[entry["period"]]}
+    return {**entry, "period": str(entry["period"]), "luminosity": periods[str(entry["period"])]}
 
 
 def _sentence(path: Path, error: ValidationError) -> str:

@@ -221,6 +221,13 @@ def test_each_period_has_its_luminosity(tmp_path):
     assert only.normalisation(10.0) == 2.0 * 10 / 4
 
 
+def test_a_year_may_be_a_number(tmp_path):
+    file = {"files": [{"path": "a.root", "events": 4}], "period": 2016}
+    manifest = loaded(tmp_path, periods={2016: 36_000.0}, p__nominal__2016=file)
+    (dataset,) = manifest.every_period("mine", "p")
+    assert (dataset.period, dataset.luminosity) == ("2016", 36_000.0)
+
+
 def two_periods(tmp_path, **others: dict) -> Manifest:
     file = {"files": [{"path": "a.root", "events": 4}]}
     known = {"p__nominal__2016": file, "p__nominal__2017": file} | {
