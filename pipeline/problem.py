@@ -46,7 +46,8 @@ __all__ = [
 ]
 
 
-Part = Literal["training", "validation"]
+Part = Literal["training", "validation", "all"]
+"""Of the events: what tuning sees, what it does not, or both together."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Problem:
         samples: what the parts were taken from.
         left_out: objects of each collection that the analysis does not see, because their events have more of them than
             fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
+        names: of the config, where its event function is an object.
     """
 
     config: Config
@@ -74,6 +76,7 @@ class Problem:
     stopping: Data | None
     samples: tuple[Sample, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    names: Names | None = None
 
     @classmethod
     def from_config(cls, config: Config | Path | str, report: Callable[[str], None] = lambda _: None) -> "Problem":
@@ -195,7 +198,11 @@ class Problem:
         return default_thresholds(self.config) | given
 
     def _part(self, name: Part) -> Data:
-        return {"training": self.training, "validation": self.validation}[name]
+        return self._everything if name == "all" else {"training": self.training, "validation": self.validation}[name]
+
+    @cached_property
+    def _everything(self) -> Data:
+        return _everything(self.config, self.names or names_of(self.config), self.analysis, self.samples)
 
     def __repr__(self) -> str:
         """A line, rather than all events."""
@@ -245,12 +252,17 @@ def read(
 
 def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
     """The analysis of a config, and all its events without a split; errors as `build`."""
-    names = names_of(config)
-    samples = read(config, report)
+    names, samples = names_of(config), read(config, report)
     analysis = make_analysis(config, names, len(samples))
+    return analysis, _everything(config, names, analysis, samples)
+
+
+def _everything(config: Config, names: Names, analysis: Analysis, samples: Sequence[Sample]) -> Data:
     everything = [np.ones(len(sample.events), bool) for sample in samples]
     (data,) = make_data(config, names, analysis, samples, [everything])
-    return analysis, data
+    if any(_has_several_of_a_collision(sample) for sample in samples):
+        (data,) = with_design_effects(analysis, default_thresholds(config), [data])
+    return data
 
 
 def divide(config: Config, samples: tuple[Sample, ...], names: Names | None = None) -> Problem:
@@ -293,7 +305,9 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
             parts = with_design_effects(analysis, default_thresholds(config), parts)
         named = dict(zip(shares, parts, strict=True))
         stopping = named.get("stopping")
-        problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples, unseen))
+        problems.append(
+            Problem(config, analysis, named["training"], named["validation"], stopping, samples, unseen, names)
+        )
     return tuple(problems)
 
 

@@ -27,6 +27,8 @@ from pipeline.translation import make_measurement, make_selection
 
 from reference import agc_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 FILES = {"1": 1, "5": 5, "all": None}
 EDGES = np.linspace(110, 550, 12)  # GeV

@@ -19,6 +19,8 @@ from analysis_data import ROOT, default_thresholds
 from reference.compiling import quick_jit
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
 
+pytestmark = pytest.mark.slow
+
 # The difference of two losses of about 0.1 to 100, each of which is right to some 1e-15 of that, over twice the step.
 STEP = 1e-4
 """Of a finite difference, in bandwidths: the kernel is a polynomial, so little is left of the next order."""

@@ -17,6 +17,8 @@ from pipeline.parts import bare_data
 from pipeline.translation import default_thresholds, make_analysis
 from small_files import write_file
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "agc.yaml"
 TYPES = {"cutBased": np.int32, "jetId": np.int32, "tightId": np.bool_}
 

@@ -81,6 +81,7 @@ def test_a_file_without_branches_and_events(make_file, monkeypatch, skim, where)
         assert ingested.events.Jet.tolist() == expected.Jet.tolist()
 
 
+@pytest.mark.slow
 def test_a_damaged_file_leaves_the_next_ones_alone(make_file):
     """uproot takes a class out of the dictionary that it was given; a shared one ended every later read."""
     good = make_file("good.root", random_branches(100))

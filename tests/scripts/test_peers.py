@@ -39,6 +39,7 @@ def test_histogram_equals_numpys(peers, events):
     np.testing.assert_array_equal(ours.histogram_and_flux(jnp.asarray(at), columns)[0], expected)
 
 
+@pytest.mark.slow
 def test_significance_equals_pyhfs_and_the_gradient_its_slope(peers, events):
     """Differences over the width of the kernel: the kernel and the difference are two estimates of one density."""
     case, ours, pyhfs = (peers[name] for name in ("simple_case", "pipeline_step", "pyhf_step"))

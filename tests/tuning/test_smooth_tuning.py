@@ -17,6 +17,8 @@ from pipeline.tuning.tune import evaluation, tune
 
 from analysis_data import ROOT, default_thresholds
 
+pytestmark = pytest.mark.slow
+
 SMOOTH = {"optimiser": {"name": "lbfgs", "forward": "smooth", "steps": 3}}
 
 

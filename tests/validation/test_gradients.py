@@ -15,6 +15,8 @@ from pipeline.validation.gradient_check import GradientCheck, check_gradients, w
 
 from analysis_data import ROOT, all_events, default_thresholds, everything
 
+pytestmark = pytest.mark.slow
+
 EVERY_THRESHOLD = ROOT / "configs" / "every_threshold.yaml"
 
 # The flux and the finite difference see the same objects with slightly different weights: for one-dimensional flows
