@@ -238,6 +238,7 @@ class Bounds(Model):
 
 
 Range = Annotated[Bounds, BeforeValidator(_range)]
+"""How many members a set has, or what a variable is: `1`, `[4, ]`, `[1, 2]`."""
 
 
 def _ranges(value: Any) -> Any:
@@ -250,7 +251,7 @@ def _ranges(value: Any) -> Any:
 
 
 Ranges = Annotated[dict[str, Range], BeforeValidator(_ranges)]
-"""How many members a set has, or what a variable is: `1`, `[4, ]`, `[1, 2]`."""
+"""By the name of the set or variable."""
 
 
 class Bins(Model):
