@@ -133,16 +133,15 @@ def _manifest(
 
 
 def _dataset(paths: Sequence[Path], root: Path, tree: str) -> dict[str, Any]:
-    from pipeline.ingest.content import sha256_of  # awkward and uproot take a second: after the arguments are good
-    from pipeline.ingest.reading import read
+    from pipeline.ingest.reading import read  # awkward and uproot take a second: after the arguments are good
     from pipeline.ingest.skim import Skim
 
-    facts = read(paths, Skim(), tree=tree, verify="size", workers=1).files
+    facts = read(paths, Skim(), tree=tree, workers=1).files
     ranges = {(f.generated.lowest, f.generated.highest) for f in facts if f.generated and f.generated.events}
     weighted = len(ranges) > 1 or any(lowest != highest for lowest, highest in ranges)
     _check_weights(facts, weighted)
     files = [
-        {"path": path.resolve().relative_to(root).as_posix(), "sha256": sha256_of(path), **_file(file)}
+        {"path": path.resolve().relative_to(root).as_posix(), "sha256": file.sha256, **_file(file)}
         for path, file in zip(paths, facts, strict=True)
     ]
     return {"weights": "generator" if weighted else "none", "files": files}

@@ -118,8 +118,8 @@ def read(
         skim: What to read and what to keep.
         tree: Name of the TTree or RNTuple, perhaps in a folder, `ntuples/Events`.
         stated: What is stated of each file, say `Dataset.files`.
-        verify: Compare size and `sha256` of each file with what is stated, its `size` only, or nothing (`no`). Remote
-            files are not read whole, so of them only the size is compared.
+        verify: Take size and `sha256` of each file, for the record, and compare them with what is stated; its `size`
+            only; or nothing (`no`). Remote files are not read whole, so of them only the size is known.
         skip_bad_files: Leave a file that cannot be used out, instead of ending; it is in `Ingested.skipped`.
         workers: Processes that read at the same time; 1 reads in this one. None takes as many as pay, from the time
             that the first file takes.
@@ -176,7 +176,7 @@ def _looked_at(
     def look(number: int) -> Content | InputError:
         location, file = locations[number], None if stated is None else stated[number]
         try:
-            content = _content(location, verify == "sha256" and file is not None and file.sha256 is not None, cached)
+            content = _content(location, verify == "sha256", cached)
             if file is not None and verify != "no":
                 sha256 = file.sha256 if verify == "sha256" else None
                 check_content(location, content, size=file.size, sha256=sha256)
