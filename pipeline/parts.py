@@ -65,8 +65,8 @@ def pick(
 
 
 def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
-    """What a part normalises itself by: the share of the weights that it really has. A part without events has none."""
-    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key) if part.any() else 1.0
+    """What a part normalises itself by: the share of the weights that it really has."""
+    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key)
 
 
 def left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:

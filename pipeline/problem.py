@@ -346,8 +346,9 @@ def _parts(
     for name, masks in parts.items():
         if not any(mask.any() for mask in masks):
             raise InputError(
-                f"none of the events is for {name}: those of one collision are in one part, so there have to be "
-                "several collisions; the manifest says which branches name one ('collision')"
+                f"none of the {sum(map(len, masks))} events that pass is for {name}; use more events, or wider bounds "
+                "of the cuts (events of one collision are in one part; the manifest says which branches name it: "
+                "'collision')"
             )
     return parts
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pipeline.analysis import Data
 from pipeline.config import Config
+from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.fileskim import rows_of_file
-from pipeline.ingest.manifest import InputError, load_manifest
-from pipeline.ingest.samples import skim, wanted_datasets
+from pipeline.ingest.samples import listed_datasets, skim
 from pipeline.names import Names, names_of
 from pipeline.problem import Problem, divide_into_folds, read
 from pipeline.report.folder import new_folder
@@ -59,7 +59,7 @@ def run(
         CheckpointError: there is nothing to resume from.
         OSError: the folder exists already, or cannot be written.
     """
-    output, started = Path(output), time.perf_counter()
+    output, started = Path(output).expanduser(), time.perf_counter()
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     names_of(config)  # so is a wrong name in the config
     if resume:
@@ -173,17 +173,17 @@ def describe_inputs(config: Config) -> None:
     """Print what a run would read; raises where something is missing."""
     make_optimiser(schedule(config))
     names = names_of(config)
-    manifest = load_manifest(config.data.manifest)
     terminal = Terminal(config, quiet=False)
-    for process, variation in wanted_datasets(config):
-        dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+    for dataset in listed_datasets(config):
         missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
         if missing:
             raise InputError(
                 f"{missing[0]}: no such file; correct data.location, or get it with python -m pipeline.fetch"
             )
         _check_branches(config, names, dataset)
-        terminal.say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
+        stated = all(file.events is not None for file in dataset.files)
+        events = f"{dataset.events} events" if stated else "as many events as they hold"
+        terminal.say(f"{dataset.key}: {len(dataset.files)} files, {events}")
 
 
 def _check_branches(config: Config, names: Names, dataset: Dataset) -> None:

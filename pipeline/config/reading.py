@@ -101,7 +101,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if isinstance(function, str) and function.endswith(".py"):
         raw["event_function"] = str((path.parent / Path(function).expanduser()).resolve())
     base = raw.pop("extends", None)
-    return raw if base is None else _merge(_read(path.parent / base, (*seen, path.resolve())), raw)
+    return raw if base is None else _merge(_read(path.parent / Path(base).expanduser(), (*seen, path.resolve())), raw)
 
 
 def _make_absolute(raw: dict[str, Any], keys: Sequence[str], folder: Path) -> None:

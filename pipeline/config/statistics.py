@@ -1,11 +1,10 @@
 """What is measured with the events: processes, variations and systematic uncertainties, and the figure of merit."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.model import Model
+from pipeline.config.model import HomePath, Model
 
 __all__ = ["Correction", "Measurement", "Objective", "Process", "Systematic", "Variation"]
 
@@ -75,7 +74,7 @@ class Correction(Model):
     An input is a variable of the same kind, or else a constant.
     """
 
-    file: Path
+    file: HomePath
     correction: str
     objects: str | None = None
     inputs: dict[str, str | int | float]

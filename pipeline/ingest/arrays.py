@@ -11,13 +11,14 @@ import numpy as np
 
 from pipeline.errors import InputError
 from pipeline.ingest.columns import columns_of
-from pipeline.ingest.dataset import Dataset, File, Source
+from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.facts import RunSums
 from pipeline.ingest.identity import content_digest
 from pipeline.ingest.reading import read
 from pipeline.ingest.rows import CHUNK, check_branches, key_of, nested
 from pipeline.ingest.samples import Sample
 from pipeline.ingest.skim import Skim, skimmed
+from pipeline.ingest.sources import File, Source
 
 __all__ = ["Table", "sample_of"]
 

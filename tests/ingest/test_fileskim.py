@@ -207,4 +207,4 @@ def test_a_protocol_without_its_package():
 
 
 def test_an_unknown_protocol():
-    refused("nonsense://somewhere/a.root", r"cannot be read \(ValueError: Protocol not known: nonsense")
+    refused("nonsense://somewhere/a.root", r"a.root: this protocol is not known; correct the prefix")

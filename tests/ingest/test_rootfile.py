@@ -144,6 +144,13 @@ def test_a_bit_that_a_type_does_not_have_is_not_set(make_file, dtype, bits, expe
     assert [len(pt) == 1 for pt in events.Jet.pt] == expected
 
 
+def test_a_folder_is_no_tree(tmp_path):
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mktree("ntuples/Events", {"event": "uint64"})
+    with pytest.raises(InputError, match=r"'ntuples' is no tree but a folder; it holds 'ntuples/Events'"):
+        skimmed_part(str(tmp_path / "a.root"), "ntuples", JETS)
+
+
 # --- flat tables ---
 
 
