@@ -77,7 +77,7 @@ def fit(
     *,
     initial: Float64[Array, " parameters"] | None = None,
     held: Bool[Array, " parameters"] | None = None,
-    max_iterations: int = 200,
+    max_iterations: int | Int[Array, ""] = 200,
     thorough: bool = False,
 ) -> Fit:
     """Maximise the likelihood within the bounds of the structure.
@@ -110,7 +110,7 @@ def fit_terms(
     *,
     initial: Float64[Array, " parameters"],
     held: Bool[Array, " parameters"] | None = None,
-    max_iterations: int = 200,
+    max_iterations: int | Int[Array, ""] = 200,
     thorough: bool = False,
     differentiable_parameters: bool = True,
 ) -> Fit:
@@ -120,28 +120,8 @@ def fit_terms(
     the tracing of the other ones.
     """
     movable = model.free if held is None else model.free & ~held
-    frozen_model, frozen_data, start = jax.lax.stop_gradient((model, data, initial))
-    lower, upper = bounds(structure)
-
-    def expand(parameters: Float64[Array, " parameters"]) -> Expansion:
-        expanded = expanded_deviance(structure, frozen_model, parameters, frozen_data)
-        return Expansion(value=expanded.value, gradient=expanded.gradient, hessian=expanded.hessian)
-
-    best, left_out = smallest(
-        lambda start, steps: minimise(
-            expand,
-            start,
-            movable=movable,
-            lower=lower,
-            upper=upper,
-            kinked=kinked_parameters(structure),
-            max_iterations=steps,
-        ),
-        start,
-        lambda minimum: jnp.where(movable, _promise(structure, frozen_model, minimum, thorough=thorough), 0.0),
-        max_iterations=max_iterations,
-        thorough=thorough,
-    )
+    frozen = jax.lax.stop_gradient((model, data, initial))
+    best, left_out = _search(structure, *frozen, movable, jnp.asarray(max_iterations), thorough=thorough)
     parameters = best.parameters
     if differentiable_parameters:
         parameters = _implicit(structure, model, data, parameters, best.free)
@@ -156,6 +136,42 @@ def fit_terms(
         converged=best.converged,
         free=best.free,
         left_out=left_out,
+    )
+
+
+# Compiled as a part of its own, so that it is traced once for all callers and all their derivatives.
+@partial(jax.jit, static_argnums=0, static_argnames="thorough")
+def _search(
+    structure: Structure,
+    model: Terms,
+    data: Float64[Array, " data"],
+    start: Float64[Array, " parameters"],
+    movable: Bool[Array, " parameters"],
+    max_iterations: Int[Array, ""],
+    *,
+    thorough: bool,
+) -> tuple[Minimum, Int[Array, ""]]:
+    """The smallest minimum, and how many other valleys were left out."""
+    lower, upper = bounds(structure)
+
+    def expand(parameters: Float64[Array, " parameters"]) -> Expansion:
+        expanded = expanded_deviance(structure, model, parameters, data)
+        return Expansion(value=expanded.value, gradient=expanded.gradient, hessian=expanded.hessian)
+
+    return smallest(
+        lambda start, steps: minimise(
+            expand,
+            start,
+            movable=movable,
+            lower=lower,
+            upper=upper,
+            kinked=kinked_parameters(structure),
+            max_iterations=steps,
+        ),
+        start,
+        lambda minimum: jnp.where(movable, _promise(structure, model, minimum, thorough=thorough), 0.0),
+        max_iterations=max_iterations,
+        thorough=thorough,
     )
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Bool, Float64, Int
 
-__all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened"]
+__all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened", "unsought"]
 
 CONVERGED = 1e-9  # how far above its minimum a point may believe to be and call itself converged
 FINISHED = 1e-18  # where another step changes nothing
@@ -125,9 +125,15 @@ def minimise(
         expansion = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, state.expansion)
         return _look(expand, state, parameters, expansion, radius, accepted, (movable, lower, upper), kinked)
 
+    state = unsought(start, movable)
+    return jax.lax.while_loop(lambda state: state.going & (state.iterations < max_iterations), advance, state)
+
+
+def unsought(start: Float64[Array, " parameters"], movable: Bool[Array, " parameters"]) -> Minimum:
+    """What is known before anything was evaluated: nothing but where to look first."""
     blank = jnp.zeros_like(start)
-    infinite = jnp.asarray(jnp.inf)
-    state = Minimum(
+    zero, infinite = jnp.zeros((), jnp.float64), jnp.full((), jnp.inf, jnp.float64)
+    return Minimum(
         parameters=start,
         value=infinite,
         gradient=blank,
@@ -138,13 +144,12 @@ def minimise(
         going=jnp.asarray(True),
         following=start,
         near=jnp.asarray(False),
-        predicted=jnp.asarray(0.0),
-        length=jnp.asarray(0.0),
+        predicted=zero,
+        length=zero,
         radius=jnp.sqrt(1.0 + jnp.sum(movable, dtype=jnp.float64)),
-        shift=jnp.asarray(0.0),
+        shift=zero,
         expansion=Expansion(value=infinite, gradient=blank, hessian=jnp.zeros((len(start), len(start)), jnp.float64)),
     )
-    return jax.lax.while_loop(lambda state: state.going & (state.iterations < max_iterations), advance, state)
 
 
 def curvature_scale(hessian: Float64[Array, "parameters parameters"]) -> Float64[Array, " parameters"]:

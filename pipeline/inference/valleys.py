@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float64, Int
 
-from pipeline.inference.newton import CLOSE, Minimum
+from pipeline.inference.newton import CLOSE, Minimum, unsought
 
 __all__ = ["smallest"]
 
@@ -27,7 +27,7 @@ def smallest(
     start: Float64[Array, " parameters"],
     promise: Callable[[Minimum], Float64[Array, " parameters"]],
     *,
-    max_iterations: int,
+    max_iterations: Int[Array, ""],
     thorough: bool,
 ) -> tuple[Minimum, Int[Array, ""]]:
     """The smallest minimum found, and how many parameters of promise were not tried.
@@ -61,10 +61,8 @@ def smallest(
         tried = jnp.where(smaller, False, tried.at[position].set(complete))
         return best, tried, promise(best), spent, jnp.where(first, limit, budget)
 
-    shapes = jax.eval_shape(minimise, start, jnp.asarray(0))
-    blank: Minimum = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    none = jnp.asarray(0)
-    state = (blank, jnp.zeros(start.shape, bool), jnp.zeros_like(start), none, none)
+    none, untried = jnp.asarray(0), jnp.zeros(start.shape, bool)
+    state = (unsought(start, ~untried), untried, jnp.zeros_like(start), none, none)
     best, tried, promises, spent, _ = jax.lax.while_loop(going, again, state)
     best = _with_iterations(best, spent)
     return best, jnp.where(best.converged, jnp.sum((promises > 0) & ~tried), 0)
