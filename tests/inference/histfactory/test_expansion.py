@@ -91,10 +91,13 @@ def test_slopes_and_sides_of_the_rates():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     effects = quick_jit(terms, static_argnums=0)(structure, numbers).effects
     point = jnp.linspace(0.7, 1.4, structure.size)
-    at = quick_jit(lambda point: rates(structure, effects, point))
+    def of(point):
+        return rates(structure, effects, point)
+
+    at = quick_jit(of)
     closed = quick_jit(lambda x: (rate_slopes(structure, effects, x), varied_rates(structure, effects, x)))
     slopes, sides = closed(point)
-    np.testing.assert_allclose(slopes, quick_jit(jax.jacfwd(at))(point), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(slopes, quick_jit(jax.jacfwd(of))(point), rtol=1e-11, atol=1e-11)
     for row, position in enumerate(interpolated_positions(structure)):
         for side, alpha in zip(sides, (-1.0, 0.0, 1.0), strict=True):
             np.testing.assert_allclose(side[row], at(point.at[position].set(alpha)), rtol=1e-12)

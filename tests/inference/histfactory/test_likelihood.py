@@ -77,6 +77,7 @@ def test_equals_pyhf_on_workspaces_of_its_documentation(name, codes):
         assert_equal_to_pyhf(model, data, parts, random_point(model, seed))
 
 
+@pytest.mark.slow
 def test_equals_pyhf_on_a_workspace_of_published_size():
     model, data, parts = build(large_workspace())
     assert model.config.npars >= 100
