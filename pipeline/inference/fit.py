@@ -39,6 +39,7 @@ __all__ = ["Fit", "covariance", "fit", "fit_terms"]
 KNOWN = 1e-8  # of a scaled Hessian's inverse: less is rounding
 LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
 SHARE = 0.1  # of what all bins say of a parameter: what lopsided ones must say at least
+BENDING = 1.9  # second derivative of code 4p at zero, over the second difference from -1 to +1
 REACH = 0.1  # what all bins say of a parameter, times what there is left to explain
 
 
@@ -159,7 +160,7 @@ def _search(
         return Expansion(value=expanded.value, gradient=expanded.gradient, hessian=expanded.hessian)
 
     return smallest(
-        lambda start, steps: minimise(
+        lambda start, steps, enough: minimise(
             expand,
             start,
             movable=movable,
@@ -167,9 +168,10 @@ def _search(
             upper=upper,
             kinked=kinked_parameters(structure),
             max_iterations=steps,
+            enough=enough,
         ),
         start,
-        lambda minimum: jnp.where(movable, _promise(structure, model, minimum, thorough=thorough), 0.0),
+        lambda minimum: jnp.where(movable, _promise(structure, model, data, minimum, thorough=thorough), 0.0),
         max_iterations=max_iterations,
         thorough=thorough,
     )
@@ -256,17 +258,29 @@ def _at_minimum_jvp(structure: Structure, primals: Any, tangents: Any) -> Any:
     return _at_minimum(structure, model, data, parameters, free, value), change
 
 
-def _promise(structure: Structure, model: Terms, minimum: Minimum, *, thorough: bool) -> Float64[Array, " parameters"]:
-    """How much each interpolated parameter has to say, if it moves events far from opposite ways at +1 and at -1.
+def _promise(
+    structure: Structure, model: Terms, data: Float64[Array, " data"], minimum: Minimum, *, thorough: bool
+) -> Float64[Array, " parameters"]:
+    """How much each interpolated parameter has to say, if it may have a second valley; 0 if not.
 
-    A bin is lopsided if, with shifts `odd + even` and `even - odd`, its even part is more than a ninth of the odd one.
+    It cannot where it moves events nearly opposite ways at +1 and at -1: a bin is lopsided if, with shifts `odd + even`
+    and `even - odd`, its even part is more than a ninth of the odd one. Nor where its constraint curves up more than
+    the bins can curve down, as far out as the constraint alone does not cost more than this minimum.
     """
+    positions = interpolated_positions(structure)
     down, middle, up = varied_rates(structure, model.effects, minimum.parameters)
     up, down = up - middle, down - middle
     larger = jnp.maximum(up**2, down**2)
     weight = larger / jnp.maximum(middle, 1.0)  # how much a bin says of the parameter
     lopsided = jnp.sum(jnp.where(up * down > LOPSIDED * larger, weight, 0.0), axis=1)
-    total = jnp.sum(weight, axis=1)
-    matters = lopsided > (0.0 if thorough else jnp.maximum(SHARE * total, REACH / jnp.maximum(minimum.value, CLOSE)))
-    promising = jnp.where(matters & (minimum.value > CLOSE), lopsided, 0.0)
-    return jnp.zeros(structure.size, jnp.float64).at[interpolated_positions(structure)].set(promising)
+    matters = (lopsided > 0.0) & (minimum.value > CLOSE)
+    if not thorough:
+        reach = jnp.maximum(1.0, jnp.sqrt(minimum.value))
+        residual = jnp.abs(data[None, : structure.bins] - middle) + reach * jnp.sqrt(larger)
+        bend = BENDING * jnp.sum(jnp.abs(up + down) * residual / jnp.maximum(middle, 1.0), axis=1)
+        # A kink of the old codes bends without bound.
+        matters &= (bend > 1.0) | kinked_parameters(structure)[positions]
+        total = jnp.sum(weight, axis=1)
+        matters &= lopsided > jnp.maximum(SHARE * total, REACH / jnp.maximum(minimum.value, CLOSE))
+    promising = jnp.where(matters, lopsided, 0.0)
+    return jnp.zeros(structure.size, jnp.float64).at[positions].set(promising)

@@ -100,6 +100,7 @@ def minimise(
     upper: Float64[Array, " parameters"],
     kinked: Bool[np.ndarray, " parameters"] | None = None,
     max_iterations: int | Int[Array, ""] = 200,
+    enough: Callable[[Minimum], Bool[Array, ""]] | None = None,
 ) -> Minimum:
     """A local minimum within bounds.
 
@@ -111,6 +112,7 @@ def minimise(
         upper: bounds.
         kinked: parameters at whose zero the objective has a kink; its derivatives there are those from below. Static.
         max_iterations: evaluations of `expand`, at most.
+        enough: whether to give up after a step.
     """
     start = jnp.where(movable, jnp.clip(start, lower, upper), start)
     lower, upper = jnp.where(movable, lower, start), jnp.where(movable, upper, start)
@@ -126,7 +128,12 @@ def minimise(
         return _look(expand, state, parameters, expansion, radius, accepted, (movable, lower, upper), kinked)
 
     state = unsought(start, movable)
-    return jax.lax.while_loop(lambda state: state.going & (state.iterations < max_iterations), advance, state)
+
+    def going(state: Minimum) -> Bool[Array, ""]:
+        more = state.going & (state.iterations < max_iterations)
+        return more if enough is None else more & ~enough(state)
+
+    return jax.lax.while_loop(going, advance, state)
 
 
 def unsought(start: Float64[Array, " parameters"], movable: Bool[Array, " parameters"]) -> Minimum:
@@ -307,7 +314,12 @@ def _at_radius(
         step, low, high, distance, count = carry
         length = jnp.linalg.norm(step.newton)
         # Newton's method on 1 / length, which is nearly a straight line in the shift.
-        slant = jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2)
+        slant = jax.lax.cond(
+            count > 0,
+            lambda step: jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2),
+            lambda _: jnp.ones((), jnp.float64),
+            step,
+        )
         newton = step.shift + length**2 / slant * (length - 0.9 * radius) / (0.9 * radius)
         middle = jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low))
         middle = jnp.where((count == 1) & (guess > low), guess, middle)

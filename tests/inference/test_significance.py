@@ -174,7 +174,9 @@ def inner(slope, tangent):
     return sum(float(jnp.sum(a * b)) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(tangent), strict=True))
 
 
-@pytest.mark.parametrize("objective", ["z", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sigma", "limit"))])
+@pytest.mark.parametrize(
+    "objective", ["z", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sigma", "limit"))]
+)
 def test_derivatives_are_those_of_repetition(objective):
     structure, numbers, _ = from_pyhf(EVERYTHING)
     rng = np.random.default_rng(11)
@@ -338,7 +340,9 @@ def test_a_variation_that_overshoots_is_survived():
 
 def test_counting_formulas():
     signal, background, sigma = jnp.array([10.0, 4.0]), jnp.array([100.0, 25.0]), jnp.array([0.0, 3.0])
-    np.testing.assert_allclose(quick_jit(counting_significance)(signal, background, sigma), np.sqrt(1.0 + 16 / 34), rtol=1e-12)
+    np.testing.assert_allclose(
+        quick_jit(counting_significance)(signal, background, sigma), np.sqrt(1.0 + 16 / 34), rtol=1e-12
+    )
     no_sigma = jnp.zeros(1)
     empty = counting_significance(jnp.array([3.0]), no_sigma, no_sigma)
     assert float(empty) == 0.0

@@ -91,6 +91,7 @@ def test_slopes_and_sides_of_the_rates():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     effects = quick_jit(terms, static_argnums=0)(structure, numbers).effects
     point = jnp.linspace(0.7, 1.4, structure.size)
+
     def of(point):
         return rates(structure, effects, point)
 
