@@ -88,8 +88,8 @@ def _parser() -> argparse.ArgumentParser:
 def _compile_quickly(options: argparse.Namespace) -> None:
     """Keep what is compiled for the next time: most of a first answer's time is compilation.
 
-    OpenBLAS gets one thread, unless the user says otherwise: for matrices of some hundred rows its threads wait for each
-    other longer than they compute, and beside another job for many times as long. It must know before it is loaded.
+    OpenBLAS gets one thread, unless the user says otherwise: for matrices of some hundred rows its threads wait for
+    each other longer than they compute, and beside another job many times as long. It must know before it is loaded.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
