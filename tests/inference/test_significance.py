@@ -45,7 +45,14 @@ def q0_by_pyhf(spec, data=None):
     return float(q0)
 
 
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hello world",
+        "everything",
+        *(pytest.param(f"coupled {kind}", marks=pytest.mark.slow) for kind in ("histosys", "shapefactor")),
+    ],
+)
 def test_q0_is_that_of_pyhf(name):
     spec = WRITTEN_OUT[name]
     structure, numbers, _ = from_pyhf(spec)
@@ -113,6 +120,7 @@ def test_uncertainty_on_asimov_data_needs_no_fit():
     np.testing.assert_allclose(short.uncertainty, long.uncertainty, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_upper_limit_is_that_of_pyhf():
     structure, numbers, _ = from_pyhf(HELLO_WORLD)
     model = pyhf.Workspace(HELLO_WORLD).model()
@@ -258,7 +266,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("case", DEGENERATE)
-@pytest.mark.parametrize("objective", ["z", "sigma", "limit"])
+@pytest.mark.parametrize("objective", ["z", "sigma", pytest.param("limit", marks=pytest.mark.slow)])
 def test_degenerate_models_have_finite_values_and_derivatives(case, objective):
     structure, numbers, _ = from_pyhf(DEGENERATE[case])
     value, slope = value_and_slope[objective](structure, numbers)
@@ -268,7 +276,8 @@ def test_degenerate_models_have_finite_values_and_derivatives(case, objective):
     assert significance(structure, numbers).converged
 
 
-@pytest.mark.parametrize("objective", ["z", pytest.param("limit", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["z", "limit"])
 def test_forward_mode_is_reverse_mode(objective):
     structure, numbers, _ = from_pyhf(DEGENERATE["a bin with one event"])
     tangent = jax.tree.map(lambda leaf: 0.1 * leaf, numbers)
