@@ -88,13 +88,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compile_quickly(options: argparse.Namespace) -> None:
-    """Keep what is compiled for the next time: most of a first answer's time is compilation."""
+    """Keep what is compiled for the next time: most of a first answer's time is compilation.
+
+    OpenBLAS gets one thread, unless the user says otherwise: for matrices of some hundred rows its threads wait for
+    each other longer than they compute, and beside another job many times as long. It must know before it is loaded.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import jax
 
     if not options.no_cache:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "diff-pipeline" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)  # type: ignore[no-untyped-call]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
 
 
 def _read(options: argparse.Namespace) -> Any:
@@ -140,13 +145,9 @@ def _sentence(error: Exception) -> str:
 
 def _fits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
     """Observed and Asimov data, by one compiled fit: free, and without signal where there is one to leave out."""
-    from pipeline.inference.histfactory import asimov_data, nominal_parameters
-    from pipeline.inference.significance import poi_position
+    import jax
 
-    nominal = nominal_parameters(structure, numbers)
-    if structure.poi is not None:
-        nominal = nominal.at[poi_position(structure, None)].set(1.0)
-    sets = {"observed": data, "asimov": asimov_data(structure, numbers, nominal)}
+    sets = {"observed": data, "asimov": jax.jit(_asimov, static_argnums=0)(structure, numbers)}
     results = {}
     for name, values in sets.items():
         start = time.perf_counter()
@@ -156,25 +157,43 @@ def _fits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[st
     return results
 
 
+def _asimov(structure: Any, numbers: Any) -> Any:
+    from pipeline.inference.histfactory import asimov_data, nominal_parameters
+    from pipeline.inference.significance import poi_position
+
+    nominal = nominal_parameters(structure, numbers)
+    if structure.poi is not None:
+        nominal = nominal.at[poi_position(structure, None)].set(1.0)
+    return asimov_data(structure, numbers, nominal)
+
+
+def _around(structure: Any, numbers: Any, data: Any, best: Any) -> tuple[Any, ...]:
+    """What the derivatives at a best fit say: uncertainties, correlations, yields, goodness of fit."""
+    import jax.numpy as jnp
+
+    from pipeline.inference.fit import covariance
+    from pipeline.inference.postfit import correlation, goodness_of_fit, yields
+
+    errors = covariance(structure, numbers, data, best.parameters, best.free)
+    sigma = jnp.where(best.free, jnp.sqrt(jnp.diag(errors)), jnp.nan)
+    rates = yields(structure, numbers, best.parameters, errors)
+    return sigma, correlation(errors), rates, goodness_of_fit(structure, best)
+
+
 def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
     import numpy as np
 
-    from pipeline.inference.fit import covariance
     from pipeline.inference.histfactory import initial_parameters, parameter_names
     from pipeline.inference.limits import compiled_fit
-    from pipeline.inference.postfit import correlation, goodness_of_fit, yields
     from pipeline.inference.significance import poi_position
 
     names = parameter_names(structure)
     run = partial(compiled_fit, structure, numbers, data, thorough=thorough)
     nobody = jnp.zeros(structure.size, bool)
     best = run(initial=initial_parameters(structure), held=nobody)
-    errors = jax.jit(covariance, static_argnums=0)(structure, numbers, data, best.parameters, best.free)
-    sigma = jnp.where(best.free, jnp.sqrt(jnp.diag(errors)), jnp.nan)
-    rates = jax.jit(yields, static_argnums=0)(structure, numbers, best.parameters, errors)
-    quality = goodness_of_fit(structure, best)
+    sigma, correlations, rates, quality = jax.jit(_around, static_argnums=0)(structure, numbers, data, best)
     q0, converged, left_out = None, bool(best.converged), int(best.left_out)
     if structure.poi is not None:
         position = poi_position(structure, None)
@@ -186,8 +205,8 @@ def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) ->
     return {
         "bestfit": dict(zip(names, np.asarray(best.parameters).tolist(), strict=True)),
         "uncertainty": dict(zip(names, np.asarray(sigma).tolist(), strict=True)),
-        "at_bound_or_held": [name for name, free in zip(names, best.free, strict=True) if not free],
-        "correlation": np.asarray(correlation(errors)).tolist(),
+        "at_bound_or_held": [name for name, free in zip(names, np.asarray(best.free), strict=True) if not free],
+        "correlation": np.asarray(correlations).tolist(),
         "yields": np.asarray(rates.expected).tolist(),
         "yield_uncertainty": np.asarray(rates.uncertainty).tolist(),
         "data": np.asarray(data[: structure.bins]).tolist(),

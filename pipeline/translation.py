@@ -110,6 +110,7 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         bounds=config.measurement.bounds,
         minimum_effective_events=config.measurement.minimum_effective_events,
         minimum_background=config.measurement.minimum_background,
+        mc_statistics=config.measurement.mc_statistics,
         pseudodata=_pseudodata(config) if config.measurement.data == "pseudodata" else (),
     )
 

@@ -124,6 +124,8 @@ class Measurement(Model):
     `poi` scales the processes in `signal`; `free` maps further processes to the names of free norm factors. Bins with
     fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events`, or with fewer expected
     background events than `minimum_background`, are merged with their neighbours; 0 leaves all bins as they are.
+    `mc_statistics`: the constraint of the finite number of simulated events is Gaussian, one in each bin for the total
+    (pyhf's staterror), or Poisson, one for each process and bin (a shapesys: better where few events were simulated).
     `data` are what the workspace of a run calls observed: what the model expects (asimov), or templates mixed as
     `pseudodata` says, {process: {variation: share}}. What is tuned is always what is expected.
     """
@@ -135,6 +137,7 @@ class Measurement(Model):
     bounds: tuple[float, float] = (0.0, 10.0)
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
     minimum_background: Annotated[float, Field(ge=0)] = 0.0
+    mc_statistics: Literal["gaussian", "poisson"] = "gaussian"
     data: Literal["asimov", "pseudodata"] = "asimov"
     pseudodata: dict[str, dict[str, float]] = {}
 

@@ -39,6 +39,7 @@ __all__ = ["Fit", "covariance", "fit", "fit_terms"]
 KNOWN = 1e-8  # of a scaled Hessian's inverse: less is rounding
 LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
 SHARE = 0.1  # of what all bins say of a parameter: what lopsided ones must say at least
+BENDING = 1.9  # second derivative of code 4p at zero, over the second difference from -1 to +1
 REACH = 0.1  # what all bins say of a parameter, times what there is left to explain
 
 
@@ -77,7 +78,7 @@ def fit(
     *,
     initial: Float64[Array, " parameters"] | None = None,
     held: Bool[Array, " parameters"] | None = None,
-    max_iterations: int = 200,
+    max_iterations: int | Int[Array, ""] = 200,
     thorough: bool = False,
 ) -> Fit:
     """Maximise the likelihood within the bounds of the structure.
@@ -110,7 +111,7 @@ def fit_terms(
     *,
     initial: Float64[Array, " parameters"],
     held: Bool[Array, " parameters"] | None = None,
-    max_iterations: int = 200,
+    max_iterations: int | Int[Array, ""] = 200,
     thorough: bool = False,
     differentiable_parameters: bool = True,
 ) -> Fit:
@@ -120,28 +121,8 @@ def fit_terms(
     the tracing of the other ones.
     """
     movable = model.free if held is None else model.free & ~held
-    frozen_model, frozen_data, start = jax.lax.stop_gradient((model, data, initial))
-    lower, upper = bounds(structure)
-
-    def expand(parameters: Float64[Array, " parameters"]) -> Expansion:
-        expanded = expanded_deviance(structure, frozen_model, parameters, frozen_data)
-        return Expansion(value=expanded.value, gradient=expanded.gradient, hessian=expanded.hessian)
-
-    best, left_out = smallest(
-        lambda start, steps: minimise(
-            expand,
-            start,
-            movable=movable,
-            lower=lower,
-            upper=upper,
-            kinked=kinked_parameters(structure),
-            max_iterations=steps,
-        ),
-        start,
-        lambda minimum: jnp.where(movable, _promise(structure, frozen_model, minimum, thorough=thorough), 0.0),
-        max_iterations=max_iterations,
-        thorough=thorough,
-    )
+    frozen = jax.lax.stop_gradient((model, data, initial))
+    best, left_out = _search(structure, *frozen, movable, jnp.asarray(max_iterations), thorough=thorough)
     parameters = best.parameters
     if differentiable_parameters:
         parameters = _implicit(structure, model, data, parameters, best.free)
@@ -156,6 +137,43 @@ def fit_terms(
         converged=best.converged,
         free=best.free,
         left_out=left_out,
+    )
+
+
+# Compiled as a part of its own, so that it is traced once for all callers and all their derivatives.
+@partial(jax.jit, static_argnums=0, static_argnames="thorough")
+def _search(
+    structure: Structure,
+    model: Terms,
+    data: Float64[Array, " data"],
+    start: Float64[Array, " parameters"],
+    movable: Bool[Array, " parameters"],
+    max_iterations: Int[Array, ""],
+    *,
+    thorough: bool,
+) -> tuple[Minimum, Int[Array, ""]]:
+    """The smallest minimum, and how many other valleys were left out."""
+    lower, upper = bounds(structure)
+
+    def expand(parameters: Float64[Array, " parameters"]) -> Expansion:
+        expanded = expanded_deviance(structure, model, parameters, data)
+        return Expansion(value=expanded.value, gradient=expanded.gradient, hessian=expanded.hessian)
+
+    return smallest(
+        lambda start, steps, enough: minimise(
+            expand,
+            start,
+            movable=movable,
+            lower=lower,
+            upper=upper,
+            kinked=kinked_parameters(structure),
+            max_iterations=steps,
+            enough=enough,
+        ),
+        start,
+        lambda minimum: jnp.where(movable, _promise(structure, model, data, minimum, thorough=thorough), 0.0),
+        max_iterations=max_iterations,
+        thorough=thorough,
     )
 
 
@@ -240,17 +258,29 @@ def _at_minimum_jvp(structure: Structure, primals: Any, tangents: Any) -> Any:
     return _at_minimum(structure, model, data, parameters, free, value), change
 
 
-def _promise(structure: Structure, model: Terms, minimum: Minimum, *, thorough: bool) -> Float64[Array, " parameters"]:
-    """How much each interpolated parameter has to say, if it moves events far from opposite ways at +1 and at -1.
+def _promise(
+    structure: Structure, model: Terms, data: Float64[Array, " data"], minimum: Minimum, *, thorough: bool
+) -> Float64[Array, " parameters"]:
+    """How much each interpolated parameter has to say, if it may have a second valley; 0 if not.
 
-    A bin is lopsided if, with shifts `odd + even` and `even - odd`, its even part is more than a ninth of the odd one.
+    It cannot where it moves events nearly opposite ways at +1 and at -1: a bin is lopsided if, with shifts `odd + even`
+    and `even - odd`, its even part is more than a ninth of the odd one. Nor where its constraint curves up more than
+    the bins can curve down, as far out as the constraint alone does not cost more than this minimum.
     """
+    positions = interpolated_positions(structure)
     down, middle, up = varied_rates(structure, model.effects, minimum.parameters)
     up, down = up - middle, down - middle
     larger = jnp.maximum(up**2, down**2)
     weight = larger / jnp.maximum(middle, 1.0)  # how much a bin says of the parameter
     lopsided = jnp.sum(jnp.where(up * down > LOPSIDED * larger, weight, 0.0), axis=1)
-    total = jnp.sum(weight, axis=1)
-    matters = lopsided > (0.0 if thorough else jnp.maximum(SHARE * total, REACH / jnp.maximum(minimum.value, CLOSE)))
-    promising = jnp.where(matters & (minimum.value > CLOSE), lopsided, 0.0)
-    return jnp.zeros(structure.size, jnp.float64).at[interpolated_positions(structure)].set(promising)
+    matters = (lopsided > 0.0) & (minimum.value > CLOSE)
+    if not thorough:
+        reach = jnp.maximum(1.0, jnp.sqrt(minimum.value))
+        residual = jnp.abs(data[None, : structure.bins] - middle) + reach * jnp.sqrt(larger)
+        bend = BENDING * jnp.sum(jnp.abs(up + down) * residual / jnp.maximum(middle, 1.0), axis=1)
+        # A kink of the old codes bends without bound.
+        matters &= (bend > 1.0) | kinked_parameters(structure)[positions]
+        total = jnp.sum(weight, axis=1)
+        matters &= lopsided > jnp.maximum(SHARE * total, REACH / jnp.maximum(minimum.value, CLOSE))
+    promising = jnp.where(matters, lopsided, 0.0)
+    return jnp.zeros(structure.size, jnp.float64).at[positions].set(promising)

@@ -4,11 +4,17 @@ Every two-sided variation becomes a `normsys` (its change of the yield in a regi
 of its shape) of the same name, that is, one nuisance parameter. A one-sided variation is normalised first and mirrored
 then: κ− = 2 − κ+, shape− = 2·nominal − shape+ (cabinetry `templates/postprocessor`,
 `workspace.get_NormPlusShape_modifiers`).
+
+The finite number of simulated events is constrained in one of two ways. 'gaussian': one `staterror` in each bin for the
+total of all processes (Barlow and Beeston as Conway simplified it, arXiv:1103.0354), pyhf's and cabinetry's. 'poisson':
+one `shapesys` for each process and bin (Barlow and Beeston, Comput. Phys. Commun. 77 (1993) 219), which counts
+τ = (Σw)²/Σw² effective events: what ROOT and Combine do where few events were simulated. pyhf allows a Poisson
+constraint to no more than one sample, so there is none for the total.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +70,7 @@ class Measurement:
     A bin with fewer effective simulated background events than `minimum_effective_events`, or with fewer expected ones
     than `minimum_background`, is merged with its neighbour.
     `pseudodata` are shares of templates, (variation, process, share); without any, the data are what is expected.
+    `mc_statistics` is the constraint of the finite number of simulated events.
     """
 
     name: str
@@ -76,6 +83,7 @@ class Measurement:
     minimum_effective_events: float
     minimum_background: float = 0.0
     pseudodata: tuple[tuple[int, int, float], ...] = ()
+    mc_statistics: Literal["gaussian", "poisson"] = "gaussian"
 
     @property
     def merges(self) -> bool:
@@ -96,7 +104,11 @@ def skeleton(measurement: Measurement) -> dict[str, Any]:
                 if nuisance.up is not None and channel.bins > 1:  # one bin has no shape; cabinetry writes none either
                     shape = {"hi_data": ones, "lo_data": ones}
                     constrained.append({"name": nuisance.name, "type": "histosys", "data": shape})
-        return [*free, *constrained, {"name": _staterror(channel), "type": "staterror", "data": ones}]
+        if measurement.mc_statistics == "poisson":
+            counted = {"name": _shapesys(channel, measurement.processes[process]), "type": "shapesys", "data": ones}
+        else:
+            counted = {"name": _staterror(channel), "type": "staterror", "data": ones}
+        return [*free, *constrained, counted]
 
     return {
         "version": "1.0.0",
@@ -139,14 +151,16 @@ def numbers(measurement: Measurement, structure: Structure, templates: Templates
     hi, lo = _factors_of(scales, factors)
     up, down = _shapes_of(shifts, _channel_of_bins(measurement), shapes, nominal)
     empty = neutral_numbers(structure)
+    uncertainty = _root(templates.variance)[samples][:, bins]
+    counted = [structure.samples.index(modifier.targets[0][1]) for modifier in modifiers_of(structure, "shapesys")]
     return Numbers(
         nominal=nominal[samples][:, bins],
         normsys_lo=lo[:, samples][:, :, channels],
         normsys_hi=hi[:, samples][:, :, channels],
         histosys_lo=down[:, samples][:, :, bins],
         histosys_hi=up[:, samples][:, :, bins],
-        staterror=_root(templates.variance)[samples][:, bins],
-        shapesys=empty.shapesys,
+        staterror=uncertainty,
+        shapesys=uncertainty[np.array(counted, dtype=int)],
         constraint_width=empty.constraint_width,
     )
 
@@ -277,3 +291,7 @@ def _root(variance: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
 def _staterror(channel: Channel) -> str:
     """Cabinetry's name of the parameter set."""
     return f"staterror_{channel.name.replace(' ', '-')}"
+
+
+def _shapesys(channel: Channel, process: str) -> str:
+    return f"mcstat_{channel.name}_{process}".replace(" ", "-")

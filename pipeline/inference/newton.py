@@ -22,7 +22,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Bool, Float64, Int
 
-__all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened"]
+__all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened", "unsought"]
 
 CONVERGED = 1e-9  # how far above its minimum a point may believe to be and call itself converged
 FINISHED = 1e-18  # where another step changes nothing
@@ -100,6 +100,7 @@ def minimise(
     upper: Float64[Array, " parameters"],
     kinked: Bool[np.ndarray, " parameters"] | None = None,
     max_iterations: int | Int[Array, ""] = 200,
+    enough: Callable[[Minimum], Bool[Array, ""]] | None = None,
 ) -> Minimum:
     """A local minimum within bounds.
 
@@ -111,6 +112,7 @@ def minimise(
         upper: bounds.
         kinked: parameters at whose zero the objective has a kink; its derivatives there are those from below. Static.
         max_iterations: evaluations of `expand`, at most.
+        enough: whether to give up after a step.
     """
     start = jnp.where(movable, jnp.clip(start, lower, upper), start)
     lower, upper = jnp.where(movable, lower, start), jnp.where(movable, upper, start)
@@ -125,9 +127,20 @@ def minimise(
         expansion = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, state.expansion)
         return _look(expand, state, parameters, expansion, radius, accepted, (movable, lower, upper), kinked)
 
+    state = unsought(start, movable)
+
+    def going(state: Minimum) -> Bool[Array, ""]:
+        more = state.going & (state.iterations < max_iterations)
+        return more if enough is None else more & ~enough(state)
+
+    return jax.lax.while_loop(going, advance, state)
+
+
+def unsought(start: Float64[Array, " parameters"], movable: Bool[Array, " parameters"]) -> Minimum:
+    """What is known before anything was evaluated: nothing but where to look first."""
     blank = jnp.zeros_like(start)
-    infinite = jnp.asarray(jnp.inf)
-    state = Minimum(
+    zero, infinite = jnp.zeros((), jnp.float64), jnp.full((), jnp.inf, jnp.float64)
+    return Minimum(
         parameters=start,
         value=infinite,
         gradient=blank,
@@ -138,13 +151,12 @@ def minimise(
         going=jnp.asarray(True),
         following=start,
         near=jnp.asarray(False),
-        predicted=jnp.asarray(0.0),
-        length=jnp.asarray(0.0),
+        predicted=zero,
+        length=zero,
         radius=jnp.sqrt(1.0 + jnp.sum(movable, dtype=jnp.float64)),
-        shift=jnp.asarray(0.0),
+        shift=zero,
         expansion=Expansion(value=infinite, gradient=blank, hessian=jnp.zeros((len(start), len(start)), jnp.float64)),
     )
-    return jax.lax.while_loop(lambda state: state.going & (state.iterations < max_iterations), advance, state)
 
 
 def curvature_scale(hessian: Float64[Array, "parameters parameters"]) -> Float64[Array, " parameters"]:
@@ -302,7 +314,12 @@ def _at_radius(
         step, low, high, distance, count = carry
         length = jnp.linalg.norm(step.newton)
         # Newton's method on 1 / length, which is nearly a straight line in the shift.
-        slant = jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2)
+        slant = jax.lax.cond(
+            count > 0,
+            lambda step: jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2),
+            lambda _: jnp.ones((), jnp.float64),
+            step,
+        )
         newton = step.shift + length**2 / slant * (length - 0.9 * radius) / (0.9 * radius)
         middle = jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low))
         middle = jnp.where((count == 1) & (guess > low), guess, middle)

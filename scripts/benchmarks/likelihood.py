@@ -1,26 +1,34 @@
 """Our likelihood and fits beside pyhf's, for a folder of workspaces: where they end, and how long they take.
 
 For each workspace: the largest relative deviation of the log-likelihood at random points; the best fit and -2 ln L of
-the observed data; ours minus the best that SLSQP and Minuit (strategies 0, 1, 2) find, free and with the parameter of
-interest held at 0 and at 1 (negative: ours is lower); whether ours converged; the times of a fit warm (median of
-several, after compilation) and cold (a fresh process from its start to its answer, nothing cached), and of q0 with its
-gradient by all numbers.
+the observed data; ours minus the best that SLSQP and Minuit (strategies 0, 1, 2) find for observed and Asimov data,
+free and with the parameter of interest held at 0 and at 1 (negative: ours is lower); whether all of ours converged; the
+times of a fit warm (median of several, after compilation) and cold (a fresh process from its start to its answer,
+nothing cached; `again`: the command with its cache), and of q0 with its gradient by all numbers. A peer that does not
+end in `--limit` seconds is stopped, and said; it is not asked again for that workspace.
 
     python scripts/benchmarks/likelihood.py folder/of/workspaces --markdown table.md
     python scripts/benchmarks/likelihood.py workspace.json --peers scipy --no-cold
+    python scripts/benchmarks/likelihood.py --scale 1000,300 --scale 5000,1000 --limit 100
+
+Everything runs with one OpenBLAS thread, the peers too (OPENBLAS_NUM_THREADS says otherwise).
 """
 
 import argparse
 import json
 import logging
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jax.numpy as jnp
@@ -43,36 +51,87 @@ workspace = pyhf.Workspace(json.load(open(sys.argv[1])))
 model = workspace.model()
 print(float(pyhf.infer.mle.fit(workspace.data(model), model, return_fitted_val=True)[1]))
 """
+PEER = """
+import json, sys, time, warnings, logging, pyhf
+warnings.simplefilter("ignore")
+logging.disable(logging.ERROR)
+task = json.load(sys.stdin)
+peer, mu = task["peer"], task["mu"]
+optimizer = pyhf.optimize.scipy_optimizer() if peer == "scipy" else pyhf.optimize.minuit_optimizer(strategy=int(peer))
+pyhf.set_backend("numpy", optimizer)
+model = pyhf.Workspace(task["workspace"]).model()
+start = time.perf_counter()
+try:
+    run = pyhf.infer.mle.fit if mu is None else lambda *a, **k: pyhf.infer.mle.fixed_poi_fit(mu, *a, **k)
+    value = float(run(task["data"], model, return_fitted_val=True)[1])
+except pyhf.exceptions.FailedMinimization:
+    value = None
+print(json.dumps([value, time.perf_counter() - start]))
+"""
+# One fit of a large workspace: seconds of the first and of a second one, and the largest memory in MB.
+SCALE = """
+import json, resource, sys, time
+start = time.perf_counter()
+if sys.argv[2] == "ours":
+    from pipeline.inference.histfactory import from_pyhf
+    from pipeline.inference.limits import compiled_fit
+    structure, numbers, data = from_pyhf(json.load(open(sys.argv[1])))
+    run = lambda: float(compiled_fit(structure, numbers, data).twice_nll)
+else:
+    import pyhf
+    workspace = pyhf.Workspace(json.load(open(sys.argv[1])))
+    model = workspace.model()
+    run = lambda: float(pyhf.infer.mle.fit(workspace.data(model), model, return_fitted_val=True)[1])
+built = time.perf_counter()
+value = run()
+first = time.perf_counter()
+if sys.argv[2] == "ours":
+    run()
+last = time.perf_counter()
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps([value, built - start, first - built, last - first, memory]))
+"""
+# 2 ΔNLL as others have stored it, by pyhf and by Combine: combine2pyhf, commit 4bd3f1b^.
+STORED = {
+    "atlas_ttz_3l": {
+        "mu": [0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+        "pyhf": [22.853, 17.384, 12.251, 7.716, 4.088, 1.577, 0.245, 0.065, 0.981, 2.935, 5.875],
+        "Combine": [22.806, 17.383, 12.284, 7.789, 4.170, 1.668, 0.290, 0.053, 0.957, 2.904, 5.861],
+    }
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line: 1 if a fit of ours did not converge or is worse than another's by more than 1e-6."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sources", type=Path, nargs="+", help="pyhf workspaces (JSON), or folders of them")
+    parser.add_argument("sources", type=Path, nargs="*", help="pyhf workspaces (JSON), or folders of them")
     parser.add_argument("--repeat", type=int, default=5, help="timings of each (default 5)")
     parser.add_argument("--peers", nargs="*", default=["scipy", "0", "1", "2"], help="SLSQP, and Minuit's strategies")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds for a fit of a peer (default 60)")
     parser.add_argument("--no-cold", action="store_true", help="leave out the fresh processes")
+    parser.add_argument("--scale", action="append", default=[], metavar="BINS,PARAMETERS", help="a synthetic workspace")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all numbers here")
-    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the table here")
+    parser.add_argument("--markdown", type=Path, metavar="OUT", help="write the tables here")
     options = parser.parse_args(argv)
     paths = [
         path for source in options.sources for path in (sorted(source.glob("*.json")) if source.is_dir() else [source])
     ]
     rows = []
     for path in paths:
-        rows.append(compare(path, options.repeat, options.peers, cold=not options.no_cold))
+        rows.append(compare(path, options))
         print(json.dumps(rows[-1]), flush=True)
-    table = markdown(rows)
+    sizes = [scaled(*map(int, size.split(",")), options.limit) for size in options.scale]
+    table = "\n".join([markdown(rows)] * bool(rows) + [scans(rows)] * bool(scans(rows)) + [scales(sizes)] * bool(sizes))
     print(f"\n{table}")
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=2), encoding="utf-8")
+        options.json.write_text(json.dumps(rows + sizes, indent=2), encoding="utf-8")
     if options.markdown:
         options.markdown.write_text(table, encoding="utf-8")
     good = [row["converged"] and not row["difference"] > 1e-6 for row in rows]
     return 0 if all(good) else 1
 
 
-def compare(path: Path, repeat: int, peers: list[str], *, cold: bool) -> dict[str, Any]:
+def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """One row of the table."""
     spec = json.loads(path.read_text(encoding="utf-8"))
     structure, numbers, data = from_pyhf(spec)
@@ -84,13 +143,17 @@ def compare(path: Path, repeat: int, peers: list[str], *, cold: bool) -> dict[st
         start = initial if mu is None else initial.at[position].set(mu)
         return run(structure, numbers, values, initial=start, held=is_held)
 
-    sets = {"observed": data, "asimov": asimov_data(structure, numbers)}
+    sets = {"observed": data, "asimov": jax.jit(asimov_data, static_argnums=0)(structure, numbers)}
     fits = {(name, mu): at(values, mu) for name, values in sets.items() for mu in (None, 0.0, 1.0)}
-    others = {key: [_by_pyhf(spec, np.asarray(sets[key[0]]), key[1], peer) for peer in peers] for key in fits}
-    gaps = [float(fits[key].twice_nll) - value for key, values in others.items() for value, _ in values]
+    others = {
+        peer: peer_fits(spec, {key: np.asarray(sets[key[0]]) for key in fits}, peer, options.limit)
+        for peer in options.peers
+    }
+    gaps = [float(fits[key].twice_nll) - value for found in others.values() for key, (value, _) in found.items()]
     q0 = jax.jit(lambda n: discovery_significance(structure, n).q0)
     with_gradient = jax.jit(jax.value_and_grad(lambda n: discovery_significance(structure, n).q0))
     best = fits["observed", None]
+    scan = STORED.get(path.stem, {}).get("mu", [])
     return {
         "workspace": path.stem,
         "parameters": structure.size,
@@ -99,49 +162,153 @@ def compare(path: Path, repeat: int, peers: list[str], *, cold: bool) -> dict[st
         "poi": float(best.parameters[position]),
         "twice_nll": float(best.twice_nll),
         "difference": max([gap for gap in gaps if np.isfinite(gap)], default=float("nan")),
+        "compared": int(np.sum(np.isfinite(gaps))),
         "converged": all(bool(entry.converged) for entry in fits.values()),
+        "iterations": int(best.iterations),
         "left_out": max(int(entry.left_out) for entry in fits.values()),
-        "fit": _seconds(lambda: at(data, None), repeat),
-        "q0": _seconds(lambda: q0(numbers), repeat),
-        "q0 and gradient": _seconds(lambda: with_gradient(numbers), repeat),
-        "peers": {peer: spent for peer, (_, spent) in zip(peers, others["observed", None], strict=True)},
-        "cold": {"ours": _process(OURS, path), "pyhf": _process(THEIRS, path)} if cold else {},
+        "fit": _seconds(lambda: at(data, None), options.repeat),
+        "q0": _seconds(lambda: q0(numbers), options.repeat),
+        "q0 and gradient": _seconds(lambda: with_gradient(numbers), options.repeat),
+        "peers": {peer: found.get(("observed", None), (np.nan, np.inf))[1] for peer, found in others.items()},
+        "limit": options.limit,
+        "scan": [float(at(data, mu).twice_nll - best.twice_nll) for mu in scan],
+        "cold": {} if options.no_cold else cold(path),
     }
 
 
+def peer_fits(
+    spec: dict[str, Any], tasks: dict[tuple[str, float | None], np.ndarray], peer: str, limit: float
+) -> dict[tuple[str, float | None], tuple[float, float]]:
+    """-2 ln L at the minimum, infinite where the minimiser fails, and the seconds; nothing after one did not end."""
+    found: dict[tuple[str, float | None], tuple[float, float]] = {}
+    for key, data in tasks.items():
+        task = {"workspace": spec, "data": data.tolist(), "mu": key[1], "peer": peer}
+        try:
+            answer = _process(PEER, stdin=json.dumps(task), limit=limit)
+        except subprocess.TimeoutExpired:
+            break
+        value, seconds = json.loads(answer)
+        found[key] = (np.inf if value is None else value, seconds)
+    return found
+
+
+def cold(path: Path) -> dict[str, float]:
+    """Seconds of fresh processes: a fit of ours, the command without and with its cache, a fit of pyhf's."""
+    command = [sys.executable, "-m", "pipeline.fit_workspace", str(path)]
+    with tempfile.TemporaryDirectory() as cache:
+        where = {**os.environ, "XDG_CACHE_HOME": cache}
+        where.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+        def seconds(arguments: list[str]) -> float:
+            start = time.perf_counter()
+            subprocess.run(arguments, capture_output=True, env=where, check=False)
+            return time.perf_counter() - start
+
+        ours = seconds([sys.executable, "-c", OURS, str(path)])
+        first, again = seconds(command), seconds(command)
+        return {
+            "ours": ours,
+            "command": first,
+            "again": again,
+            "pyhf": seconds([sys.executable, "-c", THEIRS, str(path)]),
+        }
+
+
+def scaled(bins: int, parameters: int, limit: float) -> dict[str, Any]:
+    """A synthetic workspace of a size, in a fresh process each: ours, and pyhf's as far as the limit allows."""
+    row: dict[str, Any] = {"bins": bins, "parameters": parameters, "limit": limit}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "workspace.json"
+        path.write_text(json.dumps(synthetic(bins, parameters)), encoding="utf-8")
+        for who in ("ours", "pyhf"):
+            try:
+                row[who] = json.loads(_process(SCALE, str(path), who, limit=limit))
+            except subprocess.TimeoutExpired:
+                row[who] = None
+    return row
+
+
+def synthetic(bins: int, parameters: int, histos: int = 20, width: int = 50) -> dict[str, Any]:
+    """Falling backgrounds and a peak in channels of 50 bins; mu, and normsys that act on a third of the samples each.
+
+    Twenty of them change the shape too.
+    """
+    rng, position = np.random.default_rng(0), np.arange(width)
+    channels, observed = [], []
+    for c in range(bins // width):
+        samples = []
+        for s in range(5):
+            data = (
+                10 * np.exp(-0.5 * (position - 20) ** 2 / 9)
+                if s == 0
+                else rng.uniform(50, 300) * np.exp(-position / 20)
+            )
+            modifiers: list[dict[str, Any]] = [{"type": "normfactor", "name": "mu", "data": None}] if s == 0 else []
+            for k in np.flatnonzero(rng.uniform(size=parameters - 1) < 0.33):
+                size = rng.normal(0, 0.05)
+                factors = {"hi": 1 + size, "lo": 1 / (1 + size)}
+                modifiers.append({"type": "normsys", "name": f"syst{k}", "data": factors})
+                if k < histos:
+                    tilt = rng.normal(0, 0.05) * np.linspace(-1, 1, width)
+                    shape = {"hi_data": list(data * (1 + tilt)), "lo_data": list(data * (1 - tilt))}
+                    modifiers.append({"type": "histosys", "name": f"syst{k}", "data": shape})
+            samples.append({"name": f"sample{s}", "data": list(data), "modifiers": modifiers})
+        channels.append({"name": f"channel{c}", "samples": samples})
+        total = np.sum([sample["data"] for sample in samples], axis=0)
+        observed.append({"name": f"channel{c}", "data": rng.poisson(total).astype(float).tolist()})
+    measurement = {"name": "synthetic", "config": {"poi": "mu", "parameters": []}}
+    return {"version": "1.0.0", "channels": channels, "observations": observed, "measurements": [measurement]}
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """The table: times in seconds."""
+    """The table of fits: times in seconds."""
     peers = list(dict.fromkeys(peer for row in rows for peer in row["peers"]))
     names = ["SLSQP" if peer == "scipy" else f"Minuit {peer}" for peer in peers]
-    head = ["workspace", "bins", "parameters", "best fit", "-2 ln L", "ours - best", "converged", "ours", *names]
-    head += ["cold: ours", "cold: pyhf", "q0", "with gradient"]
+    head = ["workspace", "bins", "parameters", "best fit", "−2 ln L", "ours − best (fits compared)", "converged"]
+    head += ["left out", "ours", *names, "cold: fit", "cold: command", "again", "cold: pyhf", "q0", "with gradient"]
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for row in rows:
-        cells = [row["workspace"], row["bins"], row["parameters"], f"{row['poi']:.6f}", f"{row['twice_nll']:.5f}"]
-        cells += [f"{row['difference']:.1e}", "yes" if row["converged"] else "NO", f"{row['fit']:.3f}"]
-        cells += [f"{row['peers'].get(peer, float('nan')):.2f}" for peer in peers]
-        cells += [f"{row['cold'].get(who, float('nan')):.1f}" for who in ("ours", "pyhf")]
-        cells += [f"{row['q0']:.3f}", f"{row['q0 and gradient']:.3f}"]
+        cells = [row["workspace"], row["bins"], row["parameters"], f"{row['poi']:.6f}", f"{row['twice_nll']:.6f}"]
+        cells += [f"{row['difference']:.1e} ({row['compared']})", "yes" if row["converged"] else "NO", row["left_out"]]
+        cells += [f"{row['fit']:.3f}"]
+        spent = [row["peers"].get(peer, np.nan) for peer in peers]
+        cells += [f"{t:.2f}" if np.isfinite(t) else f"not ended in {row['limit']:g}" for t in spent]
+        cells += [f"{row['cold'].get(who, np.nan):.1f}" for who in ("ours", "command", "again", "pyhf")]
+        cells += [f"{row['q0']:.4f}", f"{row['q0 and gradient']:.4f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
-def _by_pyhf(spec: dict[str, Any], data: np.ndarray, mu: float | None, peer: str) -> tuple[float, float]:
-    """-2 ln L at the minimum, infinite where the minimiser fails, and the time in seconds."""
-    optimizer = (
-        pyhf.optimize.scipy_optimizer() if peer == "scipy" else pyhf.optimize.minuit_optimizer(strategy=int(peer))
-    )
-    pyhf.set_backend("numpy", optimizer)
-    model = pyhf.Workspace(spec).model()
-    start = time.perf_counter()
-    try:
-        if mu is None:
-            _, value = pyhf.infer.mle.fit(data, model, return_fitted_val=True)
-        else:
-            _, value = pyhf.infer.mle.fixed_poi_fit(mu, data, model, return_fitted_val=True)
-    except pyhf.exceptions.FailedMinimization:
-        value = np.inf
-    return float(value), time.perf_counter() - start
+def scans(rows: list[dict[str, Any]]) -> str:
+    """2 ΔNLL beside what others have stored."""
+    lines = []
+    for row in rows:
+        if row["scan"]:
+            stored = STORED[row["workspace"]]
+            lines += [f"| {row['workspace']}: 2 ΔNLL at | {' | '.join(f'{mu:g}' for mu in stored['mu'])} |"]
+            lines += ["|" + "---|" * (len(stored["mu"]) + 1)]
+            lines += [f"| ours | {' | '.join(f'{value:.3f}' for value in row['scan'])} |"]
+            lines += [
+                f"| {who}, stored | {' | '.join(f'{v:.3f}' for v in stored[who])} |" for who in ("pyhf", "Combine")
+            ]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def scales(rows: list[dict[str, Any]]) -> str:
+    """The table of sizes."""
+    lines = ["| bins | parameters | | −2 ln L | read, s | first fit, s | next, s | memory, MB |", "|" + "---|" * 8]
+    for row in rows:
+        for who in ("ours", "pyhf"):
+            if row[who] is None:
+                lines.append(
+                    f"| {row['bins']} | {row['parameters']} | {who} | not ended in {row['limit']:g} s | | | | |"
+                )
+                continue
+            value, built, first, following, memory = row[who]
+            again = f"{following:.2f}" if who == "ours" else ""
+            cells = [row["bins"], row["parameters"], who, f"{value:.4f}", f"{built:.1f}", f"{first:.1f}", again]
+            lines.append(f"| {' | '.join(map(str, cells))} | {memory:.0f} |")
+    return "\n".join(lines) + "\n"
 
 
 def _logpdf_deviation(spec: dict[str, Any], points: int = 50) -> float:
@@ -159,10 +326,17 @@ def _logpdf_deviation(spec: dict[str, Any], points: int = 50) -> float:
     return worst
 
 
-def _process(program: str, path: Path) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program, str(path)], check=True, capture_output=True)
-    return time.perf_counter() - start
+def _process(program: str, *arguments: str, stdin: str = "", limit: float) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        input=stdin,
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=limit,
+    )
+    return done.stdout.strip().splitlines()[-1]
 
 
 def _seconds(run: Callable[[], Any], repeat: int) -> float:

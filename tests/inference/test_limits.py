@@ -5,24 +5,35 @@ import jax.numpy as jnp
 import numpy as np
 import pyhf
 import pytest
+from pipeline.inference import limits
+from pipeline.inference.fit import fit
 from pipeline.inference.histfactory import expected_data, from_pyhf
 from pipeline.inference.limits import hypothesis_test, upper_limits
 from pipeline.inference.toys import discovery_by_toys, p_value, pseudo_data, toy_statistics
 
+from reference.compiling import quick_jit
 from reference.workspaces import EVERYTHING, HELLO_WORLD, MU, modifier, workspace
 
 # pyhf 0.7 validates with a part of jsonschema that is to go.
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
 
 
+quick_fit = quick_jit(fit, static_argnums=0, static_argnames="thorough")
+fluctuated = quick_jit(pseudo_data, static_argnums=(0, 4))
+quick_statistics = quick_jit(toy_statistics, static_argnums=0, static_argnames="statistic")
+
+
 @pytest.fixture(autouse=True)
-def precise_pyhf():
+def precise_pyhf(monkeypatch):
+    monkeypatch.setattr(limits, "compiled_fit", quick_fit)
     pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer(tolerance=1e-11))
     yield
     pyhf.set_backend("numpy")
 
 
-@pytest.mark.parametrize("name", ["hello world", "everything", "an excess"])
+@pytest.mark.parametrize(
+    "name", ["an excess", *(pytest.param(name, marks=pytest.mark.slow) for name in ("hello world", "everything"))]
+)
 def test_p_values_and_limits_are_those_of_pyhf(name):
     spec = EVERYTHING if name == "everything" else HELLO_WORLD
     structure, numbers, data = from_pyhf(spec)
@@ -39,11 +50,11 @@ def test_p_values_and_limits_are_those_of_pyhf(name):
         np.testing.assert_allclose([mine.cls_plus_b, mine.cl_b], tails, atol=1e-4)
         np.testing.assert_allclose(mine.expected_cls, bands, atol=1e-4)
     observed, expected = pyhf.infer.intervals.upper_limits.upper_limit(np.asarray(data), model, rtol=1e-6)
-    limits = upper_limits(structure, numbers, data)
-    assert limits.converged
-    np.testing.assert_allclose(limits.observed, observed, rtol=1e-4)
-    np.testing.assert_allclose(limits.expected, expected, rtol=1e-4)
-    strengths = [float(test.mu) for test in limits.scan]
+    mine = upper_limits(structure, numbers, data)
+    assert mine.converged
+    np.testing.assert_allclose(mine.observed, observed, rtol=1e-4)
+    np.testing.assert_allclose(mine.expected, expected, rtol=1e-4)
+    strengths = [float(test.mu) for test in mine.scan]
     assert strengths == sorted(strengths)
 
 
@@ -59,7 +70,7 @@ def counting(background, signal, observed):
 
 def test_toys_of_few_events_are_poisson_where_the_asymptotic_formula_is_not():
     structure, numbers, data = from_pyhf(counting(0.5, 3.0, 4.0))
-    found = discovery_by_toys(structure, numbers, data, jax.random.key(1), 4000)
+    found = quick_jit(discovery_by_toys, static_argnums=(0, 4))(structure, numbers, data, jax.random.key(1), 4000)
     share, error = map(float, found.p_value)
     exact = 1 - np.exp(-0.5) * sum(0.5**k / np.prod(np.arange(1, k + 1)) for k in range(4))
     assert int(found.failed) == 0
@@ -70,11 +81,11 @@ def test_toys_of_few_events_are_poisson_where_the_asymptotic_formula_is_not():
 def test_toys_of_many_events_have_the_asymptotic_distribution():
     structure, numbers, _ = from_pyhf(HELLO_WORLD)
     parameters = jnp.array([0.0, 1.0, 1.0])
-    toys = pseudo_data(structure, numbers, parameters, jax.random.key(2), 1500)
-    expected = expected_data(structure, numbers, parameters)
+    toys = fluctuated(structure, numbers, parameters, jax.random.key(2), 1500)
+    expected = quick_jit(expected_data, static_argnums=0)(structure, numbers, parameters)
     np.testing.assert_allclose(jnp.mean(toys, axis=0), expected, rtol=0.02)
     np.testing.assert_allclose(jnp.var(toys, axis=0), expected, rtol=0.15)  # counts, beside the bins too
-    statistics = toy_statistics(structure, numbers, toys, jnp.asarray(0.0), statistic="q0")
+    statistics = quick_statistics(structure, numbers, toys, jnp.asarray(0.0), statistic="q0")
     assert int(statistics.failed) == 0
     for z, tail in ((0.0, 1.0), (1.0, 0.1587), (1.645, 0.05)):
         share, error = map(float, p_value(statistics, jnp.asarray(z**2)))
@@ -83,8 +94,9 @@ def test_toys_of_many_events_have_the_asymptotic_distribution():
 
 def test_a_toy_that_fails_is_counted_and_left_out():
     structure, numbers, _ = from_pyhf(HELLO_WORLD)
-    toys = pseudo_data(structure, numbers, jnp.array([0.0, 1.0, 1.0]), jax.random.key(3), 4).at[1, 0].set(jnp.nan)
-    statistics = toy_statistics(structure, numbers, toys, jnp.asarray(1.0))
+    toys = fluctuated(structure, numbers, jnp.array([0.0, 1.0, 1.0]), jax.random.key(3), 1500)
+    toys = toys.at[1, 0].set(jnp.nan)
+    statistics = quick_statistics(structure, numbers, toys, jnp.asarray(0.0), statistic="q0")
     assert int(statistics.failed) == 1
     share, _ = p_value(statistics, jnp.asarray(0.0))
-    assert float(share) == 1.0
+    assert float(share) == 1.0  # of those that are left

@@ -26,13 +26,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprec
 significance = quick_jit(discovery_significance, static_argnums=0, static_argnames="poi")
 uncertainty = quick_jit(signal_strength_uncertainty, static_argnums=0, static_argnames="poi")
 limit = quick_jit(expected_upper_limit, static_argnums=0, static_argnames=("method", "poi"))
+asimov = quick_jit(asimov_data, static_argnums=0)
 
 
 def q0_by_pyhf(spec, data=None):
     """q0 of the Asimov data of the nominal model at a signal strength of one, or of given data, by SLSQP."""
     model = pyhf.Workspace(spec).model()
     structure, numbers, _ = from_pyhf(spec)
-    data = np.asarray(asimov_data(structure, numbers) if data is None else data)
+    data = np.asarray(asimov(structure, numbers) if data is None else data)
     pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer(tolerance=1e-12))
     inits, bounds, fixed = (
         model.config.suggested_init(),
@@ -44,7 +45,14 @@ def q0_by_pyhf(spec, data=None):
     return float(q0)
 
 
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hello world",
+        "everything",
+        *(pytest.param(f"coupled {kind}", marks=pytest.mark.slow) for kind in ("histosys", "shapefactor")),
+    ],
+)
 def test_q0_is_that_of_pyhf(name):
     spec = WRITTEN_OUT[name]
     structure, numbers, _ = from_pyhf(spec)
@@ -69,6 +77,7 @@ def test_a_deficit_is_no_discovery():
     assert float(deficit.z) == 0.0
 
 
+@pytest.mark.slow
 def test_the_agc_has_a_significance_beyond_any_p_value(external_data):
     spec = agc_workspace.build(external_data / "histos_all_file_per_process.json")
     structure, numbers, _ = from_pyhf(spec)
@@ -106,15 +115,16 @@ def test_uncertainty_on_asimov_data_needs_no_fit():
     """The short way, from first derivatives at the known best fit, against a fit and its whole Hessian."""
     structure, numbers, _ = from_pyhf(EVERYTHING)
     short = uncertainty(structure, numbers)
-    long = uncertainty(structure, numbers, data=asimov_data(structure, numbers))
+    long = uncertainty(structure, numbers, data=asimov(structure, numbers))
     np.testing.assert_allclose(short.mu, long.mu, rtol=1e-9)
     np.testing.assert_allclose(short.uncertainty, long.uncertainty, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_upper_limit_is_that_of_pyhf():
     structure, numbers, _ = from_pyhf(HELLO_WORLD)
     model = pyhf.Workspace(HELLO_WORLD).model()
-    background = np.asarray(asimov_data(structure, numbers, jnp.array([0.0, 1.0, 1.0])))
+    background = np.asarray(asimov(structure, numbers, jnp.array([0.0, 1.0, 1.0])))
     pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer(tolerance=1e-10))
     _, bands = pyhf.infer.intervals.upper_limits.upper_limit(background, model, level=0.05, rtol=1e-8)
     for band, theirs in zip((-2.0, -1.0, 0.0, 1.0, 2.0), bands, strict=True):
@@ -172,7 +182,9 @@ def inner(slope, tangent):
     return sum(float(jnp.sum(a * b)) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(tangent), strict=True))
 
 
-@pytest.mark.parametrize("objective", ["z", "sigma", "limit"])
+@pytest.mark.parametrize(
+    "objective", ["z", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sigma", "limit"))]
+)
 def test_derivatives_are_those_of_repetition(objective):
     structure, numbers, _ = from_pyhf(EVERYTHING)
     rng = np.random.default_rng(11)
@@ -185,6 +197,7 @@ def test_derivatives_are_those_of_repetition(objective):
     np.testing.assert_allclose(inner(slope, tangent), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_derivative_of_q0_with_active_bounds(external_data):
     """At a signal strength of zero several parameters of the AGC sit at +-5."""
     structure, numbers, _ = from_pyhf(agc_workspace.build(external_data / "histos_all_file_per_process.json"))
@@ -253,7 +266,7 @@ DEGENERATE = {
 
 
 @pytest.mark.parametrize("case", DEGENERATE)
-@pytest.mark.parametrize("objective", ["z", "sigma", "limit"])
+@pytest.mark.parametrize("objective", ["z", "sigma", pytest.param("limit", marks=pytest.mark.slow)])
 def test_degenerate_models_have_finite_values_and_derivatives(case, objective):
     structure, numbers, _ = from_pyhf(DEGENERATE[case])
     value, slope = value_and_slope[objective](structure, numbers)
@@ -263,6 +276,7 @@ def test_degenerate_models_have_finite_values_and_derivatives(case, objective):
     assert significance(structure, numbers).converged
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["z", "limit"])
 def test_forward_mode_is_reverse_mode(objective):
     structure, numbers, _ = from_pyhf(DEGENERATE["a bin with one event"])
@@ -291,6 +305,7 @@ def test_no_signal_is_no_significance():
     assert np.isinf(value_and_slope["limit"](structure, numbers)[0])
 
 
+@pytest.mark.slow
 def test_a_normalisation_of_nothing_does_not_spoil_the_rest():
     """A free normalisation of a sample that a cut has emptied: a flat direction of the likelihood."""
     spec = two_regions([5.0, 2.0], [20.0, 7.0], [1.0, 0.5])
@@ -334,7 +349,9 @@ def test_a_variation_that_overshoots_is_survived():
 
 def test_counting_formulas():
     signal, background, sigma = jnp.array([10.0, 4.0]), jnp.array([100.0, 25.0]), jnp.array([0.0, 3.0])
-    np.testing.assert_allclose(counting_significance(signal, background, sigma), np.sqrt(1.0 + 16 / 34), rtol=1e-12)
+    np.testing.assert_allclose(
+        quick_jit(counting_significance)(signal, background, sigma), np.sqrt(1.0 + 16 / 34), rtol=1e-12
+    )
     no_sigma = jnp.zeros(1)
     empty = counting_significance(jnp.array([3.0]), no_sigma, no_sigma)
     assert float(empty) == 0.0

@@ -14,7 +14,7 @@ over itself is so large that the product of both is right.
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import equinox as eqx
@@ -75,6 +75,7 @@ class _Samples(NamedTuple):
     local_slopes: Float64[Array, "ranks samples bins"]
 
 
+@partial(jax.jit, static_argnums=0)
 def expanded_deviance(
     structure: Structure,
     model: Terms,

@@ -12,6 +12,7 @@ rates, and every rate above is untouched.
 """
 
 from dataclasses import KW_ONLY
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -126,6 +127,8 @@ def logpdf(
     return -0.5 * deviance(structure, model, parameters, data) + saturated_logpdf(structure, model, data)
 
 
+# Compiled as a part of its own: its derivatives begin from one trace.
+@partial(jax.jit, static_argnums=0)
 def deviance(
     structure: Structure,
     model: Terms,

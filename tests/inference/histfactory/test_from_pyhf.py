@@ -2,6 +2,7 @@
 
 import copy
 import doctest
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,20 @@ from reference.workspaces import EVERYTHING, HELLO_WORLD, MU, WRITTEN_OUT, large
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
 
 
+@partial(quick_jit, static_argnums=0)
+def properties(structure, numbers):
+    """What a structure and its numbers say of every parameter: free, auxiliary datum, width."""
+    return (
+        free_parameters(structure, numbers),
+        auxdata(structure, numbers),
+        constraint_widths(structure, numbers),
+        nominal_parameters(structure, numbers),
+    )
+
+
+compiled_logpdf = quick_jit(logpdf, static_argnums=0)
+
+
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_parameters_are_those_of_pyhf(name):
     structure, numbers, data = from_pyhf(WRITTEN_OUT[name])
@@ -38,16 +53,17 @@ def test_parameters_are_those_of_pyhf(name):
     assert parameter_names(structure) == tuple(config.par_names)
     np.testing.assert_array_equal(initial_parameters(structure), config.suggested_init())
     np.testing.assert_array_equal(np.transpose(bounds(structure)), np.array(config.suggested_bounds(), dtype=float))
-    np.testing.assert_array_equal(free_parameters(structure, numbers), ~np.array(config.suggested_fixed()))
-    np.testing.assert_allclose(auxdata(structure, numbers), config.auxdata, rtol=1e-14)
-    np.testing.assert_allclose(auxdata(structure, numbers), data[structure.bins :], rtol=1e-14)
+    free, observed, _, _ = properties(structure, numbers)
+    np.testing.assert_array_equal(free, ~np.array(config.suggested_fixed()))
+    np.testing.assert_allclose(observed, config.auxdata, rtol=1e-14)
+    np.testing.assert_allclose(observed, data[structure.bins :], rtol=1e-14)
     assert parameter_names(structure)[config.poi_index] == structure.poi
 
 
 def test_widths_are_those_of_pyhf():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     config = pyhf.Workspace(EVERYTHING).model().config
-    widths = constraint_widths(structure, numbers)
+    _, _, widths, _ = properties(structure, numbers)
     for name in config.auxdata_order:
         theirs = config.param_set(name)
         expected = theirs.factors if theirs.pdf_type == "poisson" else theirs.width()
@@ -56,7 +72,7 @@ def test_widths_are_those_of_pyhf():
 
 def test_parameters_without_yield_or_uncertainty_are_held():
     structure, numbers, _ = from_pyhf(EVERYTHING)
-    free = dict(zip(parameter_names(structure), free_parameters(structure, numbers), strict=True))
+    free = dict(zip(parameter_names(structure), properties(structure, numbers)[0], strict=True))
     assert not free["stat_CR[1]"]  # no uncertainty
     assert not free["fake_rate[1]"]  # no yield
     assert free["stat_CR[0]"]
@@ -72,11 +88,12 @@ def test_what_the_measurement_says_of_a_parameter_is_kept():
     ]
     structure, numbers, data = from_pyhf(spec)
     model = pyhf.Workspace(spec).model()
-    np.testing.assert_array_equal(free_parameters(structure, numbers), ~np.array(model.config.suggested_fixed()))
+    free, _, _, nominal = properties(structure, numbers)
+    np.testing.assert_array_equal(free, ~np.array(model.config.suggested_fixed()))
     point = 1.1 * initial_parameters(structure) + 0.1
     theirs = model.logpdf(np.asarray(point), np.asarray(data))[0]
-    np.testing.assert_allclose(logpdf(structure, numbers, point, data), theirs, rtol=1e-12)
-    assert float(nominal_parameters(structure, numbers)[parameter_names(structure).index("scale")]) == 0.5
+    np.testing.assert_allclose(compiled_logpdf(structure, numbers, point, data), theirs, rtol=1e-12)
+    assert float(nominal[parameter_names(structure).index("scale")]) == 0.5
 
 
 def test_models_and_specifications_are_taken_too():
@@ -85,7 +102,7 @@ def test_models_and_specifications_are_taken_too():
     assert data is None
     assert structure == from_pyhf(model.spec)[0]
     point, full = np.array([1.3, 0.4]), np.array([60.0, 70.0, 0.1])
-    ours = logpdf(structure, numbers, jnp.asarray(point), jnp.asarray(full))
+    ours = compiled_logpdf(structure, numbers, jnp.asarray(point), jnp.asarray(full))
     np.testing.assert_allclose(ours, model.logpdf(point, full)[0], rtol=1e-13)
 
 
@@ -202,7 +219,7 @@ def test_two_staterrors_on_one_sample():
     structure, numbers, data = from_pyhf(spec)
     model = pyhf.Workspace(spec).model()
     point = np.linspace(0.8, 1.3, model.config.npars)
-    ours = logpdf(structure, numbers, jnp.asarray(point), data)
+    ours = compiled_logpdf(structure, numbers, jnp.asarray(point), data)
     np.testing.assert_allclose(ours, model.logpdf(point, np.asarray(data))[0], rtol=1e-13)
     assert from_pyhf(to_pyhf(structure, numbers, measurement="m", data=data))[0] == structure
 
@@ -218,6 +235,7 @@ def test_the_way_back(spec):
     assert jax.tree.all(jax.tree.map(lambda a, b: bool(np.all(a == b)), numbers, same_numbers))
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs():
     result = doctest.testmod(pipeline.inference.histfactory)
     assert result.attempted >= 10

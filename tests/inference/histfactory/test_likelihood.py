@@ -67,14 +67,17 @@ def _largest_terms(model, point):
     return added.sum(axis=0).ravel()
 
 
-@pytest.mark.parametrize("codes", ALL_CODES)
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize(
+    ("name", "codes"),
+    [*((name, ALL_CODES[0]) for name in WRITTEN_OUT), *(("everything", codes) for codes in ALL_CODES[1:])],
+)
 def test_equals_pyhf_on_workspaces_of_its_documentation(name, codes):
     model, data, parts = build(WRITTEN_OUT[name], codes)
     for seed in range(20):
         assert_equal_to_pyhf(model, data, parts, random_point(model, seed))
 
 
+@pytest.mark.slow
 def test_equals_pyhf_on_a_workspace_of_published_size():
     model, data, parts = build(large_workspace())
     assert model.config.npars >= 100
@@ -82,9 +85,20 @@ def test_equals_pyhf_on_a_workspace_of_published_size():
         assert_equal_to_pyhf(model, data, parts, random_point(model, seed))
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
-@hypothesis.given(workspace=random_workspaces(), codes=st.sampled_from(ALL_CODES), seed=st.integers(0, 1000))
-def test_equals_pyhf_on_random_workspaces(workspace, codes, seed):
+RANDOM = hypothesis.given(workspace=random_workspaces(), codes=st.sampled_from(ALL_CODES), seed=st.integers(0, 1000))
+
+
+@hypothesis.settings(max_examples=6, deadline=None)
+@RANDOM
+def test_equals_pyhf_on_a_few_random_workspaces(workspace, codes, seed):
+    model, data, parts = build(workspace, codes)
+    assert_equal_to_pyhf(model, data, parts, random_point(model, seed))
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=100, deadline=None)
+@RANDOM
+def test_equals_pyhf_on_many_random_workspaces(workspace, codes, seed):
     model, data, parts = build(workspace, codes)
     assert_equal_to_pyhf(model, data, parts, random_point(model, seed))
 
@@ -120,7 +134,8 @@ def derivative_by_pyhf(workspace, path, point, data):
         for key in path[:-1]:
             place = place[key]
         place[path[-1]] += shift
-        return pyhf.Workspace(changed).model().logpdf(point, data)[0]
+        # Validated once, before: the schema takes longer than the model.
+        return pyhf.Workspace(changed, validate=False).model(validate=False).logpdf(point, data)[0]
 
     h = 1e-4
     return (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
@@ -167,13 +182,16 @@ def value_at(workspace, path):
     return workspace
 
 
+by_numbers = quick_jit(jax.grad(logpdf, argnums=1), static_argnums=0)
+
+
 @pytest.mark.parametrize("alpha", [0.4, 1.7, -0.6, -2.1])
 def test_derivative_with_respect_to_every_number_of_the_json(alpha):
     structure, numbers, data = from_pyhf(EVERYTHING)
     model = pyhf.Workspace(EVERYTHING).model()
     lower = np.array(model.config.suggested_bounds(), dtype=float)[:, 0]
     point = np.where(lower == -5, alpha, 1.05)
-    gradient = quick_jit(jax.grad(logpdf, argnums=1), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
+    gradient = by_numbers(structure, numbers, jnp.asarray(point), data)
     checked = 0
     for (leaf, index), path in paths_of_numbers(EVERYTHING):
         # At zero a yield or an uncertainty has no two-sided derivative: pyhf holds the parameter there.
@@ -185,12 +203,17 @@ def test_derivative_with_respect_to_every_number_of_the_json(alpha):
     assert checked > 30
 
 
+@partial(quick_jit, static_argnums=0)
+def slope_and_curvature(structure, numbers, point, data):
+    slope = jax.grad(logpdf, argnums=2)
+    return slope(structure, numbers, point, data), jax.jacfwd(slope, argnums=2)(structure, numbers, point, data)
+
+
 def test_gradient_and_hessian_in_the_parameters():
     structure, numbers, data = from_pyhf(EVERYTHING)
     model = pyhf.Workspace(EVERYTHING).model()
     point = random_point(model, 4)
-    gradient = quick_jit(jax.grad(logpdf, argnums=2), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
-    hessian = quick_jit(jax.hessian(logpdf, argnums=2), static_argnums=0)(structure, numbers, jnp.asarray(point), data)
+    gradient, hessian = slope_and_curvature(structure, numbers, jnp.asarray(point), data)
 
     def slope(x, i, h):
         e = np.eye(len(x))[i]
@@ -212,12 +235,12 @@ def test_a_rate_that_is_not_positive_has_a_finite_likelihood_that_points_upwards
     structure, numbers, data = from_pyhf(WRITTEN_OUT["coupled histosys"])
     overshoot = dataclasses.replace(numbers, histosys_lo=numbers.histosys_lo - 200.0)
     point = jnp.array([-1.0 if name == "coupled_histosys" else 1.0 for name in ("coupled_histosys", "mu")])
-    assert np.any(expected_data(structure, overshoot, point)[:4] < 0)
+    rates, value = evaluate(structure, overshoot, point, data)
+    assert np.any(rates[:4] < 0)
     assert np.isnan(pyhf.tensorlib.poisson_logpdf(np.array(10.0), np.array(-1.0)))  # what pyhf makes of such a bin
-    value, slope = quick_jit(jax.value_and_grad(logpdf, argnums=2), static_argnums=0)(structure, overshoot, point, data)
+    slope, hessian = slope_and_curvature(structure, overshoot, point, data)
     assert np.isfinite(value)
     assert slope[0] > 0  # back to alpha = 0
-    hessian = quick_jit(jax.hessian(logpdf, argnums=2), static_argnums=0)(structure, overshoot, point, data)
     assert np.all(np.isfinite(hessian))
 
 
@@ -229,8 +252,9 @@ def test_the_continued_logarithm_is_smooth_and_leaves_other_rates_alone():
     below, above = jnp.array([SMALLEST_RATE * (1 - 1e-9)]), jnp.array([SMALLEST_RATE * (1 + 1e-9)])
     first = jax.grad(lambda v: _safe_log(v)[0])
     second = jax.grad(lambda v: first(v)[0])
-    for order in (_safe_log, first, second):
-        np.testing.assert_allclose(order(below), order(above), rtol=1e-6)
+    orders = quick_jit(lambda v: (_safe_log(v), first(v), second(v)))
+    for low, high in zip(orders(below), orders(above), strict=True):
+        np.testing.assert_allclose(low, high, rtol=1e-6)
 
 
 def test_32_bits_are_refused():
@@ -249,8 +273,14 @@ def test_32_bits_are_refused():
 def test_deviance_is_zero_where_the_model_fits_every_datum():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     point = jnp.array([1.0 if low >= 0 else 0.0 for one in structure.parameter_sets for low, _ in one.bounds])
-    model, data = terms(structure, numbers), expected_data(structure, numbers, point)
-    assert float(deviance(structure, model, point, data)) == 0.0
-    assert float(saturated_logpdf(structure, model, data)) == pytest.approx(
+
+    @quick_jit
+    def of(numbers, point):
+        model, data = terms(structure, numbers), expected_data(structure, numbers, point)
+        return data, deviance(structure, model, point, data), saturated_logpdf(structure, model, data)
+
+    data, zero, saturated = of(numbers, point)
+    assert float(zero) == 0.0
+    assert float(saturated) == pytest.approx(
         pyhf.Workspace(EVERYTHING).model().logpdf(np.asarray(point), np.asarray(data))[0], rel=1e-12
     )
