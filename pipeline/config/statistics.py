@@ -125,7 +125,8 @@ class Measurement(Model):
     fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events`, or with fewer expected
     background events than `minimum_background`, are merged with their neighbours; 0 leaves all bins as they are.
     `mc_statistics`: the constraint of the finite number of simulated events is Gaussian, one in each bin for the total
-    (pyhf's staterror), or Poisson, one for each process and bin (a shapesys: better where few events were simulated).
+    (pyhf's staterror), or Poisson, one for each process and bin (a shapesys: better where few events were simulated);
+    with `none` the templates are taken to be exact.
     `data` are what the workspace of a run calls observed: what the model expects (asimov), or templates mixed as
     `pseudodata` says, {process: {variation: share}}. What is tuned is always what is expected.
     """
@@ -137,7 +138,7 @@ class Measurement(Model):
     bounds: tuple[float, float] = (0.0, 10.0)
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
     minimum_background: Annotated[float, Field(ge=0)] = 0.0
-    mc_statistics: Literal["gaussian", "poisson"] = "gaussian"
+    mc_statistics: Literal["gaussian", "poisson", "none"] = "gaussian"
     data: Literal["asimov", "pseudodata"] = "asimov"
     pseudodata: dict[str, dict[str, float]] = {}
 
