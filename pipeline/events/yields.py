@@ -122,6 +122,7 @@ def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events:
     """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set."""
 
     def of_group(group: EventGroup) -> Result:
+        @jax.jit  # so that it is traced once, for its shape and in the loop
         def of_task(number: Array) -> Result:
             return of_chunk(take_chunk(group, group.task_kinematic[number], group.task_chunk[number]))
 
