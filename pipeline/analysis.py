@@ -152,8 +152,8 @@ def evaluate(
     Every subsample of every data set has its own copies of the thresholds. The derivatives by the copies add up to the
     gradient, and scatter by its error. The smooth loss is not an estimate, and its gradient has no error.
 
-    What JAX would do is done here with the three compiled functions that it would call: to trace `loss` anew at every
-    step takes 10 ms, a tenth of a step of 100,000 events, and to compile it as a whole compiles the fit once more.
+    What JAX would do is done here with the three compiled functions that it would call: to trace `loss` anew takes some
+    20 ms of a core at every step, and to compile it as a whole compiles the fit once more.
     """
     if smooth:
         moving = {name: thresholds[name] for name in bandwidths}
