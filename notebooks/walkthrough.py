@@ -34,7 +34,7 @@ import numpy as np
 import pyhf
 import vector
 
-from pipeline import analysis, problem
+from pipeline import analysis, problem, translation
 from pipeline.config import load_config
 
 ROOT = Path.cwd() if Path("configs").is_dir() else Path.cwd().parent
@@ -42,7 +42,7 @@ config = load_config(
     ROOT / "configs" / "agc_precision.yaml", {"optimiser": {"steps": 15}, "validation": {"bootstrap": 10}}
 )
 setup = problem.build(config)
-thresholds = problem.default_thresholds(config)
+thresholds = translation.default_thresholds(config)
 {name: f"{cut.variable} {cut.keep} {cut.threshold} {cut.unit}" for name, cut in config.cuts.items()}
 
 # %% [markdown]
@@ -126,7 +126,7 @@ from pipeline.validation.gradient_check import check_gradients, with_unit_weight
 from pipeline.validation.cutflow import opened
 from pipeline.validation.distributions import histogram_of_objects
 
-bandwidths = problem.default_bandwidths(config)
+bandwidths = translation.default_bandwidths(config)
 counts = with_unit_weights(setup.training)  # every simulated event counts one: a staircase with visible steps
 
 

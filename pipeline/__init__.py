@@ -1,25 +1,61 @@
-"""The Analysis Grand Challenge CMS ttbar analysis as one differentiable JAX function.
+"""A physics analysis as one differentiable function: exact hard cuts, their gradient, and a HistFactory likelihood.
 
-On the command line: `python -m pipeline.optimize --help`. As a library, in the order in which data flow:
+    import pipeline as pl
 
-- `pipeline.config`: what a YAML file may say; `load_config` reads one.
-- `pipeline.problem`: events in memory and everything else the analysis takes; `build` makes it from a config.
-- `pipeline.analysis`: the function of (thresholds, events), and its gradient.
-- `pipeline.tuning.descent`: the loop around optax.
-- `pipeline.validation.comparison`: what was gained, on events that the optimiser has not seen.
-- `pipeline.inference.histfactory`, `pipeline.inference.fit`, `pipeline.inference.significance`: the likelihood, for any
-pyhf workspace.
-- `pipeline.run`: all of this, into a run folder.
+    problem = pl.Problem.from_arrays(
+        {"signal": signal, "background": background},   # DataFrames, dicts of arrays, parquet or ROOT files, …
+        weight="weight",
+        cuts=[pl.Cut("met", above=50, bounds=(0, 200))],
+        regions=[pl.Region("SR", observable="mass", bins=np.linspace(100, 500, 11))],
+        signal="signal",
+        systematics=[pl.Norm("lumi", 0.03)],
+    )
+    result = pl.tune(problem, steps=40)
+    result.thresholds, result.gain      # what to cut at, and how much better that is on events not tuned on
+    result.report("runs/mine")          # the folder that the command line writes
+    result.workspace                    # of pyhf
 
-For example, the expected significance at the cuts of a config, and its gradient, on the events held for training:
+- `Problem`: an analysis and its events, from tables (`from_arrays`) or from a YAML file (`from_config`), with `loss`,
+  `value_and_grad`, `templates` and `event_table`.
+- `Cut`, `Region`, and the uncertainties `Norm`, `Weights` and `Columns`: what it is made of.
+- `tune` runs the optimiser and judges its `Result` on events that it has not seen.
+- `load_config`: a YAML file, checked. On the command line: `python -m pipeline.optimize --help`.
 
->>> from pathlib import Path
->>> from pipeline import analysis, problem
->>> from pipeline.config import load_config
->>> setup = problem.build(load_config(Path("configs/quickstart.yaml")))
->>> cuts, widths = problem.default_thresholds(setup.config), problem.default_bandwidths(setup.config)
->>> result = analysis.evaluate(setup.analysis, cuts, widths, setup.training)
->>> result.merit.value, result.gradient.value
+Below that, in the order in which data flow: `pipeline.ingest` reads files, `pipeline.events` is the hard analysis and
+its boundary flux, `pipeline.inference` the likelihood of any pyhf workspace, `pipeline.analysis` the function of
+thresholds and events, `pipeline.tuning` the loop around optax, `pipeline.validation` and `pipeline.report` what is said
+of its result.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config import load_config
+    from pipeline.problem import Problem
+    from pipeline.result import Result
+    from pipeline.run import tune
+    from pipeline.vocabulary import Columns, Cut, Norm, Region, Weights
+
+__all__ = ["Columns", "Cut", "Norm", "Problem", "Region", "Result", "Weights", "load_config", "tune"]
+
 __version__ = "0.1.0"
+
+_HOME = {
+    "load_config": "config",
+    "Problem": "problem",
+    "Result": "result",
+    "tune": "run",
+    **dict.fromkeys(("Columns", "Cut", "Norm", "Region", "Weights"), "vocabulary"),
+}
+"""Where each public name is defined: JAX and its friends take seconds to import, and are asked for when needed."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pipeline' has no attribute '{name}'; its public names: {', '.join(__all__)}")
+    return getattr(import_module(f"pipeline.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

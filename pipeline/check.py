@@ -12,10 +12,9 @@ Example:
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.command import guarded
+from pipeline.command import guarded, user_path
 from pipeline.config import ConfigError, load_config, parse_settings
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.check", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="YAML", help="the analysis")
+    parser.add_argument("--config", type=user_path, required=True, metavar="YAML", help="the analysis")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     parser.add_argument(
         "--all", action="store_true", help="check every cut that has a bandwidth, not only trainable ones"

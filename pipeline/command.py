@@ -2,8 +2,9 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["guarded"]
+__all__ = ["guarded", "user_path"]
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
@@ -23,3 +24,8 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def user_path(argument: str) -> Path:
+    """A path of the command line; shells leave the `~` of `--output=~/runs` to us."""
+    return Path(argument).expanduser()

@@ -17,8 +17,9 @@ AGC's files hold about 1.2 million events, 2 GB, each; ask for one first. `root:
 """
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,28 +27,38 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 
+from pipeline.command import user_path
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.errors import InputError
-from pipeline.ingest.dataset import Dataset, File
-from pipeline.ingest.download import UnreachableError, download
+from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.download import UnreachableError, download, part_of
 from pipeline.ingest.manifest import Manifest, load_manifest
+from pipeline.ingest.sources import File
 
 LOCAL = "local"
 """What a config for the simulated samples has as its location; no folder of that name is meant."""
+RECORD = ".fetched.json"
+"""In an output folder: from where each of its files comes, by its path."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A file to fetch: where from, where to, and what is known of it."""
+    """A file to fetch: where from, where to, what is known of it, and all places that have it."""
 
     location: str
     folder: Path
     file: File
+    mirrors: frozenset[str]
 
     @property
     def target(self) -> Path:
         """Where the file will be."""
         return self.folder / self.file.path
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the file, or a part of it, is there."""
+        return self.target.exists() or part_of(self.target).exists()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,11 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     if not wanted:
-        print("Nothing to fetch: these files come with the project. The AGC's are under --datasets 'agc/*'.")
+        print("Nothing to fetch: the manifest has these files in local folders. The AGC's are --datasets 'agc/*'.")
         return 0
     if arguments.list:
         print("\n".join(f"{file.location}  {file.file.events} events" for file in wanted))
         return 0
+    try:
+        write_record(wanted)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
     failures = fetched(wanted, arguments.workers, quiet=arguments.quiet)
     for failure in filter(None, failures):
         print(failure, file=sys.stderr)
@@ -79,16 +95,20 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     what.add_argument(
         "--datasets", nargs="+", metavar="KEY", help="data sets, as agc/ttbar__nominal; 'agc/*' takes all"
     )
-    what.add_argument("--config", type=Path, help="fetch what this config reads, with its limit on the number of files")
+    what.add_argument(
+        "--config", type=user_path, help="fetch what this config reads, with its limit on the number of files"
+    )
     parser.add_argument("--max-files", type=int, help="only the first files of each data set, as the AGC's limit")
     parser.add_argument(
         "--prefix",
         help="named prefix of the source (unl, eos) or a URL; default: the config's, else the source's first",
     )
     parser.add_argument(
-        "--output", type=Path, help="folder; default: the one that the config reads from (data.location), else agc-data"
+        "--output",
+        type=user_path,
+        help="folder; default: the one that the config reads from (data.location), else agc-data",
     )
-    parser.add_argument("--manifest", type=Path, help="another data_manifest.yaml")
+    parser.add_argument("--manifest", type=user_path, help="another data_manifest.yaml")
     parser.add_argument("--workers", type=int, default=4, help="files at a time (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="show what would be fetched, and fetch nothing")
     parser.add_argument("--quiet", action="store_true", help="show errors only")
@@ -110,14 +130,19 @@ def files(arguments: argparse.Namespace) -> list[Wanted]:
     limited = [dataset.first(arguments.max_files) for dataset in chosen]
     prefix, folder = places(arguments, config, limited)
     wanted = [
-        (dataset.key, Wanted(location, folder, file))
+        (dataset.key, Wanted(mirrors[0], folder, file, frozenset(mirrors)))
         for dataset in limited
-        for location, file in zip(dataset.locations(prefix), dataset.files, strict=True)
-        if "://" in location
+        for file, *mirrors in zip(dataset.files, *_mirrors(dataset, prefix), strict=True)
+        if "://" in mirrors[0]
     ]
     _check_places(wanted)
     # A file that several data sets list is fetched once.
     return list({file.location: file for _, file in wanted}.values())
+
+
+def _mirrors(dataset: Dataset, prefix: str | None) -> list[tuple[str, ...]]:
+    """Locations of all files below the chosen prefix, then below each of the source's."""
+    return [dataset.locations(prefix), *map(dataset.locations, dataset.source.prefixes)]
 
 
 def _check_places(wanted: Sequence[tuple[str, Wanted]]) -> None:
@@ -130,6 +155,41 @@ def _check_places(wanted: Sequence[tuple[str, Wanted]]) -> None:
                 f"{key}: {file.location} and {there.location} of {other} would both lie in {file.target}, and one be "
                 "taken for the other; begin the paths of one of them with a folder of its own in the manifest, and "
                 "shorten the prefix of its source by it."
+            )
+
+
+def write_record(wanted: Sequence[Wanted]) -> None:
+    """Note from where each file comes, before it does: a later command must not take it for a file of another source.
+
+    Raises:
+        InputError: One of the files is there already, and comes from somewhere else; or the folder cannot be written.
+    """
+    path = wanted[0].folder / RECORD
+    record = _record(path)
+    _check_origins(wanted, record)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part_of(path).write_text(json.dumps(record | {file.file.path: file.location for file in wanted}, indent=1))
+        part_of(path).replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); give another --output.") from error
+
+
+def _record(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: is damaged; delete it if you know what the files beside it are.") from error
+
+
+def _check_origins(wanted: Sequence[Wanted], record: Mapping[str, str]) -> None:
+    for file in wanted:
+        origin = record.get(file.file.path)
+        # A checksum tells by itself whether the file that is there is the right one.
+        if origin is not None and origin not in file.mirrors and file.is_begun and file.file.sha256 is None:
+            raise InputError(
+                f"{file.location}: would lie in {file.target}, which comes from {origin}; give another --output, or "
+                f"delete {file.target} if it is not needed any more."
             )
 
 
@@ -155,7 +215,7 @@ def places(
         location = config.data.location
         is_prefix = "://" in location or any(location in dataset.source.prefixes for dataset in datasets)
         prefix = location if prefix is None and is_prefix else prefix
-        folder = folder if is_prefix or location == LOCAL else Path(location)
+        folder = folder if is_prefix or location == LOCAL else Path(location).expanduser()
     return prefix, arguments.output or folder
 
 

@@ -25,6 +25,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline.command import user_path
+
 LONGEST = 240  # characters of an error that are printed
 SHOWN = 20  # rows of the ranking
 
@@ -71,15 +73,15 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workspace", type=Path, help="a pyhf workspace (JSON)")
+    parser.add_argument("workspace", type=user_path, help="a pyhf workspace (JSON)")
     parser.add_argument("--measurement", help="which measurement of the workspace; its first one by default")
     parser.add_argument("--poi", help="parameter of interest; the measurement's by default")
     parser.add_argument("--limit", action="store_true", help="upper limits, observed and expected, at 95 %% (CLs)")
     parser.add_argument("--toys", type=int, default=0, metavar="N", help="p-value of q0 by so many toys without signal")
     parser.add_argument("--seed", type=int, default=0, help="of the toys")
     parser.add_argument("--ranking", action="store_true", help="impacts of all parameters on that of interest")
-    parser.add_argument("--plots", type=Path, metavar="DIR", help="write plots into this folder")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the results here")
+    parser.add_argument("--plots", type=user_path, metavar="DIR", help="write plots into this folder")
+    parser.add_argument("--json", type=user_path, metavar="OUT", help="write the results here")
     parser.add_argument("--thorough", action="store_true", help="look for further minima whatever that costs")
     parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
     return parser

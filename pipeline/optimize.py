@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.command import guarded
+from pipeline.command import guarded, user_path
 from pipeline.config import ConfigError, load_config, parse_settings
 
 __all__ = ["main"]
@@ -79,8 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", type=Path, required=True, metavar="YAML", help="the analysis and how to tune it")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="run folder (default: runs/<name of the config>)")
+    parser.add_argument(
+        "--config", type=user_path, required=True, metavar="YAML", help="the analysis and how to tune it"
+    )
+    parser.add_argument(
+        "--output", type=user_path, metavar="DIR", help="run folder (default: runs/<name of the config>)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing run folder")
     parser.add_argument("--resume", action="store_true", help="go on where a stopped or killed run was")
     parser.add_argument(

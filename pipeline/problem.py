@@ -1,60 +1,61 @@
-"""Config to the arguments of the analysis: the only place where the two worlds meet.
+"""A problem: an analysis and its events, divided into those that tuning sees and those that it does not.
 
-From here on there are arrays and static structure; behind here nothing knows a file, a YAML key or awkward.
+It is made from a YAML file (`Problem.from_config`) or from tables in memory (`Problem.from_arrays`); everything that an
+optimiser, a plot or a notebook asks of it is a method. From here on there are arrays and static structure: nothing
+behind knows a file, a YAML key or awkward.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import awkward as ak
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
-from rich.progress import Progress
+from rich.progress import Progress as FileProgress
 
-from pipeline.analysis import Analysis, Data, with_design_effects
-from pipeline.config import Config
+from pipeline.analysis import Analysis, Data, Evaluation, evaluate, event_table, loss, templates_at, with_design_effects
+from pipeline.bandwidths import lepski_bandwidths
+from pipeline.config import Config, ConfigError, load_config
+from pipeline.display import escape, html_table
 from pipeline.errors import InputError
 from pipeline.events import split
-from pipeline.events.batch import Edges, Events
-from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
-from pipeline.events.dense import RaggedSample, dense_groups
-from pipeline.events.evaluation import EventAnalysis, Factor, Layout
-from pipeline.events.table import shared_events
-from pipeline.inference.histfactory import from_pyhf
-from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
-from pipeline.inference.objectives import Objective
-from pipeline.inference.templates import DatasetRole, Recipe, Variation, make_recipe
-from pipeline.ingest.identity import part_share
-from pipeline.ingest.samples import Sample, read_samples
-from pipeline.names import Names, names_of, object_sets
-from pipeline.ragged import kinematics, ragged
+from pipeline.events.binning import placed_edges
+from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.table import EventList, shared_events
+from pipeline.ingest.arrays import Table, sample_of
+from pipeline.ingest.samples import Sample, read_samples, skim
+from pipeline.names import Names, names_of
+from pipeline.parts import data_of, left_out, make_data, pick
+from pipeline.progress import SILENT, Progress
+from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis
+from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
 __all__ = [
     "Problem",
-    "bare_data",
     "build",
     "check_exclusive",
-    "default_bandwidths",
-    "default_thresholds",
     "divide",
     "divide_into_folds",
-    "factors_of",
-    "make_analysis",
-    "make_data",
-    "make_selection",
     "read",
     "whole",
 ]
 
-CHUNK_SIZE = 8192
-"""Events in a chunk: its columns and the state of the trijet search stay in the cache of a core."""
+
+Part = Literal["training", "validation", "all"]
+"""Of the events: what tuning sees, what it does not, or both together."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A run, ready for the optimiser.
+    """An analysis and its events, ready for the optimiser.
+
+    Thresholds are a mapping from names to numbers, each in the unit of its variable; those that are left out are where
+    the config puts them.
 
     Attributes:
         config: with a bandwidth for every trainable threshold, once these are chosen.
@@ -65,6 +66,7 @@ class Problem:
         samples: what the parts were taken from.
         left_out: objects of each collection that the analysis does not see, because their events have more of them than
             fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
+        names: of the config, where its event function is an object.
     """
 
     config: Config
@@ -74,6 +76,155 @@ class Problem:
     stopping: Data | None
     samples: tuple[Sample, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
+    names: Names | None = None
+
+    @classmethod
+    def from_config(cls, config: Config | Path | str, report: Callable[[str], None] = lambda _: None) -> "Problem":
+        """Read the events of a YAML file, or of a config, and put everything together.
+
+        Args:
+            config: the run.
+            report: gets a line before each step that takes time.
+
+        Raises:
+            ConfigError: the config names what does not exist.
+            InputError: a file is missing or unusable, or no event is left.
+        """
+        return build(config if isinstance(config, Config) else load_config(config), report)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        tables: Mapping[str, Table],
+        *,
+        cuts: Sequence[Cut],
+        regions: Sequence[Region],
+        signal: str | Sequence[str],
+        weight: str | None = None,
+        systematics: Sequence[Uncertainty] = (),
+        free: str | Sequence[str] = (),
+        collision: str | Sequence[str] | None = None,
+        event_function: object | None = None,
+        **sections: Any,
+    ) -> "Problem":
+        """An analysis of tables of events.
+
+        Args:
+            tables: by process: a dict of arrays, a DataFrame, a pyarrow table, an awkward array of records, or the path
+                of a parquet or ROOT file; one row an event.
+            cuts: those with `bounds` are tuned.
+            regions: the channels of the likelihood, which exclude each other.
+            signal: the processes that the signal strength `mu` scales.
+            weight: a column, or a formula of columns, in units of expected events; each row counts 1 without it.
+            systematics: the constrained nuisance parameters.
+            free: processes with a free normalisation.
+            collision: columns that together name a collision, where rows are not independent of each other.
+            event_function: what computes further variables (`pipeline.events.function`): an object, a dotted path, or
+                the path of a Python file.
+            sections: further sections, as in a YAML file: `objective={"name": "signal_strength_uncertainty"}`,
+                `optimiser`, `validation`, `objects`, `sets`, `require`, `name`, `title`, `seed`.
+
+        Raises:
+            ConfigError: something named does not exist, or contradicts something else.
+            InputError: a table lacks a column, or has no events.
+        """
+        is_name = isinstance(event_function, str | Path)
+        if event_function is not None:
+            kind = event_function if isinstance(event_function, type) else type(event_function)
+            sections["event_function"] = str(event_function) if is_name else f"{kind.__module__}.{kind.__qualname__}"
+        config = config_of(tables, cuts, regions, signal, systematics, free, **sections)
+        names = names_of(config, None if is_name else event_function)
+        named = None if collision is None else (collision,) if isinstance(collision, str) else tuple(collision)
+        wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)
+        return divide(config, tuple(sample_of(process, table, wanted) for process, table in tables.items()), names)
+
+    @cached_property
+    def thresholds(self) -> dict[str, float]:
+        """All thresholds, trainable or not, where the config puts them."""
+        return {name: each.threshold for name, each in self.config.thresholds.items()}
+
+    @cached_property
+    def bandwidths(self) -> dict[str, float]:
+        """The width of the kernel of each trainable threshold at the start, chosen from the events if not given."""
+        config = self.with_bandwidths().config
+        return {name: float(width) for name, width in default_bandwidths(config).items()}
+
+    def with_bandwidths(self, progress: Progress = SILENT) -> "Problem":
+        """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
+        config = self.config
+        missing = {name: cut for name, cut in config.thresholds.items() if cut.trainable and cut.bandwidth is None}
+        if not missing:
+            return self
+        progress.say(f"choosing the bandwidth of {', '.join(missing)}")
+        at = default_thresholds(config)
+        together = [names for names, _ in config.rising if missing.keys() & set(names)]
+        chosen = lepski_bandwidths(
+            lambda widths: evaluate(self.analysis, at, arrays(widths), self.training).gradient,
+            {name: cut.widest_bandwidth for name, cut in missing.items()},
+            together,
+        )
+        return replace(self, config=config.with_bandwidths(chosen))
+
+    def loss(self, thresholds: Mapping[str, Any] | None = None, part: Part = "training") -> Array:
+        """What is minimised: −Z, an uncertainty or a limit; exact. A scalar that JAX can differentiate and compile.
+
+        Compiled as it is, the events are constants of the program; `pipeline.analysis.loss` takes them as arguments.
+        """
+        return loss(self.analysis, self._at(thresholds), arrays(self.bandwidths), self._part(part))[0]
+
+    def value_and_grad(self, thresholds: Mapping[str, Any] | None = None, part: Part = "training") -> Evaluation:
+        """The loss, the figure of merit, and the gradient by the trainable thresholds with its statistical error."""
+        return evaluate(self.analysis, self._at(thresholds), arrays(self.bandwidths), self._part(part))
+
+    def templates(self, thresholds: Mapping[str, Any] | None = None, part: Part = "validation") -> dict[str, Any]:
+        """The exact templates of each region: `hist.Hist` with axes `process`, `variation` and the observable.
+
+        In expected events. Variances are those of the nominal templates by the finite number of events.
+        """
+        at, data = self._at(thresholds), self._part(part)
+        placed = placed_edges(self.analysis.selection.regions, at, data.events.edges)
+        edges = {name: np.asarray(each[0], np.float64) for name, each in placed.items()}
+        return histograms(self.config, templates_at(self.analysis, at, data), edges)
+
+    def event_table(self, thresholds: Mapping[str, Any] | None = None, part: Part = "validation") -> EventList:
+        """The exact analysis event by event: region, bin, observable and weights, as NumPy arrays."""
+        return event_table(self.analysis, self._at(thresholds), self._part(part))
+
+    def _at(self, thresholds: Mapping[str, Any] | None) -> Thresholds:
+        unknown = sorted(set(thresholds or ()) - set(self.thresholds))
+        if unknown:
+            raise ConfigError(f"no threshold is called '{unknown[0]}'; there are: {', '.join(self.thresholds)}")
+        given = {name: jnp.asarray(value, jnp.float64) for name, value in (thresholds or {}).items()}
+        return default_thresholds(self.config) | given
+
+    def _part(self, name: Part) -> Data:
+        return self._everything if name == "all" else {"training": self.training, "validation": self.validation}[name]
+
+    @cached_property
+    def _everything(self) -> Data:
+        return _everything(self.config, self.names or names_of(self.config), self.analysis, self.samples)
+
+    def __repr__(self) -> str:
+        """A line, rather than all events."""
+        config = self.config
+        tuned = ", ".join(name for name, each in config.thresholds.items() if each.trainable)
+        return (
+            f"Problem({config.title or config.name}: {', '.join(config.processes)} in {', '.join(config.regions)}; "
+            f"{config.objective.name} by {tuned})"
+        )
+
+    def _repr_html_(self) -> str:
+        """For notebooks."""
+        rows = [
+            (name, f"{each.threshold:g} {each.unit}", "" if each.bounds is None else "{:g} … {:g}".format(*each.bounds))
+            for name, each in self.config.thresholds.items()
+        ]
+        events = [(s.dataset.process, s.dataset.variation, f"{len(s.events)}") for s in self.samples]
+        return (
+            f"<b>{escape(self.config.title or self.config.name)}</b>, {escape(self.config.objective.name)}"
+            + html_table(("threshold", "at", "tuned within"), rows)
+            + html_table(("process", "variation", "events"), events)
+        )
 
 
 def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
@@ -93,7 +244,7 @@ def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Pro
 
 
 def read(
-    config: Config, report: Callable[[str], None] = lambda _: None, progress: Progress | None = None
+    config: Config, report: Callable[[str], None] = lambda _: None, progress: FileProgress | None = None
 ) -> tuple[Sample, ...]:
     """The events of every data set of a config; arguments and errors as `pipeline.ingest.samples.read_samples`."""
     return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
@@ -101,23 +252,28 @@ def read(
 
 def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
     """The analysis of a config, and all its events without a split; errors as `build`."""
-    names = names_of(config)
-    samples = read(config, report)
+    names, samples = names_of(config), read(config, report)
     analysis = make_analysis(config, names, len(samples))
+    return analysis, _everything(config, names, analysis, samples)
+
+
+def _everything(config: Config, names: Names, analysis: Analysis, samples: Sequence[Sample]) -> Data:
     everything = [np.ones(len(sample.events), bool) for sample in samples]
     (data,) = make_data(config, names, analysis, samples, [everything])
-    return analysis, data
+    if any(_has_several_of_a_collision(sample) for sample in samples):
+        (data,) = with_design_effects(analysis, default_thresholds(config), [data])
+    return data
 
 
-def divide(config: Config, samples: tuple[Sample, ...]) -> Problem:
+def divide(config: Config, samples: tuple[Sample, ...], names: Names | None = None) -> Problem:
     """A problem from events in memory: those for training, those for validation, and perhaps those for stopping.
 
-    With folds, the first of them is held out.
+    With folds, the first of them is held out. `names` are those of the config, where its event function is an object.
 
     Raises:
         InputError: one of the parts is empty.
     """
-    (problem,) = _divided(config, samples, [0.0])
+    (problem,) = _divided(config, samples, [0.0], names or names_of(config))
     return problem
 
 
@@ -128,18 +284,17 @@ def divide_into_folds(config: Config, samples: tuple[Sample, ...]) -> tuple[Prob
         InputError: one of the parts is empty.
     """
     folds = config.validation.folds or 1
-    return _divided(config, samples, [fold / folds for fold in range(folds)])
+    return _divided(config, samples, [fold / folds for fold in range(folds)], names_of(config))
 
 
-def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]) -> tuple[Problem, ...]:
+def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float], names: Names) -> tuple[Problem, ...]:
     """Problems that hold out other events each: those from a place on in a random order of the events, a circle."""
-    names = names_of(config)
     analysis, shares = make_analysis(config, names, len(samples)), _shares(config)
     masks = [_parts(config, samples, shares, turn) for turn in turns]
     # All at once: parts of equal shapes are compiled once.
-    picked = _picked(config, names, samples, [of[name] for of in masks for name in shares])
-    data = _data(config, names, analysis, samples, picked)
-    left_out = _left_out(sample for part in picked[: len(shares)] for sample, _ in part)
+    picked = pick(config, names, samples, [of[name] for of in masks for name in shares])
+    data = data_of(config, names, analysis, samples, picked)
+    unseen = left_out(sample for part in picked[: len(shares)] for sample, _ in part)
     if config.exclusive and config.may_overlap():
         check_exclusive(analysis, default_thresholds(config), data)
     several = any(_has_several_of_a_collision(sample) for sample in samples)
@@ -150,7 +305,9 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
             parts = with_design_effects(analysis, default_thresholds(config), parts)
         named = dict(zip(shares, parts, strict=True))
         stopping = named.get("stopping")
-        problems.append(Problem(config, analysis, named["training"], named["validation"], stopping, samples, left_out))
+        problems.append(
+            Problem(config, analysis, named["training"], named["validation"], stopping, samples, unseen, names)
+        )
     return tuple(problems)
 
 
@@ -189,8 +346,9 @@ def _parts(
     for name, masks in parts.items():
         if not any(mask.any() for mask in masks):
             raise InputError(
-                f"none of the events is for {name}: those of one collision are in one part, so there have to be "
-                "several collisions; the manifest says which branches name one ('collision')"
+                f"none of the {sum(map(len, masks))} events that pass is for {name}; use more events, or wider bounds "
+                "of the cuts (events of one collision are in one part; the manifest says which branches name it: "
+                "'collision')"
             )
     return parts
 
@@ -198,207 +356,3 @@ def _parts(
 def _has_several_of_a_collision(sample: Sample) -> bool:
     numbers = ak.to_numpy(sample.events.collision)
     return len(np.unique(numbers)) < len(numbers)
-
-
-def make_selection(config: Config) -> Selection:
-    """The static selection of a config."""
-    regions, offset = [], 0
-    for name, region in config.regions.items():
-        requirements = tuple(Requirement(n, each.min, each.max) for n, each in config.requirements(name).items())
-        bins, moving = len(region.bins.places) - 1, tuple(config.moving_edges[name])
-        regions.append(Region(name, requirements, region.observable, bins, offset, moving))
-        offset += bins
-    cuts = tuple(
-        Cut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions) for name, cut in config.cuts.items()
-    )
-    return Selection(*object_sets(config), cuts, tuple(regions))
-
-
-def make_edges(config: Config) -> Edges:
-    """Bin edges of each region, where they start."""
-    return {name: jnp.asarray(region.bins.places, jnp.float64) for name, region in config.regions.items()}
-
-
-def default_thresholds(config: Config) -> Thresholds:
-    """All thresholds, trainable or not, where the config puts them."""
-    return arrays({name: each.threshold for name, each in config.thresholds.items()})
-
-
-def default_bandwidths(config: Config) -> Thresholds:
-    """The bandwidth of each trainable threshold at the start of an optimisation."""
-    trained = {name: each.bandwidth for name, each in config.thresholds.items() if each.trainable}
-    return arrays({name: width for name, width in trained.items() if width is not None})
-
-
-def make_analysis(config: Config, names: Names, datasets: int) -> Analysis:
-    """The static part of the analysis."""
-    selection = make_selection(config)
-    layout = Layout(
-        datasets=datasets, kinematics=len(kinematics(config)) + 1, factors=tuple(factors_of(config).values())
-    )
-    measured = make_measurement(config, selection)
-    structure, _, _ = from_pyhf(skeleton(measured))
-    events = EventAnalysis(selection, names.function, layout)
-    return Analysis(events, measured, structure, Objective(**config.objective.model_dump()))
-
-
-def factors_of(config: Config) -> dict[str, Factor]:
-    """The factors of the weight that variations name."""
-    names = dict.fromkeys(name for each in config.variations.values() for name in each.weights if name != "nominal")
-    return {name: _factor(config, name) for name in names}
-
-
-def _factor(config: Config, name: str) -> Factor:
-    of, dot, rest = name.partition(".")
-    if not dot:
-        return Factor(name)
-    number, _, variable = rest.rpartition(".")
-    # The correction of an object that is not there is none.
-    fill = 1.0 if variable in config.corrections else 0.0
-    return Factor(variable, of, int(number) if number else None, fill)
-
-
-def make_measurement(config: Config, selection: Selection) -> Measurement:
-    """Channels, samples and parameters under the names that the workspace shows."""
-    processes, variations = list(config.processes), ["nominal", *config.variations]
-    titles = {name: region.title or name for name, region in config.regions.items()}
-    nuisances = []
-    for systematic in config.systematics.values():
-        on = tuple(processes.index(process) for process in systematic.processes or processes)
-        up, down = (None if name is None else variations.index(name) for name in systematic.variations)
-        channels = None if systematic.regions is None else tuple(titles[region] for region in systematic.regions)
-        nuisances.append(Nuisance(systematic.title, on, up, down, systematic.sizes, channels))
-    free = dict.fromkeys(config.measurement.signal, config.measurement.poi) | config.measurement.free
-    return Measurement(
-        name=config.measurement.name,
-        poi=config.measurement.poi,
-        channels=tuple(Channel(titles[r.name], r.bins, r.offset) for r in selection.regions),
-        processes=tuple(process.title for process in config.processes.values()),
-        free=tuple((name, processes.index(process)) for process, name in free.items()),
-        nuisances=tuple(nuisances),
-        bounds=config.measurement.bounds,
-        minimum_effective_events=config.measurement.minimum_effective_events,
-        minimum_background=config.measurement.minimum_background,
-        mc_statistics=config.measurement.mc_statistics,
-        pseudodata=_pseudodata(config) if config.measurement.data == "pseudodata" else (),
-    )
-
-
-def _pseudodata(config: Config) -> tuple[tuple[int, int, float], ...]:
-    processes, variations = list(config.processes), ["nominal", *config.variations]
-    return tuple(
-        (variations.index(variation), processes.index(process), share)
-        for process, shares in config.measurement.pseudodata.items()
-        for variation, share in shares.items()
-    )
-
-
-def make_data(
-    config: Config,
-    names: Names,
-    analysis: Analysis,
-    samples: Sequence[Sample],
-    parts: Sequence[Sequence[NDArray[np.bool_]]],
-    chunk_size: int = CHUNK_SIZE,
-) -> list[Data]:
-    """Parts of the events of all samples as traced data of equal shapes.
-
-    Args:
-        config: the run.
-        names: of it.
-        analysis: its static part.
-        samples: all data sets.
-        parts: which events of each sample are in each part; each stands for all of them.
-        chunk_size: largest number of events that are looked at together.
-    """
-    picked = _picked(config, names, samples, parts)
-    return _data(config, names, analysis, samples, picked, chunk_size)
-
-
-_Picked = list[list[tuple[RaggedSample, float]]]
-"""For each part and data set, the events, and what one unit of their weights stands for in the whole."""
-
-
-def _picked(
-    config: Config, names: Names, samples: Sequence[Sample], parts: Sequence[Sequence[NDArray[np.bool_]]]
-) -> _Picked:
-    return [
-        [
-            ragged(config, names, sample.dataset, sample.events[mask], _share(sample, mask))
-            for sample, mask in zip(samples, masks, strict=True)
-        ]
-        for masks in parts
-    ]
-
-
-def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
-    """What a part normalises itself by: the share of the weights that it really has. A part without events has none."""
-    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key) if part.any() else 1.0
-
-
-def _left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:
-    """Objects of each collection that are in no bit mask, where there are any."""
-    total = sum((Counter(sample.left_out) for sample in samples), Counter[str]())
-    return {name: number for name, number in total.items() if number}
-
-
-def _data(
-    config: Config,
-    names: Names,
-    analysis: Analysis,
-    samples: Sequence[Sample],
-    picked: _Picked,
-    chunk_size: int = CHUNK_SIZE,
-) -> list[Data]:
-    dense = dense_groups(
-        [[sample for sample, _ in part] for part in picked],
-        names.function,
-        chunk_size=chunk_size,
-        from_below=_from_below(config),
-    )
-    return [
-        Data(
-            events=Events(groups=groups, edges=make_edges(config)),
-            recipe=_recipe(config, analysis, samples, [unit for _, unit in part]),
-        )
-        for part, groups in zip(picked, dense, strict=True)
-    ]
-
-
-def bare_data(config: Config, names: Names, events: ak.Array) -> Data:
-    """Events of one file that is no data set of the manifest: weights 1, no templates."""
-    sample, _ = ragged(config, names, None, events, 1.0)
-    (groups,) = dense_groups([[sample]], names.function, chunk_size=CHUNK_SIZE, from_below=_from_below(config))
-    empty = Recipe(yields=jnp.zeros((0, 0, 0, 0, 0)), variance=jnp.zeros((0, 0)))
-    return Data(events=Events(groups=groups, edges=make_edges(config)), recipe=empty)
-
-
-def _from_below(config: Config) -> set[str]:
-    """Columns that cuts keep below a threshold only."""
-    above, below = set[str](), set[str]()
-    for cut in config.cuts.values():
-        prefixes = [""] if cut.on_events else [f"{config.object_sets[name].of}." for name in cut.objects]
-        of = below if cut.keep == "below" else above
-        of |= {prefix + cut.variable for prefix in prefixes}
-    return below - above
-
-
-def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units: Sequence[float]) -> Recipe:
-    roles = [
-        DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
-        for sample, unit in zip(samples, units, strict=True)
-    ]
-    factors, kinematic = list(factors_of(config)), kinematics(config)
-    variations = [Variation("nominal")]
-    for name, each in config.variations.items():
-        weights = each.weights or {"nominal": 1.0}
-        variations.append(
-            Variation(
-                name,
-                kinematic.index(name) + 1 if name in kinematic else 0,
-                weights.get("nominal", 0.0),
-                {factors.index(factor): size for factor, size in weights.items() if factor != "nominal"},
-                each.processes,
-            )
-        )
-    return make_recipe(list(config.processes), variations, analysis.layout.kinematics, roles, len(factors))

@@ -131,11 +131,18 @@ def _evaluated(correction: Correction, columns: Columns) -> Column:
     compiled = _correction(correction.file, correction.correction)
     inputs = [_input(columns, correction.inputs[each.name]) for each in compiled.inputs]
     rows = max((len(each) for each in inputs if isinstance(each, np.ndarray) and each.ndim == 2), default=0)
-    if not rows:
-        return np.asarray(compiled.evaluate(*inputs), np.float64)
-    return np.stack(
-        [compiled.evaluate(*(each[row] if np.ndim(each) == 2 else each for each in inputs)) for row in range(rows)]
-    )
+    try:
+        if not rows:
+            return np.asarray(compiled.evaluate(*inputs), np.float64)
+        return np.stack(
+            [compiled.evaluate(*(each[row] if np.ndim(each) == 2 else each for each in inputs)) for row in range(rows)]
+        )
+    except Exception as error:  # correctionlib's own: a value out of range, a category that is not there
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{correction.file}: the correction '{correction.correction}' cannot be evaluated ({reason}); check its "
+            "inputs in 'corrections', or cut away what it does not cover"
+        ) from error
 
 
 def _input(columns: Columns, value: str | int | float) -> Any:
@@ -150,7 +157,7 @@ def _correction(file: Path, name: str) -> Any:
 
     try:
         return correctionlib.CorrectionSet.from_file(str(file))[name]
-    except (OSError, EOFError, RuntimeError, IndexError, KeyError, ValueError) as error:
+    except Exception as error:  # of a damaged file: whatever gzip, zlib and the JSON parser may raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(
             f"{file}: no correction '{name}' can be read from it ({reason}); correct 'corrections'"

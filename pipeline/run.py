@@ -6,32 +6,31 @@ recompute, write.
 
 import difflib
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pipeline.analysis import Data
 from pipeline.config import Config
+from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.fileskim import rows_of_file
-from pipeline.ingest.manifest import InputError, load_manifest
-from pipeline.ingest.samples import skim, wanted_datasets
+from pipeline.ingest.samples import listed_datasets, skim
 from pipeline.names import Names, names_of
 from pipeline.problem import Problem, divide_into_folds, read
-from pipeline.report.attempt import attempt
-from pipeline.report.folder import new_folder, write_config, write_history, write_json
+from pipeline.report.folder import new_folder
 from pipeline.report.terminal import Terminal
+from pipeline.result import Result, write_outcome
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
 from pipeline.tuning.descent import Step, make_optimiser
-from pipeline.tuning.tune import Tuned, schedule, starts, tune, with_bandwidths
+from pipeline.tuning.tune import Tuned, schedule, starts
+from pipeline.tuning.tune import tune as steps_of
 from pipeline.validation.outcome import Outcome, judge
 from pipeline.validation.provenance import fingerprint
-from pipeline.validation.verdict import verdict
 
-__all__ = ["checkpoint_of", "describe_inputs", "run"]
+__all__ = ["checkpoint_of", "describe_inputs", "run", "tune"]
 
 
 def run(
@@ -60,7 +59,7 @@ def run(
         CheckpointError: there is nothing to resume from.
         OSError: the folder exists already, or cannot be written.
     """
-    output, started = Path(output), time.perf_counter()
+    output, started = Path(output).expanduser(), time.perf_counter()
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     names_of(config)  # so is a wrong name in the config
     if resume:
@@ -80,11 +79,10 @@ def run(
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
         outcome = judge(tuned, terminal, {"reading": reading})
         outcome = replace(outcome, path=output, complete=outcome.complete and len(tuned) == len(problems))
-        content = outcome.as_json() | {"verdict": asdict(verdict(outcome))}
-        _write(folder, outcome, content)
         drawing = time.perf_counter()
         if plots:
-            _illustrate(folder, tuned[0].problem, outcome, content, terminal)
+            terminal.say("pictures and report")
+        write_outcome(folder, tuned[0].problem, outcome, terminal.warn, plots=plots)
     seconds = outcome.seconds | {"pictures and report": time.perf_counter() - drawing}
     outcome = replace(outcome, seconds=seconds)
     terminal.table(outcome)
@@ -97,6 +95,27 @@ def run(
     return outcome
 
 
+def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> Result:
+    """Tune the thresholds of a problem, and judge the result on events that the optimiser has not seen.
+
+    Ctrl-C ends it early, with the best thresholds so far.
+
+    Args:
+        problem: what is tuned.
+        steps: how many; as the config says if None.
+        quiet: show nothing but warnings.
+
+    Raises:
+        InputError: no fit converged.
+    """
+    if steps is not None:
+        optimiser = problem.config.optimiser.model_copy(update={"steps": steps})
+        problem = replace(problem, config=problem.config.model_copy(update={"optimiser": optimiser}))
+    terminal = Terminal(problem.config, quiet=quiet)
+    tuned = _tuned(problem.with_bandwidths(terminal), None, terminal, resume=False)
+    return Result(tuned.problem, judge([tuned], terminal))
+
+
 def _tuned_folds(problems: Sequence[Problem], output: Path, terminal: Terminal, *, resume: bool) -> list[Tuned]:
     """Every fold, until one is stopped by Ctrl-C."""
     tuned: list[Tuned] = []
@@ -105,17 +124,17 @@ def _tuned_folds(problems: Sequence[Problem], output: Path, terminal: Terminal, 
             terminal.say(f"fold {fold + 1} of {len(problems)}")
         checkpoint = checkpoint_of(output, fold)
         begun = resume and (fold == 0 or checkpoint.exists())
-        tuned.append(_tuned(with_bandwidths(problem, terminal), checkpoint, terminal, resume=begun))
+        tuned.append(_tuned(problem.with_bandwidths(terminal), checkpoint, terminal, resume=begun))
         if not tuned[-1].complete:
             break
     return tuned
 
 
-def _tuned(problem: Problem, checkpoint: Path, terminal: Terminal, *, resume: bool) -> Tuned:
+def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, resume: bool) -> Tuned:
     """The steps of the optimisation, each shown, every few of them kept; Ctrl-C ends them early."""
     config, name = problem.config, fingerprint(problem)
     history: list[Step] = []
-    if resume:
+    if resume and checkpoint is not None:
         state = make_optimiser(schedule(config)).init(arrays(starts(config)[0]))
         history += load_checkpoint(checkpoint, name, state)
         terminal.say(f"going on after step {history[-1].number}")
@@ -123,18 +142,19 @@ def _tuned(problem: Problem, checkpoint: Path, terminal: Terminal, *, resume: bo
     steps, events = config.optimiser.steps * config.optimiser.starts, _number_of_events(problem.training)
     with terminal.steps(steps, events) as show:
         try:
-            for step in tune(problem, history[-1] if history else None):
+            for step in steps_of(problem, history[-1] if history else None):
                 clock.append(time.perf_counter())
                 history.append(step)
                 show(step)
-                if len(history) % config.optimiser.checkpoint_every == 0:
+                if checkpoint is not None and len(history) % config.optimiser.checkpoint_every == 0:
                     save_checkpoint(checkpoint, name, history)
             complete = True
         except KeyboardInterrupt:
             if not history:
                 raise
             terminal.warn("stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result")
-    save_checkpoint(checkpoint, name, history)
+    if checkpoint is not None:
+        save_checkpoint(checkpoint, name, history)
     first = clock[min(1, len(clock) - 1)]
     return Tuned(problem, tuple(history), complete, (first - clock[0], clock[-1] - first))
 
@@ -149,60 +169,21 @@ def _number_of_events(data: Data) -> int:
     return sum(int((group.weight != 0).sum()) for group in data.events.groups)
 
 
-def _write(folder: Path, outcome: Outcome, content: Mapping[str, Any]) -> None:
-    """All numbers of a run."""
-    write_json(folder / "result.json", content)
-    write_json(folder / "workspace.json", outcome.workspaces["after"])
-    write_json(folder / "workspace_before.json", outcome.workspaces["before"])
-    write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
-    write_config(folder / "config.yaml", outcome.config.model_dump(mode="json"))
-
-
-def _history_row(step: Step) -> dict[str, Any]:
-    return {
-        "step": step.number,
-        "value": float(step.merit.value),
-        "best_loss": step.best_loss,
-        "converged": bool(step.merit.converged),
-        **step.thresholds,
-        "monitored_loss": step.monitored,
-        **{f"gradient_{name}": value for name, value in step.gradient.items()},
-        **{f"gradient_error_{name}": value for name, value in step.error.items()},
-        **{f"bandwidth_{name}": value for name, value in step.bandwidths.items()},
-    }
-
-
-def _illustrate(
-    folder: Path, problem: Problem, outcome: Outcome, content: Mapping[str, Any], terminal: Terminal
-) -> None:
-    """Pictures and page, after everything that counts is written: neither a failure nor Ctrl-C loses the result."""
-    terminal.say("pictures and report")
-    try:
-        with attempt("the report", terminal.warn):
-            # matplotlib takes a second to import, which a run that fails early need not wait for.
-            from pipeline.report.illustrate import illustrate
-            from pipeline.report.pictures.scene import Scene
-
-            illustrate(folder, Scene(problem, outcome), content, terminal.warn)
-    except KeyboardInterrupt:
-        terminal.warn("stopped while drawing: the result is written, the report is not complete")
-
-
 def describe_inputs(config: Config) -> None:
     """Print what a run would read; raises where something is missing."""
     make_optimiser(schedule(config))
     names = names_of(config)
-    manifest = load_manifest(config.data.manifest)
     terminal = Terminal(config, quiet=False)
-    for process, variation in wanted_datasets(config):
-        dataset = manifest.dataset(config.data.set, process, variation).first(config.data.max_files)
+    for dataset in listed_datasets(config):
         missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
         if missing:
             raise InputError(
                 f"{missing[0]}: no such file; correct data.location, or get it with python -m pipeline.fetch"
             )
         _check_branches(config, names, dataset)
-        terminal.say(f"{dataset.key}: {len(dataset.files)} files, {dataset.events} events")
+        stated = all(file.events is not None for file in dataset.files)
+        events = f"{dataset.events} events" if stated else "as many events as they hold"
+        terminal.say(f"{dataset.key}: {len(dataset.files)} files, {events}")
 
 
 def _check_branches(config: Config, names: Names, dataset: Dataset) -> None:

@@ -21,15 +21,16 @@ import numpy as np
 import uproot
 
 from pipeline.analysis import event_table
-from pipeline.command import guarded
+from pipeline.command import guarded, user_path
 from pipeline.config import Config, load_config
 from pipeline.events.table import EventList
 from pipeline.ingest import read
 from pipeline.ingest.failures import explained
 from pipeline.ingest.samples import skim
 from pipeline.names import names_of
-from pipeline.problem import bare_data, default_thresholds, factors_of, make_analysis
+from pipeline.parts import bare_data
 from pipeline.ragged import kinematics
+from pipeline.translation import default_thresholds, factors_of, make_analysis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.sync", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path, help="NanoAOD file")
-    parser.add_argument("--config", type=Path, required=True, help="the analysis; its thresholds are used")
-    parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("file", type=user_path, help="NanoAOD file")
+    parser.add_argument("--config", type=user_path, required=True, help="the analysis; its thresholds are used")
+    parser.add_argument("--output", type=user_path, required=True, help="JSON file to write")
     options = parser.parse_args(arguments)
 
     def write() -> int:

@@ -10,7 +10,9 @@ from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
-from pipeline.problem import make_analysis, make_data, read
+from pipeline.parts import make_data
+from pipeline.problem import read
+from pipeline.translation import make_analysis
 
 ROOT = Path(__file__).parent.parent
 

@@ -23,9 +23,11 @@ from pipeline.inference.histfactory import expected_data, from_pyhf, logpdf, par
 from pipeline.inference.measurement import numbers, skeleton
 from pipeline.inference.templates import Templates
 from pipeline.ingest.manifest import load_manifest
-from pipeline.problem import make_measurement, make_selection
+from pipeline.translation import make_measurement, make_selection
 
 from reference import agc_workspace
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
 FILES = {"1": 1, "5": 5, "all": None}

@@ -48,6 +48,7 @@ def test_the_gradient_is_that_of_jax(data, evaluation):
     np.testing.assert_allclose(merit_along.value, -along, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_threshold_without_bandwidth_has_no_derivative(data):
     at, width = arrays(THRESHOLDS), arrays({"jet_pt": 3.0})
     gradient = jax.grad(lambda at: exact.loss(small_analysis(), at, width, data)[0])(at)
@@ -61,6 +62,7 @@ def flux_of():
     return jax.jit(lambda events: yields_and_flux(small_analysis().events, arrays(THRESHOLDS), WIDTHS, events))
 
 
+@pytest.mark.slow
 def test_subsamples_add_up_and_are_disjoint(data, flux_of):
     whole = flux_of(data.events)
     parts = jax.jit(
@@ -126,6 +128,7 @@ def halves(data):
         yield eqx.tree_at(lambda each: (each.events.groups, each.recipe), data, (groups, recipe))
 
 
+@pytest.mark.slow
 def test_folds_with_the_same_thresholds_are_all_events(data):
     at = arrays(THRESHOLDS)
     folds = [(half, at) for half in halves(data)]

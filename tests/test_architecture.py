@@ -30,10 +30,15 @@ ORDER = (
     "analysis",
     "names",
     "ragged",
+    "translation",
+    "parts",
+    "bandwidths",
+    "vocabulary",
     "problem",
     "tuning",
     "validation",
     "report",
+    "result",
     "run",
 )
 

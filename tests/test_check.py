@@ -36,12 +36,14 @@ def checked(monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 def test_a_wrong_derivative_is_named(checked):
     code, text = checked({"jet_pt": check_with(0.1), "jet_btag": check_with(0.9)})
     assert code == 1
     assert "The gradient by jet_btag is not the slope of the exact analysis." in text
 
 
+@pytest.mark.slow
 def test_derivatives_that_agree_are_called_right(checked):
     code, text = checked({"jet_pt": check_with(0.1), "muon_pt": check_with(0.1, 2.0)})
     assert code == 0

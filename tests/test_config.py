@@ -178,6 +178,27 @@ def test_the_manifest_is_beside_the_config_or_in_the_folder_above(load, tmp_path
         assert load_config(config).data.manifest == manifest
 
 
+@pytest.mark.parametrize("where", ["require", "regions.SR.require"])
+def test_formulas_of_branches_are_required_of_the_data(load, where):
+    with pytest.raises(ConfigError, match=r"require: takes ranges of variables, .* belong in data.require"):
+        load(changed(where, ["HLT_IsoMu24"]))
+
+
+def test_the_home_folder_in_every_path(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    base = SMALL | {
+        "data": {"manifest": "~/m.yaml", "cache": "~/c", "certified": "~/g.json"},
+        "event_function": "~/f.py",
+    }
+    (tmp_path / "home" / "base.yaml").write_text(yaml.safe_dump(base))
+    config = load({"extends": "~/base.yaml"})
+    places = (config.data.manifest, config.data.cache, config.data.certified, Path(config.event_function))
+    assert [place.relative_to(tmp_path / "home").name for place in places] == ["m.yaml", "c", "g.json", "f.py"]
+    set_by_hand = load_config("~/base.yaml", {"data": {"cache": "~/other"}})
+    assert set_by_hand.data.cache == tmp_path / "home" / "other"
+
+
 def test_an_event_function_in_a_file_stands_beside_the_config(load, tmp_path):
     assert load(changed("event_function", "own.py")).event_function == str(tmp_path / "own.py")
     assert load(changed("event_function", "pipeline.analyses.ttbar")).event_function == "pipeline.analyses.ttbar"

@@ -59,7 +59,7 @@ def fetch(manifest, tmp_path):
 
 
 def there(tmp_path: Path) -> dict[str, bytes]:
-    files = (path for path in (tmp_path / "out").rglob("*") if path.is_file())
+    files = (path for path in (tmp_path / "out").rglob("*.root") if path.is_file())
     return {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in files}
 
 
@@ -205,6 +205,35 @@ def test_two_files_of_one_path_are_refused(fetch, manifest, tmp_path, capsys):
     assert "would both lie in" in message
     assert message.count("\n") == 1
     assert there(tmp_path) == {}
+
+
+def test_a_file_of_an_earlier_command_is_not_taken_for_that_of_another_source(fetch, manifest, site, tmp_path, capsys):
+    site.files["/other/folder/b.root"] = CONTENT["folder/c.root"]
+    content = yaml.safe_load(manifest.read_text())
+    content["sources"]["other"] = content["sources"]["remote"] | {"prefixes": {"main": f"{site.url}/other/"}}
+    other = content["datasets"]["far/p__other"] | {"source": "other", "files": [{"path": "folder/b.root", "events": 3}]}
+    content["datasets"]["far/p__other"] = other
+    manifest.write_text(yaml.safe_dump(content))
+    assert fetch("--datasets", "far/p__nominal") == 0
+    assert fetch("--datasets", "far/p__other") == 1
+    message = capsys.readouterr().err
+    assert f"/other/folder/b.root: would lie in {tmp_path}/out/folder/b.root, which comes from" in message
+    assert message.count("\n") == 1
+    (tmp_path / "out/folder/b.root").unlink()
+    assert fetch("--datasets", "far/p__other") == 0
+    assert there(tmp_path)["folder/b.root"] == CONTENT["folder/c.root"]
+
+
+def test_a_mirror_has_the_same_files(fetch, site):
+    site.files |= {path.replace("store", "mirror"): content for path, content in site.files.items()}
+    assert fetch("--datasets", "far/*") == fetch("--datasets", "far/*", "--prefix", "mirror") == 0
+
+
+def test_a_damaged_record_is_a_sentence(fetch, tmp_path, capsys):
+    assert fetch("--datasets", "far/p__other") == 0
+    (tmp_path / "out" / fetch_data.RECORD).write_text("[1")
+    assert fetch("--datasets", "far/p__other") == 1
+    assert "is damaged; delete it if you know" in capsys.readouterr().err
 
 
 def test_a_file_of_two_data_sets_is_fetched_once(fetch, manifest, site):

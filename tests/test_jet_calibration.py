@@ -17,6 +17,8 @@ import vector
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
 from pipeline.ingest import ObjectSkim, Skim, read
 
+pytestmark = pytest.mark.slow
+
 STEP = 25.0  # GeV per unit of α
 COLUMNS = ("pt", "eta", "phi", "mass")
 ALPHAS = (-0.2, 0.0, 0.5, 1.0, 2.0, 5.0)

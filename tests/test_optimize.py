@@ -15,7 +15,8 @@ from pipeline import run as run_module
 from pipeline.analysis import templates_at
 from pipeline.config import load_config
 from pipeline.optimize import main
-from pipeline.problem import build, default_thresholds
+from pipeline.problem import build
+from pipeline.translation import default_thresholds
 
 from analysis_data import ROOT
 

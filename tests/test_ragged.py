@@ -1,5 +1,6 @@
 """Events under our names: columns varied, corrections as correctionlib evaluates them, objects dropped and counted."""
 
+import gzip
 from pathlib import Path
 
 import awkward as ak
@@ -9,13 +10,14 @@ import pytest
 import yaml
 from correctionlib.schemav2 import Binning, Category, CategoryItem, Correction, CorrectionSet, Formula, Variable
 from pipeline.config import Config, load_config
+from pipeline.errors import InputError
 from pipeline.events.evaluation import Factor
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.variations import resolution_factors
 from pipeline.ingest.manifest import load_manifest
 from pipeline.names import names_of
-from pipeline.problem import factors_of, make_selection
 from pipeline.ragged import kinematics, ragged
+from pipeline.translation import factors_of, make_selection
 
 from analysis_data import ROOT
 from test_config import BTAG_CUT, PT_CUT, SMALL
@@ -216,6 +218,33 @@ def test_weights_name_them(load, file):
     }
     assert "pu" not in names_of(config).branches
     assert names_of(config).branches["npv"] == "nPV"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:60] + bytes([content[60] ^ 255]) + content[61:],
+        lambda content: content[:-8] + bytes(8),
+        lambda _: b"",
+        lambda _: b"login please",
+    ],
+    ids=["cut", "flipped", "checksum", "empty", "other"],
+)
+def test_a_damaged_file_of_corrections_is_a_sentence(load, file, damage):
+    packed = file.with_suffix(".json.gz")
+    packed.write_bytes(damage(gzip.compress(file.read_bytes())))
+    config = load(corrections=corrections(packed), cuts=LOOSE)
+    with pytest.raises(InputError, match=rf"{packed}: no correction '\w+' can be read from it \(.*\); correct 'corr"):
+        columns_of(config, random_events())
+
+
+def test_a_value_out_of_the_range_of_a_correction_is_a_sentence(load, tmp_path):
+    bins = Binning(nodetype="binning", input="npv", edges=[0.0, 10.0], content=[1.0], flow="error")
+    file = written(tmp_path / "narrow.json", pileup=correction("pileup", {"npv": "real"}, bins))
+    config = load(corrections={"pu": {"file": str(file), "correction": "pileup", "inputs": {"npv": "npv"}}}, cuts=LOOSE)
+    with pytest.raises(InputError, match=r"narrow.json: the correction 'pileup' cannot be evaluated \(.*\); check"):
+        columns_of(config, random_events())
 
 
 def test_a_cut_may_be_on_a_correction(load, file):

@@ -15,6 +15,8 @@ from pipeline.validation.outcome import Outcome
 
 from analysis_data import ROOT
 
+pytestmark = pytest.mark.slow
+
 # The significance, which pyhf computes to the precision of its minimiser; tests/regression compares the uncertainty.
 SHORT = {"optimiser": {"steps": 3}, "validation": {"bootstrap": 3}, "objective": {"name": "discovery_significance"}}
 

@@ -10,6 +10,8 @@ from pipeline.sync import main
 
 from ingest.small_files import write_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 AGC = ROOT / "configs" / "agc.yaml"
 REGIONS = ("4j1b", "4j2b")

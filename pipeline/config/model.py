@@ -1,10 +1,16 @@
 """What all parts of a configuration have in common."""
 
-from pydantic import BaseModel, ConfigDict
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from pipeline.errors import PipelineError
 
-__all__ = ["ConfigError", "Model"]
+__all__ = ["ConfigError", "HomePath", "Model"]
+
+HomePath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path that may begin with `~`."""
 
 
 class ConfigError(PipelineError):

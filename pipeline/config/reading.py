@@ -16,7 +16,7 @@ from pipeline.config.run import Config
 from pipeline.config.selection import SET, UNION
 from pipeline.yaml_file import YamlError, parsed_yaml
 
-__all__ = ["load_config", "parse_settings"]
+__all__ = ["checked", "load_config", "parse_settings"]
 
 PATHS = (("data", "manifest"), ("data", "cache"), ("data", "certified"), ("corrections", "*", "file"))
 """Keys whose values are files."""
@@ -33,10 +33,19 @@ def load_config(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
     path = Path(path).expanduser()
     raw = _merge(_read(path), overrides or {})
     _place_manifest(raw, path.parent)
+    return checked(raw, f"{path}: ")
+
+
+def checked(raw: Mapping[str, Any], where: str = "") -> Config:
+    """A configuration from what a file would say.
+
+    Raises:
+        ConfigError: the first problem, with `where` in front of it.
+    """
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {_sentence(error)}") from None
+        raise ConfigError(f"{where}{_sentence(error)}") from None
 
 
 def _place_manifest(raw: dict[str, Any], folder: Path) -> None:
@@ -92,7 +101,7 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if isinstance(function, str) and function.endswith(".py"):
         raw["event_function"] = str((path.parent / Path(function).expanduser()).resolve())
     base = raw.pop("extends", None)
-    return raw if base is None else _merge(_read(path.parent / base, (*seen, path.resolve())), raw)
+    return raw if base is None else _merge(_read(path.parent / Path(base).expanduser(), (*seen, path.resolve())), raw)
 
 
 def _make_absolute(raw: dict[str, Any], keys: Sequence[str], folder: Path) -> None:

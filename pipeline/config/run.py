@@ -6,14 +6,24 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
-from pipeline.config.model import Model
-from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Range, Region, Threshold
+from pipeline.config.model import HomePath, Model
+from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Ranges, Region, Threshold
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
 __all__ = ["Config", "Data", "Optimiser", "Validation"]
+
+
+def _several(value: Any) -> Any:
+    """A formula alone is a list of it."""
+    return [value] if isinstance(value, str) else value
+
+
+def _no(value: Any) -> Any:
+    """YAML 1.1 reads `no` as false."""
+    return "no" if value is False else value
 
 
 class Data(Model):
@@ -28,16 +38,16 @@ class Data(Model):
     of `workers` as many processes read as pay.
     """
 
-    manifest: Path = Path("data_manifest.yaml")
+    manifest: HomePath = Path("data_manifest.yaml")
     set: str = "simulated"
     location: str = "local"
     max_files: int | None = None
     weights: str | None = None
-    require: tuple[str, ...] = ()
-    certified: Path | None = None
-    verify: Literal["sha256", "size", "no"] = "sha256"
+    require: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    certified: HomePath | None = None
+    verify: Annotated[Literal["sha256", "size", "no"], BeforeValidator(_no)] = "sha256"
     skip_bad_files: bool = False
-    cache: Path | None = None
+    cache: HomePath | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
@@ -113,7 +123,7 @@ class Config(Model):
     corrections: dict[str, Correction] = {}
     sets: dict[str, ObjectSetOrUnion] = {}
     cuts: dict[str, Cut]
-    require: dict[str, Range] = {}
+    require: Ranges = {}
     regions: Annotated[dict[str, Region], Field(min_length=1)]
     exclusive: bool = True
     processes: dict[str, Process]

@@ -16,6 +16,7 @@ __all__ = [
     "ObjectSet",
     "ObjectSetOrUnion",
     "Range",
+    "Ranges",
     "Region",
     "Requirement",
     "Threshold",
@@ -82,7 +83,7 @@ class Movable(Model):
     """How a threshold may be tuned.
 
     `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
-    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.tuning.bandwidths`). `step`
+    it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.bandwidths`). `step`
     is the size of a typical optimisation step; without one, it is a fiftieth of the bounds.
     """
 
@@ -240,6 +241,19 @@ Range = Annotated[Bounds, BeforeValidator(_range)]
 """How many members a set has, or what a variable is: `1`, `[4, ]`, `[1, 2]`."""
 
 
+def _ranges(value: Any) -> Any:
+    if isinstance(value, list | str):
+        raise ValueError(
+            "takes ranges of variables, {met: [50, ], HLT_IsoMu24: 1}; formulas of branches, such as "
+            "[HLT_IsoMu24 or HLT_Mu50, Flag_goodVertices], belong in data.require"
+        )
+    return value
+
+
+Ranges = Annotated[dict[str, Range], BeforeValidator(_ranges)]
+"""By the name of the set or variable."""
+
+
 class Bins(Model):
     """Bins of an observable; neither under- nor overflow is used, as in the AGC.
 
@@ -328,7 +342,7 @@ class Region(Model):
     event.
     """
 
-    require: dict[str, Range] = {}
+    require: Ranges = {}
     observable: str
     bins: Bins
     title: str = ""

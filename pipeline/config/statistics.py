@@ -1,11 +1,10 @@
 """What is measured with the events: processes, variations and systematic uncertainties, and the figure of merit."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.model import Model
+from pipeline.config.model import HomePath, Model
 
 __all__ = ["Correction", "Measurement", "Objective", "Process", "Systematic", "Variation"]
 
@@ -75,7 +74,7 @@ class Correction(Model):
     An input is a variable of the same kind, or else a constant.
     """
 
-    file: Path
+    file: HomePath
     correction: str
     objects: str | None = None
     inputs: dict[str, str | int | float]
@@ -126,7 +125,8 @@ class Measurement(Model):
     fewer effective simulated background events, (Σw)²/Σw², than `minimum_effective_events`, or with fewer expected
     background events than `minimum_background`, are merged with their neighbours; 0 leaves all bins as they are.
     `mc_statistics`: the constraint of the finite number of simulated events is Gaussian, one in each bin for the total
-    (pyhf's staterror), or Poisson, one for each process and bin (a shapesys: better where few events were simulated).
+    (pyhf's staterror), or Poisson, one for each process and bin (a shapesys: better where few events were simulated);
+    with `none` the templates are taken to be exact.
     `data` are what the workspace of a run calls observed: what the model expects (asimov), or templates mixed as
     `pseudodata` says, {process: {variation: share}}. What is tuned is always what is expected.
     """
@@ -138,7 +138,7 @@ class Measurement(Model):
     bounds: tuple[float, float] = (0.0, 10.0)
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
     minimum_background: Annotated[float, Field(ge=0)] = 0.0
-    mc_statistics: Literal["gaussian", "poisson"] = "gaussian"
+    mc_statistics: Literal["gaussian", "poisson", "none"] = "gaussian"
     data: Literal["asimov", "pseudodata"] = "asimov"
     pseudodata: dict[str, dict[str, float]] = {}
 

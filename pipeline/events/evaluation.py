@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Edges, Event
-from pipeline.events.binning import PlacedEdges, bin_index, placed_edges
+from pipeline.events.binning import PlacedEdges, bin_index, binned, placed_edges
 from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thresholds, passes, passes_all, within
 from pipeline.events.flux import pack
 from pipeline.events.function import Sets, call, members
@@ -31,11 +31,14 @@ __all__ = [
     "derived_bits",
     "evaluated",
     "factors_of",
+    "histogram",
     "inside_regions",
     "is_derived",
+    "moving_regions",
     "observables_of",
     "placed",
     "point",
+    "subsample_of",
     "variables_of",
 ]
 
@@ -269,3 +272,26 @@ def columns_of(
     # An event that fills up a chunk has weight 0, and its factors may be NaN.
     weighted = jnp.where(weight[None] == 0, 0, weight[None] * factors)
     return jnp.concatenate([jnp.stack([weight, weight * weight]), weighted])
+
+
+def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> Float32[Array, "bins columns"]:
+    """The hard histogram of some events; it can be differentiated by the edges."""
+    return binned(
+        at.selection,
+        hard.position,
+        subsample_of(at, event),
+        {region.name: at.bandwidths[region.edges[0]] for region in moving_regions(at)},
+        edges,
+        observables_of(at.selection, hard),
+        columns_of(event.weight, hard.factors),
+    )
+
+
+def moving_regions(at: Point) -> tuple[Region, ...]:
+    """The regions whose edges move; one region has one kernel, that of its first edge."""
+    return tuple(region for region in at.selection.regions if region.edges and region.edges[0] in at.bandwidths)
+
+
+def subsample_of(at: Point, event: Event) -> Int32[Array, " events"]:
+    """Which part of the events each one is in."""
+    return event.collision % jnp.int32(at.subsamples)

@@ -5,11 +5,11 @@ of its shape) of the same name, that is, one nuisance parameter. A one-sided var
 then: κ− = 2 − κ+, shape− = 2·nominal − shape+ (cabinetry `templates/postprocessor`,
 `workspace.get_NormPlusShape_modifiers`).
 
-The finite number of simulated events is constrained in one of two ways. 'gaussian': one `staterror` in each bin for the
-total of all processes (Barlow and Beeston as Conway simplified it, arXiv:1103.0354), pyhf's and cabinetry's. 'poisson':
-one `shapesys` for each process and bin (Barlow and Beeston, Comput. Phys. Commun. 77 (1993) 219), which counts
-τ = (Σw)²/Σw² effective events: what ROOT and Combine do where few events were simulated. pyhf allows a Poisson
-constraint to no more than one sample, so there is none for the total.
+The finite number of simulated events is constrained in one of two ways, or not at all ('none'). 'gaussian': one
+`staterror` in each bin for the total of all processes (Barlow and Beeston as Conway simplified it, arXiv:1103.0354),
+pyhf's and cabinetry's. 'poisson': one `shapesys` for each process and bin (Barlow and Beeston, Comput. Phys. Commun. 77
+(1993) 219), which counts τ = (Σw)²/Σw² effective events: what ROOT and Combine do where few events were simulated. pyhf
+allows a Poisson constraint to no more than one sample, so there is none for the total.
 """
 
 from collections.abc import Sequence
@@ -83,7 +83,7 @@ class Measurement:
     minimum_effective_events: float
     minimum_background: float = 0.0
     pseudodata: tuple[tuple[int, int, float], ...] = ()
-    mc_statistics: Literal["gaussian", "poisson"] = "gaussian"
+    mc_statistics: Literal["gaussian", "poisson", "none"] = "gaussian"
 
     @property
     def merges(self) -> bool:
@@ -104,11 +104,12 @@ def skeleton(measurement: Measurement) -> dict[str, Any]:
                 if nuisance.up is not None and channel.bins > 1:  # one bin has no shape; cabinetry writes none either
                     shape = {"hi_data": ones, "lo_data": ones}
                     constrained.append({"name": nuisance.name, "type": "histosys", "data": shape})
-        if measurement.mc_statistics == "poisson":
-            counted = {"name": _shapesys(channel, measurement.processes[process]), "type": "shapesys", "data": ones}
-        else:
-            counted = {"name": _staterror(channel), "type": "staterror", "data": ones}
-        return [*free, *constrained, counted]
+        counted = {
+            "poisson": [{"name": _shapesys(channel, measurement.processes[process]), "type": "shapesys", "data": ones}],
+            "gaussian": [{"name": _staterror(channel), "type": "staterror", "data": ones}],
+            "none": [],
+        }
+        return [*free, *constrained, *counted[measurement.mc_statistics]]
 
     return {
         "version": "1.0.0",

@@ -19,7 +19,7 @@ def certified_blocks(path: Path) -> Certified:
         InputError: It cannot be read, or is not of this form.
     """
     try:
-        content = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        content = json.loads(path.expanduser().read_text(encoding="utf-8"), object_pairs_hook=_each_run_once)
         return tuple(
             sorted(
                 (int(run), tuple((int(first), int(last)) for first, last in blocks)) for run, blocks in content.items()
@@ -32,3 +32,11 @@ def certified_blocks(path: Path) -> Certified:
             f'{path}: is no file of certified luminosity blocks, {{"run": [[first, last], …]}}; check what '
             f"data.certified names ({' '.join(str(error).split())[:100]})."
         ) from error
+
+
+def _each_run_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """JSON's own rule is that the last of two equal keys wins."""
+    runs = dict(pairs)
+    if len(runs) < len(pairs):
+        raise ValueError("a run is stated twice")
+    return runs

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from pipeline.errors import InputError
 from pipeline.ingest.failures import explained
 from pipeline.ingest.filekind import kind_of
-from pipeline.ingest.remote import is_http, probe
+from pipeline.ingest.remote import check_page, is_http, probe
 
 __all__ = ["Content", "Verify", "check_content", "content_of", "is_local", "sha256_of"]
 
@@ -65,6 +65,7 @@ def content_of(location: str, *, hashed: bool = False, marked: bool = False) -> 
         size, stamps = status.st_size, [f"mtime {status.st_mtime_ns}"]
     elif is_http(location):
         remote = probe(location)
+        check_page(location, remote.head)
         kind_of(location, remote.head)
         size, stamps = remote.size, [remote.tag]
     else:

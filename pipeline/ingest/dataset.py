@@ -4,122 +4,28 @@ What is stated is checked against what was read (`Dataset.as_read`); what is not
 module imports neither jax nor awkward, so that a typo in a manifest answers at once.
 """
 
+import logging
 import posixpath
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import InputError
 from pipeline.ingest.expression import Expression
 from pipeline.ingest.facts import FileFacts
+from pipeline.ingest.sources import File, Generator, ManifestModel, Source, data_files
 
-__all__ = ["Dataset", "File", "Generator", "ManifestModel", "Source"]
+__all__ = ["Dataset"]
 
-SUFFIXES = (".root", ".parquet", ".pq")
-"""Of the files that a folder or a pattern stands for; a part of a download is not among them."""
 SUM_TOLERANCE = 1e-4
 """Share by which a stated sum of weights may differ: it may have been rounded, or added up in single precision."""
 
 _Number = TypeVar("_Number", int, float)
 
-
-class ManifestModel(BaseModel):
-    """Frozen; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class File(ManifestModel):
-    """One file of a data set, or a pattern or folder that stands for several.
-
-    Attributes:
-        path: Path below the prefixes of the source. Below a local one it may be a pattern, `ttbar/*.root`, or a folder.
-        events: Events before every filter and skim; they set the normalisation. Where they are not stated, they are
-            those of the tree `Runs`, or else the entries.
-        entries: Entries in the file, where a skim made it smaller than `events`.
-        size: Bytes.
-        sha256: Checksum of the content.
-        sum_of_weights: Sum of the generator weights before every filter and skim. Where it is not stated, it is that of
-            the tree `Runs`, or else of all `genWeight` in the file.
-        sum_of_squared_weights: Likewise, of their squares.
-    """
-
-    path: Annotated[str, Field(min_length=1)]
-    events: Annotated[int, Field(ge=0)] | None = None
-    entries: Annotated[int, Field(ge=0)] | None = None
-    size: Annotated[int, Field(gt=0)] | None = None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
-    sum_of_weights: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    sum_of_squared_weights: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_path_alone(cls, fields: Any) -> Any:
-        return {"path": fields} if isinstance(fields, str) else fields
-
-    @field_validator("path")
-    @classmethod
-    def _stays_below_the_prefix(cls, path: str) -> str:
-        if path.startswith(("/", "~")) or "://" in path or ".." in path.split("/"):
-            raise ValueError("must be relative to the prefixes of its source, without '..'")
-        return path
-
-    @property
-    def facts(self) -> tuple[object, ...]:
-        """What is stated of it beside its path; nothing of a pattern."""
-        return tuple(value for name, value in self if name != "path" and value is not None)
-
-
-class Source(ManifestModel):
-    """Where data sets come from, and the terms of their use.
-
-    Attributes:
-        description: What the files are, in a sentence.
-        licence: Terms under which they may be used.
-        citation: What to cite.
-        simulated: Whether the events are simulated by whoever runs the analysis: this project, or its user.
-        label: What plots call them.
-        tree: Name of the TTree or RNTuple.
-        collision: Branches that together name a collision, where a file has several detector simulations of one
-            (`[event]`). Without it, every event is its own: run, luminosity block and event number name it.
-        prefixes: Named places that hold the files, the preferred one first: URLs, or folders relative to the manifest.
-    """
-
-    description: str
-    licence: str
-    citation: str
-    simulated: bool
-    label: str = "Simulated"
-    tree: str = "Events"
-    collision: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    prefixes: Annotated[dict[str, str], Field(min_length=1)]
-
-    @field_validator("prefixes")
-    @classmethod
-    def _folders_are_relative_to_the_manifest(cls, prefixes: dict[str, str], info: Any) -> dict[str, str]:
-        folder = (info.context or {}).get("folder", Path())
-        return {
-            name: prefix if "://" in prefix else str(folder / Path(prefix).expanduser())
-            for name, prefix in prefixes.items()
-        }
-
-
-class Generator(ManifestModel):
-    """How the events were generated.
-
-    Attributes:
-        program: Name and version.
-        settings: Settings that differ from the program's defaults, in its own words.
-        seed: Seed of the random numbers.
-        description: What a reader should know beyond that.
-    """
-
-    program: str
-    settings: tuple[str, ...] = ()
-    seed: int | None = None
-    description: str = ""
+_log = logging.getLogger(__name__)
 
 
 class Dataset(ManifestModel):
@@ -238,11 +144,10 @@ class Dataset(ManifestModel):
                 f"{self.key}: '{pattern.path}' stands for several files, but states facts as of one; list the files."
             )
         folder = Path(place)
-        candidates = path.rglob("*") if path.is_dir() else folder.glob(pattern.path)
-        files = sorted(found for found in candidates if found.suffix.lower() in SUFFIXES and found.is_file())
+        files = data_files(path, "**/*") if path.is_dir() else data_files(folder, pattern.path)
         if not files:
             raise InputError(f"{self.key}: '{pattern.path}' fits no ROOT or parquet file in {folder}; correct it.")
-        return [File(path=found.relative_to(folder).as_posix()) for found in files]
+        return [File(path=file.relative_to(folder).as_posix()) for file in files]
 
     def first(self, max_files: int | None) -> "Dataset":
         """The same data set with only its first files, as the AGC limits its inputs.
@@ -303,6 +208,11 @@ class Dataset(ManifestModel):
         ):
             return "none"
         lowest, highest = min(sums.lowest for sums in generated), max(sums.highest for sums in generated)
+        if not isfinite(sum(sums.total for sums in generated)):
+            raise InputError(
+                f"{self.key}: its genWeight is NaN or infinite in some events; leave their files out or make them "
+                "again, or state 'weights: none' in the manifest (data.weights in a config) to count events."
+            )
         raise InputError(
             f"{self.key}: its genWeight goes from {lowest:g} to {highest:g}, and nothing says whether to use it; state "
             "'weights: generator' in the manifest (data.weights in a config), or 'weights: none' to count events."
@@ -323,6 +233,15 @@ class Dataset(ManifestModel):
                 "state it as 'sum_of_weights'."
             )
         events = facts.entries if facts.runs is None else facts.runs.events
+        if facts.runs is not None and not self.is_weighted and file.events not in (None, events):
+            _log.warning(
+                "%s: the manifest says that %d events were generated for %s, and its events are weighted by that, but "
+                "its tree Runs says %d; correct 'events', or leave it out.",
+                self.key,
+                file.events,
+                file.path,
+                events,
+            )
         return file.model_copy(
             update={
                 "events": events if file.events is None else file.events,

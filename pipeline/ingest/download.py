@@ -12,6 +12,7 @@ protocols, such as `root://`, go through fsspec where its plugin is installed.
 import contextlib
 import dataclasses
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,14 +23,16 @@ from pipeline.errors import InputError
 from pipeline.ingest.content import sha256_of
 from pipeline.ingest.failures import explained
 from pipeline.ingest.filekind import check_local, expected_kind, kind_of
-from pipeline.ingest.remote import UnreachableError, is_http, refusal, request, version
+from pipeline.ingest.remote import UnreachableError, check_page, is_http, refusal, request, version
 
-__all__ = ["UnreachableError", "download", "is_complete"]
+__all__ = ["UnreachableError", "download", "is_complete", "part_of"]
 
 BLOCK = 1 << 20
 """Bytes that are written at a time."""
 BREAKS = 5
 """Breaks in a row, without a new byte in between, after which a download is given up."""
+PAUSE = 0.5
+"""Seconds after the first break; after each further one in a row, twice as many."""
 
 
 class _BrokenOffError(Exception):
@@ -72,7 +75,7 @@ def download(
     """
     if is_complete(target, size=size, sha256=sha256):
         return False
-    part = target.with_name(f"{target.name}.part")
+    part = part_of(target)
     with _writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     breaks = 0
@@ -87,11 +90,17 @@ def download(
                 raise InputError(
                     f"{location}: the download keeps breaking off ({error}); run again to go on."
                 ) from error
+            time.sleep(PAUSE * 2 ** (breaks - 1))
     _check_whole(location, part, target, sha256)
     with _writing(target):
         part.replace(target)
         _tag_file(part).unlink(missing_ok=True)
     return True
+
+
+def part_of(target: Path) -> Path:
+    """Where the bytes of a file are until it is whole."""
+    return target.with_name(f"{target.name}.part")
 
 
 def is_complete(target: Path, *, size: int | None = None, sha256: str | None = None) -> bool:
@@ -111,6 +120,7 @@ def _check_head(location: str, head: bytes, part: Path) -> None:
     """Do not begin to keep what is no data file: a login page, gzip bytes."""
     try:
         if expected_kind(part.stem) is not None:
+            check_page(location, head)
             kind_of(location, head)
     except InputError:
         _delete(part)
@@ -202,7 +212,7 @@ def _blocks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     try:
         yield from answer.stream(BLOCK, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
-        raise _BrokenOffError(str(error)) from error
+        raise _BrokenOffError(str(error.args[0] if error.args else error)) from error
     finally:
         answer.release_conn()
 

@@ -9,7 +9,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -58,8 +59,7 @@ def outcomes(
             unread = dict.fromkeys(str(tasks[positions[future]][0]) for future in positions if _failed(future))
             raise InputError(_killed(list(unread))) from error
         finally:
-            for future in positions:
-                future.cancel()
+            _stop(pool, positions)
 
 
 def workers_that_pay(first: float, share: float, files: int) -> int:
@@ -82,6 +82,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def _stop(pool: Executor, futures: Iterable[concurrent.futures.Future[Any]]) -> None:
+    """Begin no further call."""
+    if isinstance(pool, concurrent.futures.ProcessPoolExecutor):
+        # Its own thread does it: a future that is cancelled from here while a process dies is an error in that thread.
+        pool.shutdown(wait=False, cancel_futures=True)
+        return
+    for future in futures:
+        future.cancel()
+
+
 def _failed(future: concurrent.futures.Future[Any]) -> bool:
     return future.cancelled() or (future.done() and future.exception() is not None)
 
@@ -97,15 +107,23 @@ def _killed(unread: Sequence[str]) -> str:
 def _processes(workers: int) -> Executor:
     # Spawned, not forked: jax and uproot run threads, and a forked copy of a held lock never opens.
     return concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_die_of_an_interrupt
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_die_with_the_parent
     )
 
 
-def _die_of_an_interrupt() -> None:
-    """Let Ctrl-C end this process without a word: the one that started it has the word."""
+def _die_with_the_parent() -> None:
+    """Let Ctrl-C end this process without a word, since its parent has the word; and end it when the parent is gone."""
+    threading.Thread(target=_outlive_nobody, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _outlive_nobody() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextlib.contextmanager

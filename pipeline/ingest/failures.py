@@ -63,6 +63,8 @@ def _sentence(location: str, error: Exception) -> str:
             return f"{location}: is a folder; give the path of a file."
         case PermissionError():
             return f"{location}: may not be read (permission denied); change the rights of the file."
+        case ValueError() if "Protocol not known" in str(error):
+            return f"{location}: this protocol is not known; correct the prefix of its source in the manifest."
         case ImportError():
             return f"{location}: this protocol needs another package ({' '.join(str(error).split())[:200]})."
         case aiohttp.ClientError():

@@ -86,7 +86,7 @@ def _skimmed_part(location: str, tree: str, skim: Skim, part: int, parts: int) -
             odd=summed(piece.odd for piece in pieces),
             numbered=skim.collision is not None or key_of("event", rows.branches) is not None,
             generated=_total([piece.generated for piece in pieces]),
-            runs=rows.run_sums() if skim.weight != "none" else None,
+            runs=rows.run_sums(),
         )
 
 

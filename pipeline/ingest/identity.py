@@ -10,6 +10,7 @@ detector simulations of one collision share what the manifest says they share (`
 """
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from pipeline.errors import InputError
 from pipeline.hashing import splitmix64
 
 __all__ = ["NUMBERS", "collision_hash", "content_digest", "of_file", "part_share", "repeated"]
+
+_log = logging.getLogger(__name__)
 
 NUMBERS = ("run", "luminosityBlock", "event")
 """The branches that name a collision, in NanoAOD."""
@@ -63,23 +66,33 @@ def part_share(weight: NDArray[Any], part: NDArray[np.bool_], label: str) -> flo
     """The share of a data set's weight that is in a part of its events; what normalises the part.
 
     A part holds its share of events, give or take the square root of their number; divided by the share that it really
-    has, its yields add up to those of the whole.
+    has, its yields add up to those of the whole. Where weights of both signs cancel, so that their sum says nothing of
+    the size of a part, it is the share of their absolute values.
 
     Args:
         weight: Of each event of the data set.
         part: Which of them are in the part.
-        label: Name of the data set, for messages.
+        label: Name of the data set, for a warning where it has events, and the part has none of them.
 
-    Raises:
-        InputError: The weights of the part, or of all events, do not add up to a positive number.
+    Returns:
+        1 if the part has no weight at all.
     """
-    inside, total = float(weight[part].sum(dtype=np.float64)), float(weight.sum(dtype=np.float64))
-    if not (inside > 0 and total > 0):
-        raise InputError(
-            f"{label}: the weights of {int(part.sum())} of its {len(part)} events, one of the parts, add up to "
-            f"{inside:g}, so the part cannot be normalised; use more events."
+    if len(part) and not part.any():
+        _log.warning(
+            "%s: one of the parts (training, validation) has none of its %d events, so its templates are empty there; "
+            "use more events.",
+            label,
+            len(part),
         )
-    return inside / total
+    size = weight if _is_significant(weight[part]) and _is_significant(weight) else np.abs(weight)
+    inside, total = (float(values.sum(dtype=np.float64)) for values in (size[part], size))
+    return inside / total if inside else 1.0
+
+
+def _is_significant(weight: NDArray[Any]) -> bool:
+    """Whether the weights add up to three times the error of their sum."""
+    total, squares = (float((weight.astype(np.float64) ** power).sum()) for power in (1, 2))
+    return total > 3 * squares**0.5
 
 
 def content_digest(events: ak.Array) -> str:

@@ -18,7 +18,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import InputError
-from pipeline.ingest.dataset import Dataset, File, Generator, ManifestModel, Source
+from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.sources import File, Generator, ManifestModel, Source
 from pipeline.yaml_file import YamlError, parsed_yaml
 
 __all__ = [
@@ -56,11 +57,13 @@ class Manifest(ManifestModel):
             raise ValueError("must have the two sections 'sources' and 'datasets'")
         sources = document["sources"]
         periods = document.get("periods") or {}
+        if isinstance(periods, dict):
+            periods = {str(name): luminosity for name, luminosity in periods.items()}  # a year is a number in YAML
         datasets = {
             key: _with_period(key, _with_source(key, entry, sources), periods)
             for key, entry in document["datasets"].items()
         }
-        return {**document, "datasets": datasets}
+        return {**document, "periods": periods, "datasets": datasets}
 
     def dataset(self, set_name: str, process: str, variation: str = "nominal") -> Dataset:
         """The data set of a process and variation.
@@ -92,7 +95,7 @@ class Manifest(ManifestModel):
             variation: Its variation, or the role that the variation plays.
 
         Raises:
-            InputError: There is none; the message names the nearest.
+            InputError: There is none, and the message names the nearest; or some have a period, and one has none.
         """
         periods = tuple(
             dataset
@@ -102,6 +105,11 @@ class Manifest(ManifestModel):
             and dataset.process == process
             and variation in (dataset.variation, dataset.role)
         )
+        whole = self.datasets.get(dataset_key(set_name, process, variation))
+        if periods and whole is not None:
+            raise InputError(
+                f"{whole.key}: has no period, but {periods[0].key} has one; state one for each, or for none."
+            )
         return periods or (self.dataset(set_name, process, variation),)
 
     def matching(self, pattern: str) -> tuple[Dataset, ...]:
@@ -166,10 +174,10 @@ def _with_source(key: str, entry: Any, sources: dict[str, Any]) -> Any:
 def _with_period(key: str, entry: Any, periods: Any) -> Any:
     if not isinstance(entry, dict) or not entry.get("period"):
         return entry
-    if not isinstance(periods, dict) or entry["period"] not in periods:
+    if not isinstance(periods, dict) or str(entry["period"]) not in periods:
         known = ", ".join(map(str, periods)) or "none"
         raise ValueError(f"datasets.{key}.period is {entry['period']!r}, which is not among the periods ({known})")
-    return {**entry, "luminosity": periods[entry["period"]]}
+    return {**entry, "period": str(entry["period"]), "luminosity": periods[str(entry["period"])]}
 
 
 def _sentence(path: Path, error: ValidationError) -> str:

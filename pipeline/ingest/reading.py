@@ -28,6 +28,7 @@ from pipeline.ingest.facts import FileFacts
 from pipeline.ingest.fileskim import FileSkim, joined_parts, skimmed_part
 from pipeline.ingest.identity import content_digest, of_file, repeated
 from pipeline.ingest.progress import file_counter
+from pipeline.ingest.remote import is_http
 from pipeline.ingest.skim import Skim, summed
 
 __all__ = ["Ingested", "StatedFile", "read"]
@@ -117,8 +118,8 @@ def read(
         skim: What to read and what to keep.
         tree: Name of the TTree or RNTuple, perhaps in a folder, `ntuples/Events`.
         stated: What is stated of each file, say `Dataset.files`.
-        verify: Compare size and `sha256` of each file with what is stated, its `size` only, or nothing (`no`). Remote
-            files are not read whole, so of them only the size is compared.
+        verify: Take size and `sha256` of each file, for the record, and compare them with what is stated; its `size`
+            only; or nothing (`no`). Remote files are not read whole, so of them only the size is known.
         skip_bad_files: Leave a file that cannot be used out, instead of ending; it is in `Ingested.skipped`.
         workers: Processes that read at the same time; 1 reads in this one. None takes as many as pay, from the time
             that the first file takes.
@@ -166,14 +167,16 @@ def _expanded(location: str) -> str:
 def _looked_at(
     locations: Sequence[str], stated: Sequence[StatedFile] | None, verify: Verify, cached: bool, skip: bool
 ) -> tuple[dict[int, Content], dict[int, InputError]]:
-    """The content of each file, compared with what is stated; and what is wrong with those to be skipped."""
-    if verify == "no" and not cached:
-        return {}, {}
+    """The content of each file, compared with what is stated; and what is wrong with those to be skipped.
+
+    A web server is asked in any case: what is wrong with it, nobody could tell from what a reader then fails at.
+    """
+    wanted = [number for number, place in enumerate(locations) if verify != "no" or cached or is_http(place)]
 
     def look(number: int) -> Content | InputError:
         location, file = locations[number], None if stated is None else stated[number]
         try:
-            content = _content(location, verify == "sha256" and file is not None and file.sha256 is not None, cached)
+            content = _content(location, verify == "sha256", cached)
             if file is not None and verify != "no":
                 sha256 = file.sha256 if verify == "sha256" else None
                 check_content(location, content, size=file.size, sha256=sha256)
@@ -182,7 +185,7 @@ def _looked_at(
         return content
 
     with ThreadPoolExecutor(LOOKS) as threads:
-        looks = dict(enumerate(threads.map(look, range(len(locations)))))
+        looks = dict(zip(wanted, threads.map(look, wanted), strict=True))
     failures = {number: look for number, look in looks.items() if isinstance(look, InputError)}
     if failures and not skip:
         raise next(iter(failures.values()))
@@ -341,7 +344,7 @@ def _report(label: str, ingested: Ingested) -> None:
     counted = ", ".join(f"{number} of {name}" for name, number in ingested.odd.items())
     if counted:
         _log.warning("%s: NaN, infinite or negative values in %s; a cut on NaN is failed.", label, counted)
-    if ingested.entries_read and not len(ingested.events):
+    if not len(ingested.events):
         _log.warning(
             "%s: none of %d events passes the loosest cuts, so its templates are empty; if it should have some, widen "
             "the bounds of the cuts or check what is required.",

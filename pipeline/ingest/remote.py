@@ -4,15 +4,17 @@ A server that is busy (429, 500, 502, 503, 504), or whose connection broke, is a
 for (`Retry-After`) but no longer than a minute. Every other refusal becomes one sentence at once.
 """
 
+import logging
 import re
 import ssl
 from dataclasses import dataclass
+from typing import Any
 
 import urllib3
 
 from pipeline.errors import InputError
 
-__all__ = ["HTTP", "RemoteFile", "UnreachableError", "is_http", "probe", "refusal", "request"]
+__all__ = ["HTTP", "RemoteFile", "UnreachableError", "check_page", "is_http", "probe", "refusal", "request"]
 
 LONGEST_PAUSE = 60.0
 """Seconds that a server may make us wait before it is asked again."""
@@ -25,8 +27,25 @@ class UnreachableError(InputError):
     """The server does not answer, so there is no need to ask it for another file."""
 
 
+# What is tried again is no news; what fails in the end is one sentence.
+logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+
+
 class _Retry(urllib3.Retry):
-    """As urllib3's, with an end to the pauses that a server may ask for."""
+    """As urllib3's, with an end to the pauses that a server may ask for; a bad certificate stays bad."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        *rest: Any,
+        **options: Any,
+    ) -> "_Retry":
+        if isinstance(error, urllib3.exceptions.SSLError):
+            raise error
+        return super().increment(method, url, response, error, *rest, **options)
 
     def get_retry_after(self, response: urllib3.BaseHTTPResponse) -> float | None:
         seconds = super().get_retry_after(response)
@@ -80,8 +99,7 @@ def probe(location: str) -> RemoteFile:
             return RemoteFile(size=0, tag=version(answer), head=b"")
         if answer.status in (200, 206):
             head = answer.read(HEAD, decode_content=False)
-            if web_page(head):
-                raise InputError(_page(location))
+            check_page(location, head)
             raise InputError(
                 f"{location}: the server does not send parts of a file; get the whole with python -m pipeline.fetch, "
                 "or use another prefix."
@@ -116,11 +134,17 @@ def web_page(head: bytes) -> bool:
     return head.lstrip()[:15].lower().startswith((b"<!doctype", b"<html", b"<?xml"))
 
 
-def _page(location: str) -> str:
-    return (
-        f"{location}: the server sends a web page, perhaps a login, instead of the file; log in and use the address "
-        "that it then gives, or use another prefix."
-    )
+def check_page(location: str, head: bytes) -> None:
+    """Refuse a web page in the place of a file.
+
+    Raises:
+        InputError: These first bytes are of one.
+    """
+    if web_page(head):
+        raise InputError(
+            f"{location}: the server sends a web page, perhaps a login, instead of the file; log in and use the "
+            "address that it then gives, or use another prefix."
+        )
 
 
 def refusal(location: str, status: int, reason: str = "") -> str:

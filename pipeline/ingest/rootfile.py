@@ -172,5 +172,8 @@ def _tree(location: str, file: Any, name: str) -> Any:
             raise InputError(f"{location}: has no tree '{name}'; it holds {', '.join(names) or 'nothing'}{inside}.")
         here, folder = here[part], f"{folder}{part}/"
     if not hasattr(here, "num_entries"):
+        if hasattr(here, "keys"):
+            inside = ", ".join(f"'{folder}{key.split(';')[0]}'" for key in here.keys(recursive=False)) or "nothing"
+            raise InputError(f"{location}: '{name}' is no tree but a folder; it holds {inside}.")
         raise InputError(f"{location}: '{name}' is no tree but a {type(here).__name__.removeprefix('Model_')}.")
     return here

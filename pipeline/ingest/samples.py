@@ -12,12 +12,17 @@ from pipeline.config import Requirement as ConfigRequirement
 from pipeline.errors import InputError
 from pipeline.ingest.certified import certified_blocks
 from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.expression import Expression
 from pipeline.ingest.facts import FileFacts
 from pipeline.ingest.manifest import load_manifest
+from pipeline.ingest.periods import check_periods
 from pipeline.ingest.reading import read
 from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
 
-__all__ = ["Loosest", "Sample", "loosest", "read_samples", "skim", "wanted_datasets"]
+__all__ = ["Loosest", "Sample", "listed_datasets", "loosest", "read_samples", "skim", "wanted_datasets"]
+
+LEAST_CORRECTION = 0.1
+"""A correction of all weights by more than this, or by more than its inverse, is none."""
 
 
 @dataclass(frozen=True)
@@ -66,32 +71,81 @@ def read_samples(
     Raises:
         InputError: a file is missing or unusable, or no event is left.
     """
-    manifest, data = load_manifest(config.data.manifest), config.data
-    samples = []
-    for process, variation in wanted_datasets(config):
-        for whole in manifest.every_period(data.set, process, variation):
-            dataset = whole.expanded(data.location).first(data.max_files).weighted(data.weights)
-            if progress is None:
-                report(f"reading {dataset.key}")
-            ingested = read(
-                dataset.locations(data.location),
-                skim(config, branches, weight=dataset.weights, collision=dataset.source.collision),
-                tree=dataset.source.tree,
-                stated=dataset.files,
-                verify=data.verify,
-                skip_bad_files=data.skip_bad_files,
-                workers=data.workers,
-                cache=data.cache,
-                label=dataset.key,
-                progress=progress,
+    data, samples = config.data, []
+    for dataset in listed_datasets(config):
+        if progress is None:
+            report(f"reading {dataset.key}")
+        ingested = read(
+            dataset.locations(data.location),
+            skim(config, branches, weight=dataset.weights, collision=dataset.source.collision),
+            tree=dataset.source.tree,
+            stated=dataset.files,
+            verify=data.verify,
+            skip_bad_files=data.skip_bad_files,
+            workers=data.workers,
+            cache=data.cache,
+            label=dataset.key,
+            progress=progress,
+        )
+        dataset = dataset.as_read(ingested.files)
+        if dataset.events == 0:
+            raise InputError(
+                f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
             )
-            dataset = dataset.as_read(ingested.files)
-            if ingested.entries_read == 0:
-                raise InputError(
-                    f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
-                )
-            samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
+        _check_scale(dataset, ingested.events)
+        samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
+    if not any(len(sample.events) for sample in samples):
+        raise InputError(
+            "no event of any data set passes the loosest cuts; widen the bounds of the cuts, or check what is required "
+            "of events (regions, data.require, data.certified)"
+        )
     return tuple(samples)
+
+
+def _check_scale(dataset: Dataset, events: ak.Array) -> None:
+    """Refuse weights that cannot be meant: without `genWeight` in it, a formula corrects events that count one each."""
+    if dataset.is_weighted or dataset.weights == "none" or not len(events):
+        return
+    mean = float(ak.mean(events.weight))
+    if not LEAST_CORRECTION < mean < 1 / LEAST_CORRECTION:
+        raise InputError(
+            f"{dataset.key}: the weight '{dataset.weights}' is {mean:g} on average, but without genWeight it has to be "
+            "a correction near 1, since the number of events then normalises it; multiply it by genWeight, or divide "
+            "it by its average before all cuts."
+        )
+
+
+def listed_datasets(config: Config) -> tuple[Dataset, ...]:
+    """The data sets of a config, nominal ones first, of every data-taking period, with the files that shall be read.
+
+    Args:
+        config: the run.
+
+    Raises:
+        InputError: the manifest cannot be used, lacks a data set or one of its periods, a pattern in it fits no file,
+            or a formula of the config is none.
+    """
+    manifest, data = load_manifest(config.data.manifest), config.data
+    _check_formulas(config)
+    datasets = tuple(
+        dataset.expanded(data.location).first(data.max_files).weighted(data.weights)
+        for names in wanted_datasets(config)
+        for dataset in manifest.every_period(data.set, *names)
+    )
+    check_periods(datasets, config.luminosity)
+    return datasets
+
+
+def _check_formulas(config: Config) -> None:
+    """Say in which key a formula is wrong, before anything is read."""
+    formulas = {f"data.require.{number}": text for number, text in enumerate(config.data.require)}
+    if config.data.weights not in (None, "none", "generator"):
+        formulas["data.weights"] = str(config.data.weights)
+    for key, text in formulas.items():
+        try:
+            Expression(text)
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from None
 
 
 def wanted_datasets(config: Config) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ It yields steps and knows nobody who looks at them: who wants to show, keep or s
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Array, Float64
@@ -16,9 +16,8 @@ from pipeline.config import Config
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
-from pipeline.problem import Problem, default_thresholds
-from pipeline.progress import SILENT, Progress
-from pipeline.tuning.bandwidths import lepski_bandwidths
+from pipeline.problem import Problem
+from pipeline.translation import default_thresholds
 from pipeline.tuning.descent import (
     Evaluate,
     Monitor,
@@ -44,7 +43,6 @@ __all__ = [
     "schedule",
     "starts",
     "tune",
-    "with_bandwidths",
 ]
 
 
@@ -94,7 +92,7 @@ def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
     """One step of the optimisation after another; stop asking, and it stops.
 
     Args:
-        problem: what is tuned, with bandwidths (`with_bandwidths`).
+        problem: what is tuned, with bandwidths (`Problem.with_bandwidths`).
         resume: the last step of an interrupted optimisation, which this one goes on from, bit by bit.
 
     Raises:
@@ -191,24 +189,6 @@ def _monitor(problem: Problem) -> Monitor | None:
         return float(loss_of(problem.analysis.objective, merit)) if bool(merit.converged) else np.inf
 
     return monitor
-
-
-def with_bandwidths(problem: Problem, progress: Progress = SILENT) -> Problem:
-    """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
-    config = problem.config
-    missing = {name: cut for name, cut in config.thresholds.items() if cut.trainable and cut.bandwidth is None}
-    if not missing:
-        return problem
-    progress.say(f"choosing the bandwidth of {', '.join(missing)}")
-    at = default_thresholds(config)
-    evaluate = exact_evaluation(problem.analysis, at, problem.training)
-    together = [names for names, _ in config.rising if missing.keys() & set(names)]
-    chosen = lepski_bandwidths(
-        lambda widths: evaluate(at, arrays(widths)).gradient,
-        {name: cut.widest_bandwidth for name, cut in missing.items()},
-        together,
-    )
-    return replace(problem, config=config.with_bandwidths(chosen))
 
 
 def ranges(config: Config) -> dict[str, Range]:

@@ -63,6 +63,8 @@ def _uncertainty(model: pyhf.Model) -> float:
     # The first distance finds the scale, the second one is a fraction of it.
     for distance in (0.05, 0.2):
         rises = [float(np.subtract(*_profiled(model, 1 + way * distance * width))) for way in (1, -1)]
+        if sum(rises) <= 0:
+            return float("inf")  # the model has no signal, or no bin that says anything of it
         width = distance * width * float(np.sqrt(2 / sum(rises)))
     return width
 

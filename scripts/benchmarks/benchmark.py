@@ -34,12 +34,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pipeline import problem
+from pipeline import problem, translation
 from pipeline.analysis import Analysis, Data, evaluate, merit_of
 from pipeline.config import Config, load_config
 from pipeline.events.stream import store_parts
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
+from pipeline.parts import CHUNK_SIZE, make_data
 from rich.console import Console
 from rich.table import Table
 
@@ -70,7 +71,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=Path("configs/agc.yaml"))
     parser.add_argument("--events", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--thresholds", type=int, nargs="+", default=[8])
-    parser.add_argument("--chunk", type=int, default=problem.CHUNK_SIZE, help="events in a chunk")
+    parser.add_argument("--chunk", type=int, default=CHUNK_SIZE, help="events in a chunk")
     parser.add_argument("--part-size", type=int, default=1_000_000, help="most events in memory")
     parser.add_argument("--scratch", type=Path, help="folder for the parts of more events than that (1 GB a million)")
     parser.add_argument("--repeat", type=int, default=5)
@@ -99,7 +100,7 @@ def in_own_process(events: int) -> list[Row]:
 def measured(options: argparse.Namespace) -> Iterator[Row]:
     config, events = load_config(options.config), options.measure
     samples = problem.read(config)
-    analysis = problem.make_analysis(config, names_of(config), len(samples))
+    analysis = translation.make_analysis(config, names_of(config), len(samples))
     number = -(-events // options.part_size)
     pieces = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
@@ -127,11 +128,11 @@ def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int
         pt = ak.values_astype(jets.pt * ak.unflatten(smear, ak.num(jets)), np.float32)
         drawn = ak.with_field(drawn, ak.with_field(jets, pt, "pt"), config.objects["jet"].branch)
         drawn = ak.with_field(drawn, np.arange(len(drawn)), "index")
-        drawn = ak.with_field(drawn, np.arange(len(drawn), dtype=np.uint64), "event")
+        drawn = ak.with_field(drawn, np.arange(len(drawn), dtype=np.uint64), "collision")
         grown.append(dataclasses.replace(sample, events=drawn))
     names, everything = names_of(config), [np.ones(len(sample.events), bool) for sample in grown]
-    analysis = problem.make_analysis(config, names, len(grown))
-    (data,) = problem.make_data(config, names, analysis, grown, [everything], chunk)
+    analysis = translation.make_analysis(config, names, len(grown))
+    (data,) = make_data(config, names, analysis, grown, [everything], chunk)
     share = (data.recipe.yields / parts, data.recipe.variance / parts**2)
     return eqx.tree_at(lambda part: (part.recipe.yields, part.recipe.variance), data, share)
 

@@ -144,7 +144,7 @@ def decompressed(files: Sequence[Path]) -> tuple[int, float]:
 def with_pipeline(files: Sequence[Path], verify: str = "size") -> tuple[int, ak.Array]:
     """As a run reads: what is stated of the files is compared first."""
     from pipeline.ingest import ObjectSkim, Requirement, Skim, read
-    from pipeline.ingest.dataset import File
+    from pipeline.ingest.sources import File
 
     kinematic = (Requirement("pt", "above", 20), Requirement("eta", "below", 2.4, absolute=True))
     cuts = {"Electron": kinematic, "Muon": kinematic, "Jet": (*kinematic, Requirement("jetId", "bits", 4))}

@@ -22,7 +22,6 @@ import numpy as np
 from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.problem import divide, read
-from pipeline.tuning.tune import with_bandwidths
 from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
 from pipeline.validation.rounding import with_error
@@ -42,7 +41,7 @@ def main() -> int:
     contests: list[Contest] = []
     for number in range(options.seeds):
         seeded = config.model_copy(update={"seed": config.seed + number})
-        problem = with_bandwidths(divide(seeded, samples))
+        problem = divide(seeded, samples).with_bandwidths()
         say = lambda line: print(line, flush=True)  # noqa: E731
         contests.append(compete(problem, options.factor, options.spread, options.replicas, say))
         write_json(options.output, as_json(config, contests, options.factor))

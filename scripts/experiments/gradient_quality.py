@@ -24,7 +24,7 @@ from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, build
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 from pipeline.validation.provenance import environment
 from rich.console import Console
@@ -51,7 +51,7 @@ class Compared:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = with_bandwidths(build(config, print))
+    problem = build(config, print).with_bandwidths()
     config = problem.config
     compared = compare(problem, options.every)
     Console(width=110, highlight=False).print(table(config, compared))

@@ -24,7 +24,7 @@ from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, read
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule, with_bandwidths
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
 from pipeline.validation.bootstrap import bootstrap
 from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
@@ -120,7 +120,7 @@ def parse() -> argparse.Namespace:
 
 def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]:
     """The thresholds of the best exact value that the optimiser has seen; both start at the default cuts."""
-    config = with_bandwidths(problem).config
+    config = problem.with_bandwidths().config
     analysis, data = problem.analysis, problem.training
     default = defaults(config)
     allowed = ranges(config)

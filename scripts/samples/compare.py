@@ -34,7 +34,8 @@ from pipeline.analysis import templates_at, with_design_effects
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.inference.templates import Templates
 from pipeline.ingest.manifest import InputError, load_manifest
-from pipeline.problem import default_thresholds, whole
+from pipeline.problem import whole
+from pipeline.translation import default_thresholds
 from rich.console import Console
 from rich.table import Table
 

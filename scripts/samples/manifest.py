@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pipeline.yaml_file import parsed_yaml
 from scripts.samples.settings import ProcessSettings, Settings, SkimSettings
 
 __all__ = ["MARKER", "begin", "entry", "identity", "update"]
@@ -94,7 +95,7 @@ def begin(manifest: Path, like: Path) -> None:
         manifest: the file, which does not exist.
         like: the manifest that describes the source.
     """
-    source = yaml.safe_load(like.read_text(encoding="utf-8"))["sources"]["simulated"]
+    source = parsed_yaml(like.read_text(encoding="utf-8"))["sources"]["simulated"]
     sources = yaml.safe_dump({"sources": {"simulated": source | {"prefixes": {"local": "."}}}}, sort_keys=False)
     manifest.write_text(f"{sources}\ndatasets:\n{MARKER}\n", encoding="utf-8")
 
@@ -112,7 +113,7 @@ def update(manifest: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
     head, marker, tail = manifest.read_text(encoding="utf-8").partition(MARKER)
     if not marker:
         raise ValueError(f"{manifest}: has no line {MARKER.strip()!r}; put it at the end, below 'datasets:'.")
-    known = yaml.safe_load(tail) or {}
+    known = parsed_yaml(tail) or {}
     written = "".join(_as_yaml(key, fields) for key, fields in {**known, **entries}.items())
     partial = manifest.with_suffix(".partial")
     partial.write_text(f"{head}{marker}\n{written}", encoding="utf-8")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pipeline.yaml_file import parsed_yaml
 from pydantic import BaseModel, ConfigDict
 
 __all__ = [
@@ -278,7 +278,7 @@ def load(name: str = "simulated", *, muons: bool = False) -> Settings:
 
 
 def _read(name: str) -> dict[str, Any]:
-    return yaml.safe_load((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return parsed_yaml((_FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def _changed(document: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

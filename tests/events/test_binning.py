@@ -222,6 +222,7 @@ def test_reverse_mode_is_the_transpose(sample, argument):
     assert np.all(np.asarray(gradient)[~np.asarray(there)] == 0)
 
 
+@pytest.mark.slow
 def test_each_copy_of_the_edges_moves_its_own_events(sample):
     values, columns = of_sample(sample)
     copy = jnp.asarray(np.random.default_rng(4).integers(0, 2, EVENTS), jnp.int32)

@@ -54,6 +54,7 @@ def test_what_no_bin_holds_does_not_count():
     assert design_effects([events(collision, np.full(4, BINS))], 1, BINS) == pytest.approx([1])
 
 
+@pytest.mark.slow
 def test_variances_are_those_of_the_bootstrap():
     """In the small analysis every other event shares its collision with the one before."""
     analysis, data, at = small_analysis(), small_data(3000), arrays(THRESHOLDS)

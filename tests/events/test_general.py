@@ -172,11 +172,13 @@ def test_yields_of_leptons_are_plain_sums(lepton_toy):
         assert_equal_sums(ours, np.array([plain_leptons(toy, at, kinematic) for kinematic in range(3)]))
 
 
+@pytest.mark.slow
 def test_flux_of_leptons_is_the_finite_difference(lepton_toy):
     _, data = lepton_toy
     assert_flux_is_the_finite_difference(LEPTONS, LEPTON_AT, LEPTON_WIDTHS, data)
 
 
+@pytest.mark.slow
 def test_smooth_yields_of_leptons():
     """Their derivative is the finite difference of themselves, and narrow kernels give the hard yields."""
     edges = {name: jnp.asarray(places) for name, places in LEPTON_EDGES.items()}

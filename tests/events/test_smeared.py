@@ -151,6 +151,7 @@ def smeared_events(data: Data, generator: np.random.Generator) -> Data:
     return eqx.tree_at(lambda each: each.events.groups, data, tuple(map(moved_group, data.events.groups)))
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_of_the_hard_analysis_of_smeared_events():
     generator = np.random.default_rng(3)
     hard = np.stack([found(hard_of, SMEARABLE, AT, {}, smeared_events(events(), generator)) for _ in range(300)])
@@ -166,6 +167,7 @@ def test_it_is_the_mean_of_the_hard_analysis_of_smeared_events():
     assert np.abs((unsmeared - smeared)[filled] / error[filled]).max() > 10
 
 
+@pytest.mark.slow
 def test_narrow_kernels_give_the_hard_yields():
     """Counts to the last bit; sums of pt are added in another precision."""
     hard = found(hard_of, MOVING, EVERY_AT, {})
@@ -199,6 +201,7 @@ def test_the_probabilities_of_all_outcomes_add_up_to_one():
 # --- The derivative ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(EVERY_AT))
 def test_slopes_are_those_of_the_smeared_yields(name):
     """Central differences of every bin and column, in float64: the kernel is a polynomial, so little is left."""
@@ -212,6 +215,7 @@ def test_slopes_are_those_of_the_smeared_yields(name):
     assert (np.abs((up - down) / (2 * step) - slopes[name]) / scale).max() < 1e-6
 
 
+@pytest.mark.slow
 def test_reverse_mode_gives_the_same():
     yields, slopes = found(slopes_of, SMEARABLE, AT, WIDTHS)
     weights = np.random.default_rng(0).normal(size=yields.shape)
@@ -225,6 +229,7 @@ def test_reverse_mode_gives_the_same():
         np.testing.assert_allclose(gradient[name], np.vdot(weights, slope), rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_to_first_order_the_slopes_are_the_boundary_flux():
     """Where one object alone is near a threshold both count the same flips.
 

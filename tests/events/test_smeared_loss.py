@@ -11,11 +11,15 @@ from pipeline.analysis import Analysis, Data
 from pipeline.config import Config, load_config
 from pipeline.events.smeared import outcomes_per_event
 from pipeline.names import names_of
-from pipeline.problem import make_analysis, make_data, read
+from pipeline.parts import make_data
+from pipeline.problem import read
+from pipeline.translation import make_analysis
 
 from analysis_data import ROOT, default_thresholds
 from reference.compiling import quick_jit
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
+
+pytestmark = pytest.mark.slow
 
 # The difference of two losses of about 0.1 to 100, each of which is right to some 1e-15 of that, over twice the step.
 STEP = 1e-4

@@ -47,6 +47,7 @@ def test_all_have_one_shape(parts, stored):
     assert len({str(jax.tree.map(np.shape, data)) for data in parts}) == len(parts)
 
 
+@pytest.mark.slow
 def test_gradient_of_parts_is_that_of_the_sum(parts, sums, stored):
     whole = exact.evaluate(ANALYSIS, AT, WIDTHS, stored)
     total = jax.tree.map(lambda *some: sum(some[1:], start=some[0]), *sums)
@@ -60,6 +61,7 @@ def test_gradient_of_parts_is_that_of_the_sum(parts, sums, stored):
     np.testing.assert_allclose(exact.merit_of(ANALYSIS, AT, stored).value, whole.merit.value, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, sums, stored):
     subsampled = jax.jit(lambda data: yields_and_flux(ANALYSIS.events, AT, WIDTHS, data.events, SUBSAMPLES)[1])
     flux = [subsampled(data) for data in parts]

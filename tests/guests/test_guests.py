@@ -24,6 +24,8 @@ import twins
 
 ROOT = Path(__file__).parents[2]
 GUESTS = tuple(twins.GUESTS)
+QUICK = [pytest.param(name, marks=() if name == "flat_table" else pytest.mark.slow) for name in GUESTS]
+"""Those with objects take a minute each to compile."""
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,14 @@ def place_of_counts(config: Config, process: str, variation: str) -> tuple[int, 
     return kinematic.index(variation) if variation in kinematic else 0, datasets.index(dataset)
 
 
-@pytest.mark.parametrize("name", GUESTS)
+@pytest.mark.parametrize("name", QUICK)
 def test_every_template_equals_the_twin(name):
     variations = ("nominal", *guest(name).config.variations)
     assert set(variations[1:]) == set(twins.GUESTS[name].variations)
     assert assert_equal_to_the_twin(name, default_thresholds(guest(name).config), variations) > 5_000
 
 
-@pytest.mark.parametrize("name", GUESTS)
+@pytest.mark.parametrize("name", QUICK)
 def test_templates_equal_the_twin_at_random_thresholds(name):
     """One varied template, another one each time, besides the nominal one."""
     variations = tuple(guest(name).config.variations)
@@ -142,10 +144,7 @@ def test_every_template_equals_the_twin_at_twenty_random_thresholds(name):
     assert sum(compared) > 20_000
 
 
-LARGE = {"dilepton": pytest.mark.slow, "zprime": pytest.mark.slow}
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=LARGE.get(name, ())) for name in GUESTS])
+@pytest.mark.parametrize("name", QUICK)
 def test_every_derivative_is_that_of_the_exact_histograms(name):
     """Of all counts, for every bin, data set and kinematic variation, and of the factors of weight variations."""
     of = guest(name)

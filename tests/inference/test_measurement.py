@@ -279,3 +279,16 @@ def test_simulated_events_may_be_counted_by_poisson():
     point = np.where(lower < 0, rng.uniform(-1, 1, len(lower)), rng.uniform(0.8, 1.2, len(lower)))
     ours = quick_jit(logpdf, static_argnums=0)(structure, found, jnp.asarray(point), data)
     np.testing.assert_allclose(ours, model.logpdf(point, np.asarray(data))[0], rtol=1e-11)
+
+
+def test_simulated_events_may_be_taken_for_exact():
+    """The workspace is that of the default without its staterrors."""
+    exact = dataclasses.replace(MEASUREMENT, mc_statistics="none")
+    structure, made = from_pyhf(skeleton(exact))[0], random_templates()
+    written = to_pyhf(structure, _numbers(exact, structure, made), measurement="m")
+    usual = from_pyhf(skeleton(MEASUREMENT))[0]
+    expected = to_pyhf(usual, _numbers(MEASUREMENT, usual, made), measurement="m")
+    for channel in expected["channels"]:
+        for sample in channel["samples"]:
+            sample["modifiers"] = [each for each in sample["modifiers"] if each["type"] != "staterror"]
+    assert written["channels"] == expected["channels"]

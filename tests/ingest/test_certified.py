@@ -27,7 +27,7 @@ def test_blocks_need_the_numbers(make_file, tmp_path):
         read([make_file("a.root", {"event": ak.Array([1])})], Skim(certified=((1, ((1, 2),)),)))
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"a": []}', '{"1": [3]}', '{"1": [[1, 2, 3]]}'])
+@pytest.mark.parametrize("content", ["[]", "{", '{"a": []}', '{"1": [3]}', '{"1": [[1, 2, 3]]}', '{"1": [], "1": []}'])
 def test_another_file_is_a_sentence(tmp_path, content):
     (tmp_path / "golden.json").write_text(content)
     with pytest.raises(InputError, match=r"golden.json: is no file of certified luminosity blocks"):

@@ -36,6 +36,13 @@ def test_the_stated_file_is_read(file, stated, skim):
     assert (facts.size, facts.sha256) == (stated.size, stated.sha256)
 
 
+def test_what_nothing_is_stated_of_is_recorded_all_the_same(file, skim, tmp_path):
+    expected = hashlib.sha256(file.read_bytes()).hexdigest()
+    for cache in (None, tmp_path / "cache"):
+        assert read([file], skim, cache=cache).files[0].sha256 == expected
+    assert read([file], skim, verify="size").files[0].sha256 is None
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_another_file_of_equal_size_is_refused(file, stated, skim, tmp_path, cached):
     """As many entries, as many bytes: nothing else would show that W+jets was replaced."""

@@ -8,6 +8,7 @@ import yaml
 from pipeline.ingest import InputError, Skim, read
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.manifest import Manifest, load_manifest
+from pipeline.ingest.periods import check_periods
 from small_files import write_file
 
 
@@ -94,6 +95,22 @@ def test_the_tree_runs_knows_the_sums_before_a_skim(tmp_path, suffix):
     wrong = {"weights": "generator", "files": [{"path": "a.root", "sum_of_weights": 1.0}]}
     with pytest.raises(InputError, match=r"add up to 1, but its tree Runs says 800; correct 'sum_of_weights'"):
         as_read(loaded(tmp_path, p__nominal=wrong).dataset("mine", "p"))
+
+
+def test_the_tree_runs_counts_the_events_of_an_unweighted_skim(tmp_path, caplog):
+    events_file(tmp_path / "a.root", [1.0, 1.0, -1.0], runs=(1000, 800.0, 1000.0))
+    unstated = {"weights": "none", "files": ["a.root"]}
+    assert as_read(loaded(tmp_path, p__nominal=unstated).dataset("mine", "p")).normalisation(1.0) == 2.0 / 1000
+    assert caplog.text == ""
+    stated = {"weights": "none", "files": [{"path": "a.root", "events": 3}]}
+    assert as_read(loaded(tmp_path, p__nominal=stated).dataset("mine", "p")).normalisation(1.0) == 2.0 / 3
+    assert "says that 3 events were generated for a.root, and its events are weighted by that, but its" in caplog.text
+
+
+def test_weights_that_are_no_numbers_cannot_be_decided_about(tmp_path):
+    events_file(tmp_path / "a.root", [1.0, float("nan")])
+    with pytest.raises(InputError, match=r"mine/p__nominal: its genWeight is NaN or infinite in some events; leave"):
+        as_read(loaded(tmp_path, p__nominal={"files": ["a.root"]}).dataset("mine", "p"))
 
 
 def test_a_skim_without_its_sum_is_refused(tmp_path):
@@ -202,6 +219,45 @@ def test_each_period_has_its_luminosity(tmp_path):
     assert (second.period, second.normalisation(1.0)) == ("2017", 2.0 * 41_000 / 4)
     (only,) = manifest.every_period("mine", "q")
     assert only.normalisation(10.0) == 2.0 * 10 / 4
+
+
+def test_a_year_may_be_a_number(tmp_path):
+    file = {"files": [{"path": "a.root", "events": 4}], "period": 2016}
+    manifest = loaded(tmp_path, periods={2016: 36_000.0}, p__nominal__2016=file)
+    (dataset,) = manifest.every_period("mine", "p")
+    assert (dataset.period, dataset.luminosity) == ("2016", 36_000.0)
+
+
+def two_periods(tmp_path, **others: dict) -> Manifest:
+    file = {"files": [{"path": "a.root", "events": 4}]}
+    known = {"p__nominal__2016": file, "p__nominal__2017": file} | {
+        name: file | entry for name, entry in others.items()
+    }
+    return loaded(tmp_path, periods={"2016": 36_000.0, "2017": 41_000.0}, **known)
+
+
+def test_a_process_that_lacks_a_period_is_refused(tmp_path):
+    """It would be counted for a part of the data, and the others for all."""
+    manifest = two_periods(tmp_path, q__nominal__2016={})
+    datasets = [*manifest.every_period("mine", "p"), *manifest.every_period("mine", "q")]
+    with pytest.raises(InputError, match=r"mine/q__nominal__2016: there is no such data set for the period 2017"):
+        check_periods(datasets, 77_000.0)
+    check_periods(datasets[:2], 1.0)
+
+
+def test_a_process_without_a_period_stands_for_all(tmp_path):
+    manifest = two_periods(tmp_path, q__nominal={})
+    datasets = [*manifest.every_period("mine", "p"), *manifest.every_period("mine", "q")]
+    check_periods(datasets, 77_000.0)
+    with pytest.raises(
+        InputError, match=r"mine/q__nominal: has no period, so .* config .3000/pb. .* add up to 77000/pb"
+    ):
+        check_periods(datasets, 3_000.0)
+
+
+def test_a_process_is_with_or_without_periods(tmp_path):
+    with pytest.raises(InputError, match=r"mine/p__nominal: has no period, but mine/p__nominal__2016 has"):
+        two_periods(tmp_path, p__nominal={}).every_period("mine", "p")
 
 
 def test_an_unknown_period_is_refused(tmp_path):

@@ -24,6 +24,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 @pytest.fixture(autouse=True)
 def small_blocks_and_no_waiting(monkeypatch):
     monkeypatch.setattr(download, "BLOCK", 100_000)
+    monkeypatch.setattr(download, "PAUSE", 0.0)
     monkeypatch.setattr(urllib3.Retry, "sleep", lambda *_: None)
 
 
@@ -244,8 +245,11 @@ def test_half_a_file_without_a_length_is_refused_and_fetched_again(site, target)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<!DOCTYPE html><title>Sign in</title>" * 9000, "is a web page, perhaps of a login or an error"),
-        (b"\n<html>" + bytes(9000), "is a web page"),
+        (
+            b"<!DOCTYPE html><title>Sign in</title>" * 9000,
+            "the server sends a web page, perhaps a login, instead of the file; log in",
+        ),
+        (b"\n<html>" + bytes(9000), "the server sends a web page"),
         (gzip.compress(CONTENT), "is compressed by gzip"),
         (b"PAR1" + bytes(100) + b"PAR1", "is a parquet file, but its name says root"),
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),

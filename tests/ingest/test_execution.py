@@ -43,8 +43,9 @@ def test_a_killed_process_is_a_sentence_with_the_files():
         list(execution.outcomes(signal.raise_signal, [(signal.SIGKILL,), (signal.SIGKILL,)], workers=2))
 
 
-def test_an_interrupt_ends_all_processes_without_their_words(tmp_path):
-    """Ctrl-C goes to the whole group: the children shall die of it, and the parent alone has something to say."""
+@pytest.fixture
+def two_sleepers(tmp_path) -> subprocess.Popen:
+    """A process that has started two others, which sleep."""
     script = tmp_path / "script.py"
     script.write_text(
         "import time\n"
@@ -52,26 +53,38 @@ def test_an_interrupt_ends_all_processes_without_their_words(tmp_path):
         "if __name__ == '__main__':\n"
         "    print('started', flush=True)\n"
         "    try:\n"
-        "        list(outcomes(time.sleep, [(60,), (60,)], workers=2))\n"
+        "        list(outcomes(time.sleep, [(60,), (60,), (60,), (60,)], workers=2))\n"
         "    except KeyboardInterrupt:\n"
         "        raise SystemExit(130)\n"
     )
-    root = Path(__file__).parents[2]
     run = subprocess.Popen(
         [sys.executable, str(script)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(root)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert run.stdout is not None
     assert run.stdout.readline() == "started\n"
-    time.sleep(3)
-    os.killpg(run.pid, signal.SIGINT)
-    _, errors = run.communicate(timeout=30)
-    assert run.returncode == 130
+    return run
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0], ids=["starting", "reading"])
+def test_an_interrupt_ends_all_processes_without_their_words(two_sleepers, seconds):
+    """Ctrl-C goes to the whole group: the children shall die of it, and the parent alone has something to say."""
+    time.sleep(seconds)
+    os.killpg(two_sleepers.pid, signal.SIGINT)
+    _, errors = two_sleepers.communicate(timeout=30)
+    assert two_sleepers.returncode == 130
     assert errors == ""
+
+
+def test_nothing_outlives_a_killed_parent(two_sleepers):
+    """The children hold its pipes open as long as they live."""
+    time.sleep(3)
+    two_sleepers.kill()
+    two_sleepers.communicate(timeout=10)
 
 
 @pytest.mark.parametrize(

@@ -140,9 +140,17 @@ def test_parts_are_normalised_by_their_own_weight():
     assert weight[part].sum() / share == pytest.approx(weight.sum())
 
 
-def test_a_part_without_weight_is_refused():
-    with pytest.raises(InputError, match=r"ttbar: the weights of 2 of its 3 events, .*, add up to -1, so the part"):
-        part_share(np.array([1.0, -2.0, 3.0]), np.array([True, True, False]), "ttbar")
+def test_weights_that_cancel_say_nothing_of_the_size_of_a_part():
+    """One of three events with weights 1, 1, -1 is not the whole, and two of them are not nothing."""
+    weight = np.array([1.0, 1.0, -1.0])
+    assert part_share(weight, np.array([True, False, False]), "ttbar") == pytest.approx(1 / 3)
+    assert part_share(weight, np.array([False, True, True]), "ttbar") == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("weight", [[0.0, 0.0], [], [1.0, 2.0]])
+def test_a_part_without_events_is_empty_and_said(weight, caplog):
+    assert part_share(np.array(weight), np.zeros(len(weight), bool), "ttbar") == 1.0
+    assert ("ttbar: one of the parts (training, validation) has none of its 2 events" in caplog.text) == bool(weight)
 
 
 # --- the digest of what was read ---

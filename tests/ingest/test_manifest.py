@@ -170,6 +170,7 @@ def test_a_role_names_a_variation(tmp_path):
         ({"weights": "open('x')"}, r"weights: 'open\('x'\)' is not allowed in a formula"),
         ({"files": []}, r"files: tuple should have at least 1 item"),
         ({"files": [{"path": "a.root", "events": 1}] * 2, "weights": "none"}, r"a file is listed twice"),
+        ({"files": ["a.root", "./a.root"], "weights": "none"}, r"a file is listed twice"),
         ({"files": [{"path": "a.root", "events": -1}]}, r"files.0.events: input should be greater than or equal to 0"),
         ({"files": [{"path": "a.root", "events": 1, "sha256": "abc"}]}, r"files.0.sha256: string should match pattern"),
         ({"files": [{"path": "../a.root", "events": 1}]}, r"files.0.path: must be relative"),

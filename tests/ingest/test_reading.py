@@ -141,16 +141,16 @@ def test_a_connection_that_breaks_is_tried_again(make_file, skim, no_pauses, tro
         ),
     ],
 )
-@pytest.mark.parametrize("cached", [False, True])
-def test_a_server_that_does_not_do_is_given_up(make_file, skim, no_pauses, tmp_path, trouble, message, cached):
-    """The sentence is the same with a cache, which looks at the file first."""
+@pytest.mark.parametrize(("verify", "cached"), [("size", False), ("size", True), ("no", False)])
+def test_a_server_that_does_not_do_is_given_up(make_file, skim, no_pauses, tmp_path, trouble, message, verify, cached):
+    """The sentence is the same with a cache, and where nothing is verified."""
     file = make_file("a.root", random_branches(3000))
     trouble = copy.deepcopy(trouble)  # the server takes its answers out of it
     with (
         serving(Site({"/a.root": file.read_bytes()}, **trouble)) as site,
         pytest.raises(InputError, match=f"/a.root: {message}") as raised,
     ):
-        read([f"{site.url}/a.root"], skim, cache=tmp_path / "cache" if cached else None)
+        read([f"{site.url}/a.root"], skim, verify=verify, cache=tmp_path / "cache" if cached else None)
     assert "\n" not in str(raised.value)
 
 

@@ -78,6 +78,11 @@ def test_a_certificate_that_cannot_be_trusted():
     )
 
 
+def test_a_certificate_is_not_tried_again():
+    with pytest.raises(urllib3.exceptions.SSLError):
+        remote.HTTP.connection_pool_kw["retries"].increment("GET", "/", error=urllib3.exceptions.SSLError("bad"))
+
+
 def test_nobody_there(monkeypatch):
     monkeypatch.setattr(remote, "HTTP", urllib3.PoolManager(retries=False))
     with pytest.raises(UnreachableError, match=r"http://127.0.0.1:9/a.root: cannot be reached \(.*\); check the addr"):

@@ -81,6 +81,7 @@ def test_a_file_without_branches_and_events(make_file, monkeypatch, skim, where)
         assert ingested.events.Jet.tolist() == expected.Jet.tolist()
 
 
+@pytest.mark.slow
 def test_a_damaged_file_leaves_the_next_ones_alone(make_file):
     """uproot takes a class out of the dictionary that it was given; a shared one ended every later read."""
     good = make_file("good.root", random_branches(100))
@@ -141,6 +142,13 @@ def test_a_bit_that_a_type_does_not_have_is_not_set(make_file, dtype, bits, expe
     skim = Skim(objects=(ObjectSkim("Jet", ("pt",), (Requirement("id", "bits", bits),)),))
     events = read([make_file("a.root", branches)], skim).events
     assert [len(pt) == 1 for pt in events.Jet.pt] == expected
+
+
+def test_a_folder_is_no_tree(tmp_path):
+    with uproot.recreate(tmp_path / "a.root") as file:
+        file.mktree("ntuples/Events", {"event": "uint64"})
+    with pytest.raises(InputError, match=r"'ntuples' is no tree but a folder; it holds 'ntuples/Events'"):
+        skimmed_part(str(tmp_path / "a.root"), "ntuples", JETS)
 
 
 # --- flat tables ---

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline import problem
+from pipeline import parts
 from pipeline.config import load_config
 from pipeline.ingest.samples import Sample
 from pipeline.problem import divide, read
-from pipeline.tuning.tune import Tuned, tune, with_bandwidths
+from pipeline.tuning.tune import Tuned, tune
 from pipeline.validation.outcome import judge
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def samples() -> tuple[Sample, ...]:
 def numbers(events: tuple[Sample, ...], seed: int = 1) -> dict[str, float]:
     """The run's own result, flat."""
     config = load_config(ROOT / "configs" / "quickstart.yaml", {**SETTINGS, "seed": seed})
-    prepared = with_bandwidths(divide(config, events))
+    prepared = divide(config, events).with_bandwidths()
     return dict(_of_interest(judge([Tuned(prepared, tuple(tune(prepared)))]).as_json()))
 
 
@@ -45,9 +45,9 @@ def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
 @contextmanager
 def chunks_of(events: int) -> Iterator[None]:
     """Other chunks add the same numbers in another order, as another compiler or processor does."""
-    before = problem.dense_groups
-    problem.dense_groups = lambda *folds, **settings: before(*folds, **{**settings, "chunk_size": events})
+    before = parts.dense_groups
+    parts.dense_groups = lambda *folds, **settings: before(*folds, **{**settings, "chunk_size": events})
     try:
         yield
     finally:
-        problem.dense_groups = before
+        parts.dense_groups = before

@@ -10,6 +10,8 @@ import json
 import pytest
 from small_run import REFERENCE, numbers, samples
 
+pytestmark = pytest.mark.slow
+
 REFERENCES = json.loads(REFERENCE.read_text(encoding="utf-8"))
 FLOAT32, MINIMISER = 1e-6, 1e-4
 

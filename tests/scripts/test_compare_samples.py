@@ -80,6 +80,7 @@ def test_bins_that_do_not_fit_are_an_error(published):
             script.rebinned(histogram, edges)
 
 
+@pytest.mark.slow
 def test_tables_and_plots_of_the_command_line(monkeypatch, templates, published, tmp_path, capsys):
     reference = tmp_path / "histograms.json"
     reference.write_text(json.dumps(published))

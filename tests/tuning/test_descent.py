@@ -51,6 +51,7 @@ def run(evaluate=None, resume=None, **of_schedule):
     return list(descend(evaluate or quadratic(), RANGES, [START], schedule(**of_schedule), resume=resume))
 
 
+@pytest.mark.slow
 def test_it_finds_the_minimum_in_physical_units():
     steps = run(steps=60)
     assert steps[0].thresholds == START
@@ -78,6 +79,7 @@ def test_the_best_is_kept_and_not_the_last():
     assert wandering[-1].loss > wandering[-1].best_loss
 
 
+@pytest.mark.slow
 def test_bin_edges_keep_their_order_and_their_distance():
     """Each of five edges is drawn to the same place; pressed together they stay where they are least wrong."""
     names = tuple(f"edge_{number}" for number in range(5))
@@ -259,6 +261,7 @@ def two_bowls(seen=None):
     return evaluate
 
 
+@pytest.mark.slow
 def test_several_starts_find_the_deeper_minimum_and_keep_it():
     starts = [{"jet_pt": place, "btag": 0.5} for place in (32.0, 52.0, 28.0)]
     steps = list(descend(two_bowls(), RANGES, starts, schedule(steps=30)))

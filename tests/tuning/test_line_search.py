@@ -12,6 +12,8 @@ from pipeline.inference.objectives import Merit
 from pipeline.tuning.descent import Evaluation, Ordered, Range, Schedule, descend, make_optimiser
 from pipeline.tuning.line_search import make_search
 
+pytestmark = pytest.mark.slow
+
 LBFGS = Schedule("lbfgs", {}, learning_rate=1.0, decay_to=1.0, steps=20, decay="constant", smooth=True)
 RANGES = {
     "jet_pt": Range(lower=25.0, upper=60.0, step=1.0, bandwidth=3.0, bandwidth_end=3.0),

@@ -10,10 +10,14 @@ from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.names import names_of
-from pipeline.problem import Problem, make_analysis, make_data, read
+from pipeline.parts import make_data
+from pipeline.problem import Problem, read
+from pipeline.translation import make_analysis
 from pipeline.tuning.tune import evaluation, tune
 
 from analysis_data import ROOT, default_thresholds
+
+pytestmark = pytest.mark.slow
 
 SMOOTH = {"optimiser": {"name": "lbfgs", "forward": "smooth", "steps": 3}}
 

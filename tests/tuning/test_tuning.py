@@ -9,9 +9,8 @@ from pipeline.inference.objectives import Merit
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
 from pipeline.progress import Silent
-from pipeline.tuning import tune as tuning
 from pipeline.tuning.descent import Evaluation, descend
-from pipeline.tuning.tune import Tuned, ordered, ranges, schedule, starts, with_bandwidths
+from pipeline.tuning.tune import Tuned, ordered, ranges, schedule, starts
 
 from analysis_data import ROOT
 from small_analysis import small_analysis, small_data
@@ -73,7 +72,7 @@ def problem(loaded) -> Problem:
 
 def test_given_bandwidths_are_kept():
     given = problem(config("agc"))
-    assert with_bandwidths(given) is given
+    assert given.with_bandwidths() is given
 
 
 def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch):
@@ -81,16 +80,13 @@ def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch):
     missing = {"bandwidth": None, "bandwidth_end": None}
     loaded = config(cuts={"jet_pt": missing}, regions={"4j2b": {"bins": missing}})
 
-    def unbiased(*_):
-        def evaluate(_, widths):
-            ones = {name: jnp.ones(()) for name in widths}
-            return Evaluation(loss=jnp.zeros(()), merit=MERIT, gradient=Gradient(value=ones, error=ones))
-
-        return evaluate
+    def unbiased(_, __, widths, ___):
+        ones = {name: jnp.ones(()) for name in widths}
+        return Evaluation(loss=jnp.zeros(()), merit=MERIT, gradient=Gradient(value=ones, error=ones))
 
     said = Listener()
-    monkeypatch.setattr(tuning, "exact_evaluation", unbiased)
-    found = with_bandwidths(problem(loaded), said).config
+    monkeypatch.setattr("pipeline.problem.evaluate", unbiased)
+    found = problem(loaded).with_bandwidths(said).config
     assert found.cuts["jet_pt"].bandwidth == pytest.approx(35 / 4)
     assert found.cuts["jet_pt"].bandwidth_end == pytest.approx(35 / 16)
     assert found.cuts["electron_pt"] == loaded.cuts["electron_pt"]

@@ -38,6 +38,11 @@ def test_uncertainty_is_that_of_counting(counting: dict) -> None:
     assert found.uncertainty == pytest.approx(np.sum(SIGNAL**2 / (SIGNAL + BACKGROUND)) ** -0.5, rel=1e-3)
 
 
+def test_a_model_without_signal_says_nothing_of_it(counting: dict) -> None:
+    counting["channels"][0]["samples"][0]["data"] = [0.0, 0.0]
+    assert pyhf_discovery_significance(counting, uncertainty=True).uncertainty == np.inf
+
+
 def test_the_backend_of_the_caller_stays(counting: dict) -> None:
     before = pyhf.get_backend()
     pyhf_discovery_significance(counting, uncertainty=True)

@@ -10,10 +10,12 @@ from pipeline.analyses import ttbar
 from pipeline.config import Config, load_config
 from pipeline.events.cuts import arrays
 from pipeline.events.yields import yields_and_flux
-from pipeline.problem import default_bandwidths
+from pipeline.translation import default_bandwidths
 from pipeline.validation.gradient_check import GradientCheck, check_gradients, with_unit_weights
 
 from analysis_data import ROOT, all_events, default_thresholds, everything
+
+pytestmark = pytest.mark.slow
 
 EVERY_THRESHOLD = ROOT / "configs" / "every_threshold.yaml"
 

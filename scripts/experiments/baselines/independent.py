@@ -15,7 +15,8 @@ from pipeline.config import Config
 from pipeline.events.split import lots
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
-from pipeline.problem import default_thresholds, make_analysis, make_data
+from pipeline.parts import make_data
+from pipeline.translation import default_thresholds, make_analysis
 
 __all__ = ["Parts", "divide_by_lot", "with_rule"]
 

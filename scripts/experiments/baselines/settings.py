@@ -68,7 +68,7 @@ def chosen(config: Config, overrides: Mapping[str, Any], names: Sequence[str]) -
 
 
 def without_bandwidths(config: Config) -> Config:
-    """The same analysis, whatever its bandwidths are: the events choose them (`pipeline.tuning.bandwidths`)."""
+    """The same analysis, whatever its bandwidths are: the events choose them (`pipeline.bandwidths`)."""
     none = {"bandwidth": None, "bandwidth_end": None}
     cuts = {name: cut.model_copy(update=none) for name, cut in config.cuts.items()}
     regions = {

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline.analysis import Gradient
+from pipeline.bandwidths import HALVINGS, VARIANCE_OF_DIFFERENCE, lepski_bandwidths
 from pipeline.events.flux import kernel
-from pipeline.tuning.bandwidths import HALVINGS, VARIANCE_OF_DIFFERENCE, lepski_bandwidths
 
 
 def gradient(of_width, error=0.01):

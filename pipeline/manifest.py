@@ -1,27 +1,29 @@
 """Write a manifest for your files: entries, sums of weights, sizes and checksums are read, the rest is asked for.
 
-    python -m pipeline.write_manifest ttbar=ttbar/*.root wjets=wjets/ --cross-sections ttbar=831.76 wjets=61526.7
-    python -m pipeline.write_manifest ttbar__nominal.root ttbar__scaleup.root wjets.root
+    python -m pipeline.manifest ttbar=ttbar/*.root wjets=wjets/ --cross-sections ttbar=831.76 wjets=61526.7
+    python -m pipeline.manifest ttbar__nominal.root ttbar__scaleup.root wjets.root
 
 A process, perhaps with its variation (`ttbar__scaleup`), is given before an equals sign; files without one are named
-by their own name. Folders and patterns stand for the ROOT and parquet files in them. Sums of weights and the number of
-events before a skim come from NanoAOD's tree `Runs` where a file has one, else from `genWeight` and the entries. Files
-whose generator weights differ are weighted by them. A cross section that is not given is left empty, and the manifest
-asks for it when it is used. Every file is read whole, for its checksum.
+by their own name, and those of a folder by its name. Folders and patterns stand for the ROOT and parquet files in
+them. Sums of weights and the number of events before a skim come from NanoAOD's tree `Runs` where a file has one, else
+from `genWeight` and the entries. Files whose generator weights differ are weighted by them. A cross section that is not
+given is left empty, and the manifest asks for it when it is used. Every file is read whole, for its checksum.
 """
 
 import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from pipeline.command import user_path
 from pipeline.errors import InputError
-from pipeline.ingest.dataset import SUFFIXES
 from pipeline.ingest.facts import FileFacts
+from pipeline.ingest.sources import data_files
 
 __all__ = ["main"]
 
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cross-sections", nargs="+", default=[], metavar="PROCESS=PB", help="in pb, of each process")
     parser.add_argument("--set", default="mine", dest="name", help="name of the set (default: %(default)s)")
     parser.add_argument("--tree", default="Events", help="name of the TTree or RNTuple (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("data_manifest.yaml"), help="default: %(default)s")
+    parser.add_argument("--output", type=user_path, default=Path("data_manifest.yaml"), help="default: %(default)s")
     arguments = parser.parse_args(argv)
     try:
         if arguments.output.exists():
@@ -41,10 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         groups = _groups(arguments.files)
         cross_sections = _cross_sections(arguments.cross_sections, groups)
         content = _manifest(groups, cross_sections, arguments.name, arguments.tree, arguments.output.parent)
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=200)
-        arguments.output.write_text(
-            f"# Written by python -m pipeline.write_manifest; correct what you know better.\n{text}"
-        )
+        arguments.output.write_text(f"# Written by python -m pipeline.manifest; correct what you know better.\n{text}")
     except (InputError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
@@ -61,18 +62,25 @@ def _groups(arguments: Sequence[str]) -> dict[tuple[str, str], list[Path]]:
     for argument in arguments:
         name, separator, pattern = argument.rpartition("=")
         for path in _files(pattern):
-            process, _, variation = (name if separator else path.stem).partition("__")
+            process, _, variation = (name if separator else _name(pattern, path)).partition("__")
             files = groups.setdefault((process, variation or "nominal"), [])
             files += [] if path in files else [path]
     return groups
 
 
+def _name(argument: str, file: Path) -> str:
+    folder = Path(argument).expanduser()
+    return folder.resolve().name if folder.is_dir() else file.stem
+
+
 def _files(pattern: str) -> list[Path]:
+    if "://" in pattern:
+        raise InputError(f"{pattern}: is a URL, and a checksum needs the whole file; fetch it, and give its path.")
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
     folder, rest = (path, "**/*") if path.is_dir() else (Path(path.anchor), str(path.relative_to(path.anchor)))
-    files = sorted(found for found in folder.glob(rest) if found.suffix.lower() in SUFFIXES and found.is_file())
+    files = data_files(folder, rest)
     if not files:
         raise InputError(f"{pattern}: there is no ROOT or parquet file of this name; correct it.")
     return files
@@ -125,18 +133,29 @@ def _manifest(
 
 
 def _dataset(paths: Sequence[Path], root: Path, tree: str) -> dict[str, Any]:
-    from pipeline.ingest.content import sha256_of  # awkward and uproot take a second: after the arguments are good
-    from pipeline.ingest.reading import read
+    from pipeline.ingest.reading import read  # awkward and uproot take a second: after the arguments are good
     from pipeline.ingest.skim import Skim
 
-    facts = read(paths, Skim(), tree=tree, verify="size", workers=1).files
+    facts = read(paths, Skim(), tree=tree, workers=1).files
     ranges = {(f.generated.lowest, f.generated.highest) for f in facts if f.generated and f.generated.events}
     weighted = len(ranges) > 1 or any(lowest != highest for lowest, highest in ranges)
+    _check_weights(facts, weighted)
     files = [
-        {"path": path.resolve().relative_to(root).as_posix(), "sha256": sha256_of(path), **_file(file)}
+        {"path": path.resolve().relative_to(root).as_posix(), "sha256": file.sha256, **_file(file)}
         for path, file in zip(paths, facts, strict=True)
     ]
     return {"weights": "generator" if weighted else "none", "files": files}
+
+
+def _check_weights(files: Sequence[FileFacts], weighted: bool) -> None:
+    for file in files:
+        if file.generated is not None and not isfinite(file.generated.total):
+            raise InputError(f"{file.location}: its genWeight is NaN or infinite in some events; make it again.")
+        if weighted and file.generated is None:
+            raise InputError(
+                f"{file.location}: has no genWeight, but other files of the same process have, and it differs between "
+                "their events; give them as another process."
+            )
 
 
 def _file(facts: FileFacts) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import uproot
 import yaml
 from pipeline.ingest import InputError, Skim, read
 from pipeline.ingest.manifest import load_manifest
-from pipeline.write_manifest import main
+from pipeline.manifest import main
 
 
 def events_file(path, weights: np.ndarray, *, runs: bool = False):
@@ -65,9 +65,9 @@ def test_what_is_written_is_what_the_files_hold(files, tmp_path, capsys):
 
 
 def test_folders_and_missing_cross_sections(files, tmp_path, capsys):
+    (files / "qcd.parquet").unlink()
     written_text = written_raw(files, tmp_path, f"all={files}")
     assert [file["path"] for file in written_text["datasets"]["mine/all__nominal"]["files"]] == [
-        "qcd.parquet",
         "ttbar/a.root",
         "ttbar/b.root",
         "wjets__scaleup.root",
@@ -89,15 +89,24 @@ def written_raw(files, tmp_path, *arguments: str) -> dict:
         (["ttbar={files}/ttbar", "--cross-sections", "tt=1"], "there is no process 'tt'; it has ttbar"),
         (["ttbar={files}/ttbar", "--cross-sections", "ttbar=a"], "'a' is no number; give it in pb"),
         (["ttbar={files}/ttbar", "--tree", "Tree"], "has no tree 'Tree'; it holds Events"),
+        (["https://x/a.root"], "https://x/a.root: is a URL, and a checksum needs the whole file; fetch it"),
+        (["p={files}/nan.root"], "nan.root: its genWeight is NaN or infinite in some events; make it again."),
+        (["p={files}/ttbar", "p={files}/qcd.parquet"], "qcd.parquet: has no genWeight, but other files of the same"),
     ],
 )
 def test_mistakes_are_sentences(files, tmp_path, capsys, arguments, message):
+    events_file(files / "nan.root", np.array([1.0, np.nan], np.float32))
     arguments = [argument.format(files=files) for argument in arguments]
     assert main([*arguments, "--output", str(tmp_path / "m.yaml")]) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "m.yaml").exists()
+
+
+def test_a_folder_is_a_process(files, tmp_path):
+    entry = written_raw(files, tmp_path, str(files / "ttbar"))["datasets"]["mine/ttbar__nominal"]
+    assert [file["path"] for file in entry["files"]] == ["a.root", "b.root"]
 
 
 def test_a_manifest_is_not_written_over(files, tmp_path, capsys):
@@ -108,5 +117,5 @@ def test_a_manifest_is_not_written_over(files, tmp_path, capsys):
 
 
 def test_the_module_is_a_command():
-    command = [sys.executable, "-m", "pipeline.write_manifest", "--help"]
+    command = [sys.executable, "-m", "pipeline.manifest", "--help"]
     assert "ttbar=ttbar/*.root" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

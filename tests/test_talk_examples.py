@@ -7,12 +7,6 @@ jitted, and its results were seen to be wrong under JAX's asynchronous dispatch.
 docstring says how (awkward 2.14, vector 1.9, jax 0.10, hist 2.12, coffea 2026.9).
 """
 
-# ruff: noqa: E402
-import pytest
-
-pytest.skip("not written on the general engine yet", allow_module_level=True)
-
-
 import awkward as ak
 import hist
 import jax
@@ -20,22 +14,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import vector
+from pipeline.analyses import ttbar
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
-from pipeline.analyses.observables import ht
-from pipeline.events.cuts import Count, Cut, Region, Selection
-from pipeline.events.dense import RaggedSample, dense_groups
+from pipeline.events.batch import Events
+from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection
+from pipeline.events.dense import Ragged, RaggedSample, dense_groups
+from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.flux import pack
-from pipeline.events.yields import Layout, hard_yields
+from pipeline.events.function import Members
+from pipeline.events.yields import hard_yields
 from pipeline.ingest import ObjectSkim, Skim, read
 
-JET = {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass", "btag": "btagCSVV2"}
+JET = {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass"}
 EDGES = np.linspace(0.0, 800.0, 17)  # GeV, of HT
 CUT, BANDWIDTH = 20.0, 4.0  # GeV
 SELECTION = Selection(
+    sets=(ObjectSet("jet", "jet"),),
+    unions=(),
     cuts=(Cut("jet_pt", ("jet",), "pt", "above"),),
-    leptons=Count(0),
-    regions=(Region("dijet", Count(2), Count(0), "ht", len(EDGES) - 1, 0),),
+    regions=(Region("dijet", (Requirement("jet", 2.0),), "ht", len(EDGES) - 1, 0),),
 )
+
+
+class HT:
+    """An event function that prepares no trijets."""
+
+    variables = staticmethod(ttbar.variables)
 
 
 @pytest.fixture(scope="module")
@@ -51,27 +55,27 @@ def events(external_data):
 
 
 @pytest.fixture(scope="module")
-def data(events):
-    """The file as our dense groups, with their trijets."""
-    named = {ours: events.Jet[theirs] for ours, theirs in JET.items()}
-    records = {"electron": events.Electron[["pt"]], "muon": events.Muon[["pt"]], "jet": ak.zip(named)}
+def groups(events):
+    """The file as our dense groups."""
+    number = np.arange(len(events), dtype=np.int32)
+    jets = {name: ak.to_numpy(ak.flatten(events.Jet[branch])) for name, branch in JET.items()}
     sample = RaggedSample(
-        name="real events",
-        events=ak.zip(records | {"index": events.index, "collision": events.index}, depth_limit=1),
-        jet_pt=[ak.values_astype(events.Jet.pt, np.float64)],
+        objects={"jet": Ragged(ak.to_numpy(ak.num(events.Jet)), jets)},
+        columns={},
         weight=np.ones(len(events), np.float32),
+        index=number,
+        collision=number,
     )
-    ((groups, candidates),) = dense_groups([[sample]], chunk_size=256)
-    return groups, candidates
+    (groups,) = dense_groups([[sample]], HT, chunk_size=256)
+    return groups
 
 
 @pytest.fixture(scope="module")
-def first(data):
+def first(groups):
     """The events with at most eight jets in float64: columns "jets events", and the row of each event in the file."""
-    group = data[0][0]
-    columns = group.jets | {"pt": group.jet_pt[0]}
+    columns = groups[0].objects["jet"]
     laid_out = {name: jnp.asarray(one_chunk(column), jnp.float64) for name, column in columns.items()}
-    return laid_out, np.asarray(group.index).ravel()
+    return laid_out, np.asarray(groups[0].index).ravel()
 
 
 def one_chunk(column):
@@ -89,10 +93,10 @@ def filled(column):
     return jnp.where(jnp.isnan(column), 0.0, column)
 
 
-def test_the_file_is_whole(data, events):
-    groups, _ = data
+def test_the_file_is_whole(groups, events):
     assert sum(int((group.index >= 0).sum()) for group in groups) == len(events) == 200
-    assert sum(int(np.isfinite(group.jet_pt).sum()) for group in groups) == int(ak.sum(ak.num(events.Jet))) == 537
+    jets = sum(int(np.isfinite(group.objects["jet"]["pt"]).sum()) for group in groups)
+    assert jets == int(ak.sum(ak.num(events.Jet))) == 537
 
 
 def test_gradient_through_a_ragged_selection_and_reordering(first, events):
@@ -149,19 +153,19 @@ def test_gradient_of_sum_and_mean_over_ragged_jets(first, events, reduction):
     assert np.all(np.asarray(gradient)[~np.asarray(present)] == 0)
 
 
-def test_gradient_of_a_scalar_shift_of_all_jets(data, events):
+def test_gradient_of_a_scalar_shift_of_all_jets(groups, events):
     """x + a with a traced scalar a (awkward #2556, #2637): here the mean HT of the events when all jets shift.
 
     HT is the pipeline's own. Its derivative is the mean number of jets. Upstream: works eagerly; the reproducer of the
     issue, which returns an array, still raises "Gradient only defined for scalar-output functions".
     """
-    groups, _ = data
 
     @jax.jit
     @jax.value_and_grad
     def mean_ht(shift):
-        columns = [one_chunk(group.jet_pt[0]) for group in groups]
-        totals = [jnp.sum(ht({"pt": pt + shift}, pack(~jnp.isnan(pt)))) for pt in columns]
+        columns = [one_chunk(group.objects["jet"]["pt"]) for group in groups]
+        jets = [Members(bits=pack(~jnp.isnan(pt)), columns={"pt": pt + shift}) for pt in columns]
+        totals = [jnp.sum(ttbar.ht(jet)) for jet in jets]
         return sum(totals) / jnp.float32(len(events))
 
     value, slope = mean_ht(jnp.float32(2.0))
@@ -233,19 +237,19 @@ def test_the_candidate_mass_that_was_nan(events, precision):
 
 
 @pytest.fixture(scope="module")
-def histogram(data):
+def histogram(groups):
     """Events with two jets above the cut, in bins of HT, and the derivative by the cut, of a custom kernel."""
-    counts = hard_yields(SELECTION, Layout(datasets=1, kinematics=1, ranks=0))
-    bandwidths, edges = {"jet_pt": jnp.float64(BANDWIDTH)}, {"dijet": jnp.asarray(EDGES, jnp.float32)}
+    counts = hard_yields(EventAnalysis(SELECTION, HT, Layout(datasets=1, kinematics=1)))
+    events = Events(groups=groups, edges={"dijet": jnp.asarray(EDGES)})
 
     @jax.jit
-    def value_and_slope(cut, groups, candidates):
+    def value_and_slope(cut, events):
         def of(cut):
-            return counts({"jet_pt": cut}, bandwidths, edges, groups, candidates)[0, 0, :, 0]
+            return counts({"jet_pt": cut}, {"jet_pt": jnp.float64(BANDWIDTH)}, events)[0, 0, :, 0]
 
         return jax.jvp(of, (cut,), (jnp.ones_like(cut),))
 
-    value, slope = value_and_slope(jnp.float64(CUT), *data)
+    value, slope = value_and_slope(jnp.float64(CUT), events)
     return np.asarray(value), np.asarray(slope)
 
 

@@ -1,0 +1,258 @@
+"""The flux of every threshold through the hard analysis of a chunk of events.
+
+Objects near the boundary of a cut are flipped, one bit of one set at a time, and what depends on that set is computed
+again (`pipeline.events.flux` has the formula). Events near the boundary of a cut on events are flipped as a whole, and
+edges of bins move by the rule of the binning. Only what a flip may change is computed again, and only for the events
+that it may bring into a region, or out of one.
+"""
+
+from functools import reduce
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float32, Int32, UInt32
+
+from pipeline.events.batch import Event
+from pipeline.events.binning import add_to_histogram, placed_edges
+from pipeline.events.cuts import EVENT, ObjectSet, Selection, Thresholds, cut_flux, side_flux, within
+from pipeline.events.evaluation import (
+    Evaluated,
+    Point,
+    accepted_by,
+    as_variables,
+    columns_of,
+    counts_of,
+    derived_bits,
+    factors_of,
+    histogram,
+    is_derived,
+    moving_regions,
+    placed,
+    subsample_of,
+    variables_of,
+)
+from pipeline.events.flux import for_each_flip, pack
+from pipeline.events.function import Sets, members
+
+__all__ = ["threshold_flux"]
+
+
+class _Boundary(NamedTuple):
+    """Cuts on some sets of one collection: an object that crosses such a boundary does so in all of these sets at once.
+
+    `flips` says for each set who enters or leaves it there: the objects that pass all other cuts on that set.
+    """
+
+    sets: tuple[ObjectSet, ...]
+    flux: dict[str, Float32[Array, "objects events"]]
+    flips: dict[str, UInt32[Array, " events"]]
+
+
+class _Change(NamedTuple):
+    """What flips in some sets may change: how members are counted, and sets whose cuts depend on their members."""
+
+    by_one: frozenset[str]
+    anew: tuple[ObjectSet, ...]
+    unknown: frozenset[str]
+
+    @property
+    def sets(self) -> frozenset[str]:
+        """All of them."""
+        return self.by_one | self.unknown
+
+
+def threshold_flux(at: Point, event: Event, hard: Evaluated) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    """The derivative of the histogram of a chunk by each threshold that has a bandwidth."""
+    flux = _flux_of_edges(at, event, hard) | _flux_of_event_cuts(at, event, hard)
+    for boundary in _boundaries(at, hard):
+        # A cut may be on several collections: the objects of all of them flow through the same boundary.
+        for name, part in _flux_of_flips(at, event, hard, boundary).items():
+            flux[name] = flux[name] + part if name in flux else part
+    return flux
+
+
+def _flux_of_edges(at: Point, event: Event, hard: Evaluated) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    """Edges move: the derivative of the histogram by copies of them, one for each subsample."""
+    names = [name for region in moving_regions(at) for name in region.edges]
+    if not names:
+        return {}
+
+    regions = moving_regions(at)
+    edges = {region.name: at.edges[region.name][0] for region in regions}
+
+    def of_edges(moving: Thresholds) -> Array:
+        return histogram(at, event, hard, at.edges | placed_edges(regions, moving, edges))
+
+    copies = {name: jnp.broadcast_to(at.thresholds[name], (at.subsamples,)) for name in names}
+    slopes = jax.jacfwd(of_edges)(copies)
+    return {name: jnp.moveaxis(slope, -1, 0).astype(jnp.float32) for name, slope in slopes.items()}
+
+
+def _flux_of_event_cuts(
+    at: Point, event: Event, hard: Evaluated
+) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    """For a cut on events, the event itself is flipped: it leaves the place where it is and enters another one."""
+    variables = hard.variables | as_variables(counts_of(at.selection, hard.bits))
+    flux: dict[str, Array] = {}
+    enters: list[Array] = []
+    for cut in at.selection.on(EVENT):
+        sides = side_flux(cut, at.thresholds, at.bandwidths, variables, ~jnp.isnan(variables[cut.variable]))
+        accepted = hard.accepted | {cut.name: ~hard.accepted[cut.name]}
+        _, position = placed(at, counts_of(at.selection, hard.bits), variables, accepted)
+        flux |= sides
+        enters += [position] * len(sides)
+    if not flux:
+        return {}
+    terms = jnp.where(jnp.stack(enters) == hard.position[None], 0, jnp.stack(list(flux.values())))
+    columns, names, bins = columns_of(event.weight, hard.factors), len(flux), at.selection.bins
+    first, end = _first_place(at, event), at.subsamples * bins
+
+    def visit(
+        event: Int32[Array, " some"],
+        _: Int32[Array, " some"],
+        real: Bool[Array, " some"],
+        total: Float32[Array, "places columns"],
+    ) -> Float32[Array, "places columns"]:
+        rows = (terms[:, event][..., None] * columns[:, event].T[None]).reshape(-1, columns.shape[0])
+        for position, row in ((jnp.stack(enters)[:, event], rows), (hard.position[event][None], -rows)):
+            inside = real[None] & (position < bins) & (terms[:, event] != 0)
+            place = jnp.arange(names, dtype=jnp.int32)[:, None] * end + first[event][None] + position
+            total = add_to_histogram(total, jnp.where(inside, place, names * end).reshape(-1), row)
+        return total
+
+    near = jnp.any(terms != 0, axis=0).astype(jnp.uint32)
+    start = jnp.zeros((names * end, columns.shape[0]), jnp.float32)
+    total = for_each_flip(near, 1, visit, start).reshape(names, at.subsamples, bins, -1)
+    return dict(zip(flux, total, strict=True))
+
+
+def _boundaries(at: Point, hard: Evaluated) -> list[_Boundary]:
+    """The cuts on objects that have a flux, by the sets of a collection that they are on."""
+    boundaries = []
+    for sets, cuts in at.selection.by_sets().items():
+        sides = [side.threshold for cut in cuts for side in cut.sides]
+        widths = {name: at.bandwidths[name] for name in sides if name in at.bandwidths}
+        if not widths:
+            continue
+        flux = [cut_flux(at.selection.on(each.name), at.thresholds, widths, hard.columns[each.name]) for each in sets]
+        flips = {}
+        for each, own in zip(sets, flux, strict=True):
+            flips[each.name] = pack(reduce(jnp.logical_or, (part != 0 for part in own.values())))
+            if each.within is not None and len(sets) == 1:
+                flips[each.name] &= members(at.selection, hard.bits)[each.within]
+        boundaries.append(_Boundary(sets, reduce(_united, flux), flips))
+    return boundaries
+
+
+def _united(flux: dict[str, Array], other: dict[str, Array]) -> dict[str, Array]:
+    """An object has the same flux in all sets that it enters or leaves."""
+    return {name: jnp.where(part == 0, other[name], part) for name, part in flux.items()}
+
+
+def _flux_of_flips(
+    at: Point, event: Event, hard: Evaluated, boundary: _Boundary
+) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    """One object flipped: the event leaves the bin where it is and enters the one where it would be."""
+    flux, change = boundary.flux, _change(at, event, hard, boundary.sets)
+    near = jnp.where(_within_reach(at, hard, change), reduce(jnp.bitwise_or, boundary.flips.values()), jnp.uint32(0))
+    bins, columns = at.selection.bins, columns_of(event.weight, hard.factors)
+    first, end = _first_place(at, event), bins * at.subsamples
+
+    def visit(
+        number: Int32[Array, " flips"],
+        place: Int32[Array, " flips"],
+        real: Bool[Array, " flips"],
+        total: Float32[Array, "places terms"],
+    ) -> Float32[Array, "places terms"]:
+        bit = jnp.uint32(1) << place.astype(jnp.uint32)
+        position, factors = _flipped(at, event, hard, boundary, change, number, bit)
+        terms = jnp.stack([term[place, number] for term in flux.values()])
+        entering = real & (position < bins)
+        enters = jnp.where(entering, first[number] + position, end)
+        leaving = real & (hard.position[number] < bins)
+        leaves = jnp.where(leaving, first[number] + hard.position[number], end)
+        total = add_to_histogram(total, enters, _rows(terms, columns_of(event.weight[number], factors)))
+        return add_to_histogram(total, leaves, _rows(-terms, columns[:, number]))
+
+    start = jnp.zeros((end, len(flux) * columns.shape[0]), jnp.float32)
+    objects = next(iter(flux.values())).shape[0]
+    total = for_each_flip(near, objects, visit, start).reshape(at.subsamples, bins, len(flux), -1)
+    return {name: total[:, :, number] for number, name in enumerate(flux)}
+
+
+def _flipped(
+    at: Point,
+    event: Event,
+    hard: Evaluated,
+    boundary: _Boundary,
+    change: _Change,
+    number: Int32[Array, " flips"],
+    bit: Array,
+) -> tuple[Int32[Array, " flips"], Float32[Array, "factors flips"]]:
+    """Position and factors of some events with one object flipped; only what may change is computed again."""
+    some = event.at(number)
+    # An object may cross a boundary of several sets, and be kept out of one of them by another cut.
+    flips = {name: bit if len(boundary.sets) == 1 else bit & own[number] for name, own in boundary.flips.items()}
+    bits = {name: own[number] ^ flips.get(name, jnp.uint32(0)) for name, own in hard.bits.items()}
+    for place, each in enumerate(change.anew):
+        waiting = {later.name for later in change.anew[place:]}
+        known = {name: own for name, own in bits.items() if name not in waiting}
+        own, _, _ = derived_bits(at, some, known, each)
+        bits[each.name] = own ^ flips.get(each.name, jnp.uint32(0))
+    variables = {name: value[number] for name, value in hard.variables.items()}
+    factors = hard.factors[:, number]
+    if change.sets & hard.used_by_variables:
+        variables = variables_of(at, some, Sets(at.selection, some, members(at.selection, bits)))
+    if change.sets & hard.used_by_factors:
+        factors = factors_of(at, some, Sets(at.selection, some, members(at.selection, bits)), variables)
+    counts = counts_of(at.selection, bits)
+    _, position = placed(at, counts, variables, accepted_by(at, variables | as_variables(counts)))
+    return position, factors
+
+
+def _change(at: Point, event: Event, hard: Evaluated, sets: tuple[ObjectSet, ...]) -> _Change:
+    """What flips in some sets may change."""
+    selection = at.selection
+    by_one = _with_inner(selection, {each.name for each in sets})
+    derived = [other for other in selection.sets if is_derived(selection, other, event)]
+    later = derived[min(derived.index(each) if each in derived else -1 for each in sets) + 1 :]
+    anew = tuple(later) if by_one & hard.used_by_objects else ()
+    return _Change(by_one, anew, _with_inner(selection, {other.name for other in anew}))
+
+
+def _with_inner(selection: Selection, names: set[str]) -> frozenset[str]:
+    """Sets, and those within them."""
+    inner = set(names)
+    for each in selection.sets:
+        if each.within in inner:
+            inner.add(each.name)
+    return frozenset(inner)
+
+
+def _within_reach(at: Point, hard: Evaluated, change: _Change) -> Bool[Array, " events"]:
+    """Which events a flip may bring into a region, or out of one: most are further away, and stay out."""
+    counts = counts_of(at.selection, hard.bits)
+    variables_stay = not change.sets & hard.used_by_variables
+    reachable = jnp.zeros(hard.region.shape, bool)
+    for region in at.selection.regions:
+        possible = jnp.ones(hard.region.shape, bool)
+        for requirement in region.requirements:
+            parts = at.selection.parts(requirement.name)
+            if parts and not change.unknown & set(parts):
+                possible &= within(requirement, counts[requirement.name], len(change.by_one & set(parts)))
+            elif not parts and variables_stay and requirement.name in hard.variables:
+                possible &= within(requirement, hard.variables[requirement.name])
+        reachable |= possible
+    return reachable
+
+
+def _first_place(at: Point, event: Event) -> Int32[Array, " events"]:
+    """Where the bins of an event's subsample start, when those of all subsamples stand side by side."""
+    return subsample_of(at, event) * jnp.int32(at.selection.bins)
+
+
+def _rows(
+    terms: Float32[Array, "terms events"], columns: Float32[Array, "columns events"]
+) -> Float32[Array, "events products"]:
+    return (terms[:, None] * columns[None]).reshape(-1, columns.shape[1]).T

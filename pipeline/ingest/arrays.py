@@ -1,0 +1,143 @@
+"""Events that are in memory already, or in one table file, as one data set: the same skim and checks as for files."""
+
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import awkward as ak
+import numpy as np
+
+from pipeline.errors import InputError
+from pipeline.ingest.columns import columns_of
+from pipeline.ingest.dataset import Dataset
+from pipeline.ingest.facts import RunSums
+from pipeline.ingest.identity import content_digest
+from pipeline.ingest.reading import read
+from pipeline.ingest.rows import CHUNK, check_branches, key_of, nested
+from pipeline.ingest.samples import Sample
+from pipeline.ingest.skim import Skim, skimmed
+from pipeline.ingest.sources import File, Source
+
+__all__ = ["Table", "sample_of"]
+
+Table = Any
+"""A mapping of arrays, a DataFrame (pandas, polars), a pyarrow Table, a structured NumPy array, an awkward array of
+records, or the path of a parquet or ROOT file."""
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """A table in memory as the skim asks for it (`pipeline.ingest.rows.Rows`)."""
+
+    columns: Mapping[str, ak.Array]
+    entries: int
+
+    @property
+    def branches(self) -> Collection[str]:
+        """Names of the columns; those of records as `Jet.pt`."""
+        inner = (f"{name}.{field}" for name, column in self.columns.items() for field in ak.fields(column))
+        return (*self.columns, *inner)
+
+    def chunks(self, branches: Iterable[str]) -> list[tuple[int, int]]:  # noqa: ARG002 (the same for all columns)
+        """Ranges of rows of which copies take little memory."""
+        return list(itertools.pairwise([*range(0, self.entries, CHUNK), self.entries]))
+
+    def arrays(self, branches: Sequence[str], start: int, stop: int) -> dict[str, ak.Array]:
+        """Columns by name, for a range of rows."""
+        keys = {branch: key_of(branch, self.branches) or branch for branch in branches}
+        return {branch: nested(self.columns, key)[start:stop] for branch, key in keys.items()}
+
+    def run_sums(self) -> RunSums | None:
+        """None: nothing is known of the events before."""
+        return None
+
+
+def sample_of(process: str, table: Table, skim: Skim, *, tree: str = "Events") -> Sample:
+    """One process as a data set that counts its events by their weights alone.
+
+    Args:
+        process: its name.
+        table: its events.
+        skim: what is taken of them.
+        tree: of a ROOT file.
+
+    Raises:
+        InputError: the table has no events, lacks a column, or has one that is no column of numbers.
+    """
+    if isinstance(table, str | Path):
+        ingested = read([Path(table).expanduser()], skim, tree=tree, label=process)
+        facts = ingested.files[0]
+        file = File(path=Path(table).name, events=facts.entries, entries=facts.entries, size=facts.size)
+        file = file.model_copy(update={"sha256": facts.sha256})
+        return _sample(process, skim, file, ingested.events)
+    rows = _rows(process, table)
+    check_branches(process, "the table", skim.branches, rows.branches)
+    parts = [
+        skimmed(columns_of(process, rows, skim, start, stop), skim, first_index=start, location=process).events
+        for start, stop in rows.chunks(skim.branches)
+    ]
+    return _sample(process, skim, File(path=process, events=rows.entries, entries=rows.entries), ak.concatenate(parts))
+
+
+def _sample(process: str, skim: Skim, file: File, events: ak.Array) -> Sample:
+    """The cross section is such that an event counts its weight."""
+    entries = int(file.entries or 0)
+    dataset = Dataset(
+        key=f"arrays/{process}__nominal",
+        source=Source(
+            description="events from a program's memory, or one file that it named",
+            licence="that of their owner",
+            citation="none",
+            simulated=False,
+            label="",
+            prefixes={"memory": "."},
+        ),
+        process=process,
+        variation="nominal",
+        cross_section_pb=float(entries),
+        weights=skim.weight or "none",
+        files=(file,),
+    )
+    return Sample(dataset, events, entries, content_digest(events))
+
+
+def _rows(process: str, table: Table) -> TableRows:
+    columns = {name: _column(process, name, values) for name, values in _columns(process, table).items()}
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) != 1 or lengths == {0}:
+        what = "has no events" if lengths in (set(), {0}) else f"has columns of different lengths {sorted(lengths)}"
+        raise InputError(f"{process}: the table {what}; give a table with one row an event.")
+    return TableRows(columns, lengths.pop())
+
+
+def _columns(process: str, table: Table) -> dict[str, Any]:
+    """Whatever a table is, its columns by name."""
+    if isinstance(table, ak.Array):
+        return {name: table[name] for name in table.fields}
+    if isinstance(table, Mapping):
+        return {str(name): values for name, values in table.items()}
+    if isinstance(table, np.ndarray) and table.dtype.names is not None:
+        return {name: table[name] for name in table.dtype.names}
+    if hasattr(table, "column_names"):
+        arrow = ak.from_arrow(table)
+        return {name: arrow[name] for name in arrow.fields}
+    if hasattr(table, "columns"):
+        return {str(name): table[name] for name in table.columns}
+    raise InputError(
+        f"{process}: a {type(table).__name__} is no table; give a dict of arrays, a DataFrame, a pyarrow table, an "
+        "awkward array of records, or the path of a parquet or ROOT file."
+    )
+
+
+def _column(process: str, name: str, values: Any) -> ak.Array:
+    if isinstance(values, ak.Array):
+        return values
+    array = np.asarray(values)
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise InputError(
+            f"{process}: the column '{name}' is no column of numbers (shape {array.shape}, type {array.dtype}); "
+            "convert it, or leave it out of the table."
+        )
+    return ak.from_numpy(array)

@@ -1,0 +1,171 @@
+"""The front door: tables in, a problem that can be asked and tuned out."""
+
+import hist
+import jax
+import numpy as np
+import pandas as pd
+import pipeline as pl
+import polars
+import pyarrow as pa
+import pytest
+from pipeline import analysis as exact
+from pipeline.config import ConfigError
+from pipeline.errors import InputError
+from pipeline.events.cuts import arrays
+
+EDGES = np.linspace(100, 500, 6)
+EVENTS = {"signal": 600, "background": 2000}
+
+
+def table(process: str) -> dict[str, np.ndarray]:
+    """A resonance, or a falling spectrum; weights add up to 60 and 1000 expected events."""
+    signal, events = process == "signal", EVENTS[process]
+    generator = np.random.default_rng(len(process))
+    return {
+        "met": generator.exponential(60.0, events),
+        "bdt": generator.beta(*((4, 2) if signal else (2, 4)), events),
+        "mass": generator.normal(250.0, 30.0, events) if signal else 100 + generator.exponential(150.0, events),
+        "weight": np.full(events, (60.0 if signal else 1000.0) / events),
+        "pu_up": np.full(events, 1.02),
+        "pu_down": np.full(events, 0.97),
+    }
+
+
+TABLES = {process: table(process) for process in EVENTS}
+
+
+def problem_of(tables=TABLES, **changes) -> pl.Problem:
+    arguments = {
+        "weight": "weight",
+        "cuts": [
+            pl.Cut("met", above=50, bounds=(0, 200), bandwidth=15),
+            pl.Cut("bdt", above=0.5, bounds=(0, 1), bandwidth=0.1),
+        ],
+        "regions": [pl.Region("SR", observable="mass", bins=EDGES)],
+        "signal": "signal",
+        "systematics": [
+            pl.Norm("lumi", 0.03),
+            pl.Norm("background", up=0.2, down=-0.1, on="background"),
+            pl.Weights("pileup", up="pu_up", down="pu_down"),
+        ],
+        "validation": {"bootstrap": 10},
+        "measurement": {"minimum_effective_events": 0},
+    }
+    return pl.Problem.from_arrays(tables, **(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return problem_of()
+
+
+def test_templates_are_those_of_numpy(problem):
+    """Each part stands for all events: its weights are scaled so that they add up to those of the whole."""
+    at = {"met": 40.0, "bdt": 0.3}
+    templates = problem.templates(at)["SR"]
+    assert isinstance(templates, hist.Hist)
+    assert [list(axis) for axis in templates.axes[:2]] == [list(EVENTS), ["nominal", "pileup_up", "pileup_down"]]
+    events = problem.event_table({"met": 0.0, "bdt": 0.0})
+    for number, (process, columns) in enumerate(TABLES.items()):
+        rows = events.index[events.dataset == number]
+        scale = columns["weight"].sum() / columns["weight"][rows].sum()
+        single = {name: column[rows].astype(np.float32) for name, column in columns.items()}
+        passes = (single["met"] > np.float32(40)) & (single["bdt"] > np.float32(0.3))
+        for variation, factor in (
+            ("nominal", 1.0),
+            ("pileup_up", columns["pu_up"]),
+            ("pileup_down", columns["pu_down"]),
+        ):
+            weights = columns["weight"][rows] * scale * (factor if variation == "nominal" else factor[rows])
+            expected, _ = np.histogram(single["mass"][passes], EDGES, weights=weights[passes])
+            np.testing.assert_allclose(templates[process, variation, :].values(), expected, rtol=1e-5)
+
+
+def test_loss_and_gradient_are_those_of_the_analysis(problem):
+    at, widths = arrays({"met": 60.0, "bdt": 0.5}), arrays(problem.bandwidths)
+    there = exact.evaluate(problem.analysis, at, widths, problem.training)
+    assert float(problem.loss({"met": 60.0})) == float(there.loss)
+    evaluation = problem.value_and_grad({"met": 60.0})
+    assert {name: float(slope) for name, slope in evaluation.gradient.value.items()} == {
+        name: float(slope) for name, slope in there.gradient.value.items()
+    }
+    slope = jax.grad(lambda met: problem.loss({"met": met}))(60.0)
+    # Subsamples of a chunk are added in single precision, in another order.
+    np.testing.assert_allclose(slope, there.gradient.value["met"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, polars.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
+def test_other_tables_are_the_same(problem, kind):
+    other = problem_of({process: kind(columns) for process, columns in TABLES.items()})
+    for ours, theirs in zip(jax.tree.leaves(other.training), jax.tree.leaves(problem.training), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_parquet_files_are_the_same(tmp_path):
+    """Rows of files are numbered file by file, so events have numbers of their own here."""
+    numbered = {process: columns | {"event": np.arange(EVENTS[process])} for process, columns in TABLES.items()}
+    files = {process: tmp_path / f"{process}.parquet" for process in TABLES}
+    for process, file in files.items():
+        pd.DataFrame(numbered[process]).to_parquet(file)
+    in_memory = problem_of(numbered, collision="event")
+    other = problem_of({"signal": str(files["signal"]), "background": files["background"]}, collision="event")
+    for ours, theirs in zip(jax.tree.leaves(other.training), jax.tree.leaves(in_memory.training), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert other.samples[0].dataset.files[0].sha256 is not None
+
+
+def test_tuning_gains_on_unseen_events_and_reports(problem, tmp_path):
+    result = pl.tune(problem, steps=3, quiet=True)
+    assert len(result) == len(list(result)) == 3
+    assert set(result.thresholds) == {"met", "bdt"}
+    assert result.gain.value > 0
+    assert result.gain.value == pytest.approx(result.comparison.change.value)
+    assert [channel["name"] for channel in result.workspace["channels"]] == ["SR"]
+    assert str(result.verdict) in repr(result)
+    html = result._repr_html_()
+    assert "on unseen events" in html
+    report = result.report(tmp_path / "run")
+    assert report.exists()
+    assert {path.name for path in report.parent.iterdir()} >= {"result.json", "workspace.json", "history.csv", "plots"}
+    with pytest.raises(FileExistsError, match="exists already"):
+        result.report(tmp_path / "run")
+
+
+def test_nothing_prints_unless_asked(problem, capsys):
+    problem.loss()
+    assert "signal" in repr(problem)
+    assert "<table>" in problem._repr_html_()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"cuts": [pl.Cut("mte", above=50, bounds=(0, 200))]}, "no branch 'mte'; the nearest are met"),
+        ({"weight": "wieght"}, "no branch 'wieght'; the nearest are weight"),
+        ({"signal": "sig"}, "measurement.signal: no process is called 'sig'; did you mean 'signal'"),
+        ({"systematics": [pl.Norm("x", 0.1, on="bkg")]}, "no process is called 'bkg'"),
+        ({"tables": TABLES | {"signal": {}}}, "signal: the table has no events"),
+        ({"tables": TABLES | {"signal": 3}}, "signal: a int is no table"),
+        (
+            {"tables": TABLES | {"signal": TABLES["signal"] | {"met": np.array(["a"] * 600)}}},
+            "signal: the column 'met' is no column of numbers",
+        ),
+        (
+            {"tables": TABLES | {"signal": TABLES["signal"] | {"met": np.ones(3)}}},
+            "signal: the table has columns of different lengths",
+        ),
+        ({"optimizer": {"steps": 3}}, "optimizer: unknown key; did you mean 'optimiser'"),
+        ({"cuts": [pl.Cut("met", above=50)]}, "no cut is trainable"),
+    ],
+)
+def test_mistakes_get_a_sentence(changes, sentence):
+    with pytest.raises((ConfigError, InputError)) as error:
+        problem_of(**changes)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_misspelt_threshold_gets_a_sentence(problem):
+    with pytest.raises(ConfigError, match="no threshold is called 'mte'; there are: met, bdt"):
+        problem.loss({"mte": 3.0})
