@@ -13,7 +13,7 @@ systematics=[Norm("lumi", 0.03)],
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any
+from typing import Any, SupportsFloat
 
 from pipeline.config import Config, ConfigError
 from pipeline.config.reading import checked
@@ -21,7 +21,7 @@ from pipeline.config.reading import checked
 __all__ = ["Columns", "Cut", "Norm", "Region", "Uncertainty", "Weights", "config_of"]
 
 Names = str | Sequence[str]
-Number = float | int
+Number = SupportsFloat
 
 KEEP = {"above": "above", "below": "below", "between": "inside", "outside": "outside"}
 """What a cut says here, and in a config."""
@@ -83,7 +83,11 @@ class Cut:
         where = getattr(self, self.kind)
         place = {"between": tuple(map(float, where))} if isinstance(where, Sequence) else {"threshold": float(where)}
         tuned = {"trainable": True, "bounds": tuple(map(float, self.bounds))} if self.bounds is not None else {}
-        given = {"bandwidth": self.bandwidth, "step": self.step, "regions": _many(self.regions)}
+        given = {
+            "bandwidth": None if self.bandwidth is None else float(self.bandwidth),
+            "step": None if self.step is None else float(self.step),
+            "regions": _many(self.regions),
+        }
         return {
             "objects": _many(self.on),
             "variable": self.variable,

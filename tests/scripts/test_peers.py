@@ -4,6 +4,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -31,20 +32,20 @@ def events(peers):
 
 def test_histogram_equals_numpys(peers, events):
     case, ours = peers["simple_case"], peers["pipeline_step"]
-    problem = ours.problem_of(events)
-    templates = problem.templates(part="all")["region"]
-    expected = case.hard_histogram(events, case.start(CUTS))
-    found = templates[:, "nominal", :].values()
-    # Weights are added in single precision.
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    at = case.start(CUTS)
+    columns = ours.columns_of(events)
+    expected = case.hard_histogram(events, at)
+    np.testing.assert_array_equal(ours.histogram(jnp.asarray(at), columns), expected)
+    np.testing.assert_array_equal(ours.histogram_and_flux(jnp.asarray(at), columns)[0], expected)
 
 
 @pytest.mark.slow
 def test_significance_equals_pyhfs_and_the_gradient_its_slope(peers, events):
     """Differences over the width of the kernel: the kernel and the difference are two estimates of one density."""
     case, ours, pyhfs = (peers[name] for name in ("simple_case", "pipeline_step", "pyhf_step"))
-    evaluation = ours.problem_of(events).value_and_grad(part="all")
-    z, differences = pyhfs.with_gradient(events, case.start(CUTS))
-    np.testing.assert_allclose(-evaluation.loss, z, rtol=1e-6)
-    gradient = [-evaluation.gradient.value[f"x{number}"] for number in range(CUTS)]
+    at, columns = case.start(CUTS), ours.columns_of(events)
+    _, step = ours.compiled()
+    z, gradient = step(jnp.asarray(at), columns)
+    slope, differences = pyhfs.with_gradient(events, at)
+    np.testing.assert_allclose(z, slope, rtol=1e-6)
     np.testing.assert_allclose(gradient, differences, rtol=0.1)
