@@ -229,10 +229,7 @@ def scaled(bins: int, parameters: int, limit: float) -> dict[str, Any]:
 
 
 def synthetic(bins: int, parameters: int, histos: int = 20, width: int = 50) -> dict[str, Any]:
-    """Falling backgrounds and a peak in channels of 50 bins; mu, and normsys that act on a third of the samples each.
-
-    Twenty of them change the shape too.
-    """
+    """Falling backgrounds and a peak in channels of 50 bins: mu, some 40 normsys on each sample, few with a shape."""
     rng, position = np.random.default_rng(0), np.arange(width)
     channels, observed = [], []
     for c in range(bins // width):
@@ -244,7 +241,7 @@ def synthetic(bins: int, parameters: int, histos: int = 20, width: int = 50) -> 
                 else rng.uniform(50, 300) * np.exp(-position / 20)
             )
             modifiers: list[dict[str, Any]] = [{"type": "normfactor", "name": "mu", "data": None}] if s == 0 else []
-            for k in np.flatnonzero(rng.uniform(size=parameters - 1) < 0.33):
+            for k in np.flatnonzero(rng.uniform(size=parameters - 1) < 40 / parameters):
                 size = rng.normal(0, 0.05)
                 factors = {"hi": 1 + size, "lo": 1 / (1 + size)}
                 modifiers.append({"type": "normsys", "name": f"syst{k}", "data": factors})

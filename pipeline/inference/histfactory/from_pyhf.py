@@ -110,7 +110,8 @@ def _build(
     if sentence := _incomplete_lumi(spec):
         raise ValueError(sentence)
     try:
-        return pyhf.Model(spec, **options), workspace
+        # The schema of a workspace has that of its model in it: once is enough, and takes most of a large one's time.
+        return pyhf.Model(spec, validate=workspace is None or bool(patches), **options), workspace
     except pyhf.exceptions.InvalidModel as error:
         raise (_unknown_poi(spec, options.get("poi_name", "mu")) or error) from error
     except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
