@@ -83,6 +83,7 @@ def test_subsamples_add_up_and_are_disjoint(data, flux_of):
         assert not np.any(np.delete(np.asarray(of_one[name]), 3, axis=2))
 
 
+@pytest.mark.slow
 def test_the_error_is_the_spread_of_bootstrap_replicas(data, evaluation, flux_of):
     """At the same slope of the loss by the yields: 16 subsamples know the error to 18 %, 80 replicas to 8 %."""
     yields = exact.yields_at(small_analysis(), arrays(THRESHOLDS), data)

@@ -118,6 +118,7 @@ def test_one_trace_serves_all_thresholds_and_bandwidths(data, name):
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 def test_repeated_steps_compile_nothing(data, caplog):
     """What the optimiser calls, at three points."""
 

@@ -27,6 +27,7 @@ def run(main, tmp_path, workspace, *arguments):
     return code, json.loads(target.read_text())
 
 
+@pytest.mark.slow
 def test_prints_and_writes_what_was_found(main, tmp_path, capsys):
     code, result = run(main, tmp_path, HELLO_WORLD, "--measurement", "measurement")
     assert code == 0
@@ -68,6 +69,7 @@ def test_a_workspace_without_a_parameter_of_interest_is_fitted(main, tmp_path, c
     assert "-2 ln L" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_limits_toys_ranking_and_plots(main, tmp_path, capsys):
     workspace = copy.deepcopy(HELLO_WORLD)
     workspace["observations"][0]["data"] = [60.0, 66.0]
@@ -116,6 +118,7 @@ def test_what_cannot_be_fitted_is_refused_in_a_sentence(main, tmp_path, capsys, 
     assert written.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_agc_workspace_where_the_default_call_of_cabinetry_fails(main, tmp_path, capsys, external_data):
     spec = agc_workspace.build(external_data / "histos_all_file_per_process.json")
     code, result = run(main, tmp_path, spec)

@@ -214,6 +214,7 @@ def searched(masks, mass, pt, selected: int, btag: int) -> tuple[float, float]:
     return max(admissible)[::-1] if admissible else (np.nan, np.nan)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),

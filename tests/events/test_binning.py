@@ -264,6 +264,7 @@ def test_a_range_moves_its_edges_by_the_chain_rule(sample):
     np.testing.assert_allclose(both["free.start"], single @ (1 - along), rtol=1e-5, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_derivative_is_the_finite_difference_of_the_hard_histogram():
     """Kernel and box of equal second moment: they differ by a part of the statistical error."""
     values = jnp.asarray(np.random.default_rng(0).normal(2, 1.5, 20_000), jnp.float32)

@@ -342,6 +342,7 @@ def test_yields_of_nested_sets_are_plain_sums(nested_toy):
         assert np.mean(expected[:, 0] > 20) > 0.7
 
 
+@pytest.mark.slow
 def test_flux_of_nested_sets_is_the_finite_difference(nested_toy):
     """A muon that is flipped makes jets clean or not, and these are those among which b-tags are."""
     _, data = nested_toy

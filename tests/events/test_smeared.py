@@ -180,6 +180,7 @@ def test_narrow_kernels_give_the_hard_yields():
     assert np.abs(found(smeared_of, MOVING, EVERY_AT, EVERY_WIDTH) - hard)[..., 0].max() > 0.5
 
 
+@pytest.mark.slow
 def test_the_probabilities_of_all_outcomes_add_up_to_one():
     """Regions that hold every event, whatever becomes of its jets: nothing is lost, and nothing changes."""
     tags = {"none": (0.0, 0.0), "one": (1.0, 1.0), "more": (2.0, None)}

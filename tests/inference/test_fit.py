@@ -77,6 +77,7 @@ def test_reaches_the_minimum_of_pyhf_with_more_than_a_hundred_parameters():
 AGC_FITS = {"1": (0.960769, 0.108212), "5": (0.953315, 0.091939)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", AGC_FITS)
 def test_the_agc_fits_as_published(external_data, files):
     structure, numbers, data = from_pyhf(agc_workspace.build(external_data / f"histos_{files}_file_per_process.json"))
@@ -102,6 +103,7 @@ def test_the_agc_with_all_files_converges_from_everywhere(external_data):
     np.testing.assert_allclose(found.parameters, jnp.broadcast_to(found.parameters[0], starts.shape), atol=1e-6)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=4, deadline=None)
 @hypothesis.given(seed=st.integers(0, 10_000), strength=st.floats(0, 4))
 def test_toys_reach_the_minimum_of_pyhf(seed, strength):
@@ -241,6 +243,7 @@ def direction(numbers, seed):
     return dataclasses.replace(numbers, **moved, constraint_width=jnp.zeros_like(numbers.constraint_width))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coupled histosys", pytest.param("everything", marks=pytest.mark.slow)])
 def test_the_derivative_of_the_fit_is_that_of_fits_repeated(name):
     structure, numbers, data = from_pyhf(WRITTEN_OUT[name])

@@ -68,6 +68,7 @@ def counting(background, signal, observed):
     return workspace([{"name": "SR", "samples": samples}], {"SR": [observed]})
 
 
+@pytest.mark.slow
 def test_toys_of_few_events_are_poisson_where_the_asymptotic_formula_is_not():
     structure, numbers, data = from_pyhf(counting(0.5, 3.0, 4.0))
     found = quick_jit(discovery_by_toys, static_argnums=(0, 4))(structure, numbers, data, jax.random.key(1), 4000)

@@ -201,6 +201,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DEGENERATE)
 def test_degenerate_templates_have_finite_numbers_and_gradients(structure, case):
     made = DEGENERATE[case]

@@ -25,7 +25,12 @@ def name(objective: Objective) -> str:
     return f"{objective.name} {objective.method}"
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=name)
+LIMITS_ARE_SLOW = [
+    pytest.param(objective, marks=pytest.mark.slow if "limit" in objective.name else ()) for objective in OBJECTIVES
+]
+
+
+@pytest.mark.parametrize("objective", LIMITS_ARE_SLOW, ids=[name(objective) for objective in OBJECTIVES])
 def test_the_slope_by_the_yields_is_the_finite_difference(objective):
     analysis, data = small_analysis()._replace(objective=objective), small_data()
     yields = exact.yields_at(analysis, arrays(THRESHOLDS), data)
@@ -51,6 +56,7 @@ def test_twice_the_events_are_better(objective):
     assert losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_rules_of_thumb_stay_near_the_likelihood():
     """With little signal and small uncertainties s / sqrt(b + σ²) is the significance of the likelihood."""
     analysis, data = small_analysis(), small_data()
@@ -75,6 +81,7 @@ def test_rules_of_thumb_stay_near_the_likelihood():
     assert counted == pytest.approx(z, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_sign_of_the_loss():
     analysis, data = small_analysis(), small_data()
     numbers = exact.numbers_of(analysis, arrays(THRESHOLDS), data)

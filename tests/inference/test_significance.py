@@ -144,6 +144,7 @@ def test_upper_limit_is_that_of_pyhf():
     np.testing.assert_allclose(np.sqrt(at_limit), 1.6448536, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_any_normfactor_may_be_the_parameter_of_interest():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     moved, moved_numbers, _ = from_pyhf(EVERYTHING, poi="top_norm")
@@ -182,6 +183,7 @@ def inner(slope, tangent):
     return sum(float(jnp.sum(a * b)) for a, b in zip(jax.tree.leaves(slope), jax.tree.leaves(tangent), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "objective", ["z", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sigma", "limit"))]
 )
@@ -265,6 +267,7 @@ DEGENERATE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", DEGENERATE)
 @pytest.mark.parametrize("objective", ["z", "sigma", pytest.param("limit", marks=pytest.mark.slow)])
 def test_degenerate_models_have_finite_values_and_derivatives(case, objective):

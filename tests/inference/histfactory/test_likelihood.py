@@ -88,6 +88,7 @@ def test_equals_pyhf_on_a_workspace_of_published_size():
 RANDOM = hypothesis.given(workspace=random_workspaces(), codes=st.sampled_from(ALL_CODES), seed=st.integers(0, 1000))
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=6, deadline=None)
 @RANDOM
 def test_equals_pyhf_on_a_few_random_workspaces(workspace, codes, seed):
