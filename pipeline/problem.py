@@ -5,7 +5,7 @@ optimiser, a plot or a notebook asks of it is a method. From here on there are a
 behind knows a file, a YAML key or awkward.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -129,6 +129,11 @@ class Problem:
             InputError: a table lacks a column, or has no events.
         """
         is_name = isinstance(event_function, str | Path)
+        if not isinstance(event_function, Hashable):
+            raise ConfigError(
+                "event_function: what is compiled is kept by the function, so it must be hashable; give a module, a class, "
+                "or an object that compares by identity"
+            )
         if event_function is not None:
             kind = event_function if isinstance(event_function, type) else type(event_function)
             sections["event_function"] = str(event_function) if is_name else f"{kind.__module__}.{kind.__qualname__}"

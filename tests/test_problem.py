@@ -1,5 +1,7 @@
 """The front door: tables in, a problem that can be asked and tuned out."""
 
+from types import SimpleNamespace
+
 import hist
 import jax
 import numpy as np
@@ -157,6 +159,7 @@ def test_nothing_prints_unless_asked(problem, capsys):
         ),
         ({"optimizer": {"steps": 3}}, "optimizer: unknown key; did you mean 'optimiser'"),
         ({"cuts": [pl.Cut("met", above=50)]}, "no cut is trainable"),
+        ({"event_function": SimpleNamespace()}, "event_function: what is compiled is kept by the function"),
     ],
 )
 def test_mistakes_get_a_sentence(changes, sentence):

@@ -51,6 +51,9 @@ def verdict(outcome: Outcome) -> Verdict:
     change, gain = outcome.claim.change, outcome.gain
     before, after = (str(estimate).partition(" ±")[0] for estimate in (outcome.claim.before, outcome.claim.after))
     where, symbol = "on events the optimiser has not seen", outcome.symbol
+    if not (math.isfinite(outcome.claim.before.value) and math.isfinite(outcome.claim.after.value)):
+        sentence = f"No verdict: {symbol} is {before} at the default and {after} at the optimised cuts {where}."
+        return Verdict(sentence, "bad", doubts, hints)
     if change.value == 0:
         sentence = f"No gain: no step was better than the default cuts, {symbol} {before} {where}."
         return Verdict(sentence, "bad", doubts, hints)

@@ -33,6 +33,18 @@ def test_the_last_word(change, config, words, tone) -> None:
     assert found.doubts == found.hints == ()
 
 
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_infinity_is_no_figure_of_merit(side) -> None:
+    """Where all bins are merged away, an uncertainty is infinite before and after: that is no improvement."""
+    infinite = replace(
+        GAIN, **{side: Estimate(float("inf"), float("nan"))}, change=Estimate(float("nan"), float("nan"))
+    )
+    found = verdict(outcome_of(UNCERTAINTY, infinite, {"jet_pt": 31.0}))
+    assert found.tone == "bad"
+    assert "No verdict" in found.sentence
+    assert "improves" not in found.sentence
+
+
 def doubtful(words: str, **changes) -> None:
     """A gain of three errors that is not to be believed, and why."""
     comparison, config = changes.pop("comparison", GAIN), changes.pop("config", CONFIG)
