@@ -131,8 +131,8 @@ class Problem:
         is_name = isinstance(event_function, str | Path)
         if not isinstance(event_function, Hashable):
             raise ConfigError(
-                "event_function: what is compiled is kept by the function, so it must be hashable; give a module, a class, "
-                "or an object that compares by identity"
+                "event_function: what is compiled is kept by the function, so it must be hashable; give a module, a "
+                "class, or an object that compares by identity"
             )
         if event_function is not None:
             kind = event_function if isinstance(event_function, type) else type(event_function)
