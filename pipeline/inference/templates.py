@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float64, Int32
@@ -24,6 +25,9 @@ __all__ = [
     "merge_bins",
     "populated_bins",
 ]
+
+_Merging = tuple[Float64[Array, ""], Float64[Array, ""], Int32[Array, ""]]
+"""Of bins that are put together: expected events, squares of weights, and a place."""
 
 NOMINAL = "nominal"
 _SUM, _SUM_OF_SQUARES, _FIRST_FACTOR = 0, 1, 2
@@ -169,21 +173,23 @@ def populated_bins(
         simulated = (total**2 >= minimum_effective * squares) & (squares > 0)
         return simulated & (total > 0) & (total >= minimum_expected)
 
-    bins = yields.shape[0]
-    zero = jnp.zeros(())
-    total, squares, start = zero, zero, jnp.asarray(first, jnp.int32)
-    starts = []
-    for number in range(bins):
-        total, squares = total + yields[number], squares + variance[number]
-        starts.append(start)
-        full = enough(total, squares)
-        start = jnp.where(full, jnp.int32(first + number + 1), start)
-        total, squares = jnp.where(full, 0.0, total), jnp.where(full, 0.0, squares)
-    into = jnp.stack(starts)
+    # No derivative: which bins are merged is a choice. Scans compile once what a loop over bins would repeat.
+    places = first + jnp.arange(yields.shape[0], dtype=jnp.int32)
+    bins = (*jax.lax.stop_gradient((yields, variance)), places)
 
-    total, squares, last = zero, zero, jnp.asarray(-1, jnp.int32)
-    for number in reversed(range(bins)):
-        total, squares = total + yields[number], squares + variance[number]
-        is_start = into[number] == first + number
-        last = jnp.where((last < 0) & is_start & enough(total, squares), jnp.int32(first + number), last)
+    def take_in(state: _Merging, each: _Merging) -> tuple[_Merging, Int32[Array, ""]]:
+        total, squares, start = state[0] + each[0], state[1] + each[1], state[2]
+        full = enough(total, squares)
+        rest = (jnp.where(full, 0.0, total), jnp.where(full, 0.0, squares), jnp.where(full, each[2] + 1, start))
+        return rest, start
+
+    zero = jnp.zeros(())
+    _, into = jax.lax.scan(take_in, (zero, zero, jnp.asarray(first, jnp.int32)), bins)
+
+    def find_last(state: _Merging, each: tuple[Array, ...]) -> tuple[_Merging, None]:
+        total, squares, last = state[0] + each[0], state[1] + each[1], state[2]
+        found = (last < 0) & (each[3] == each[2]) & enough(total, squares)
+        return (total, squares, jnp.where(found, each[2], last)), None
+
+    (_, _, last), _ = jax.lax.scan(find_last, (zero, zero, jnp.asarray(-1, jnp.int32)), (*bins, into), reverse=True)
     return jnp.where(last < 0, last, jnp.minimum(into, last))
