@@ -55,6 +55,7 @@ def test_the_asimov_data_have_a_signal_of_one_wherever_the_fit_starts(main, tmp_
     assert result["observed"]["bestfit"]["mu"] == pytest.approx(-0.06687, abs=1e-4)  # pyhf's, by SLSQP
 
 
+@pytest.mark.slow
 def test_a_workspace_without_a_parameter_of_interest_is_fitted(main, tmp_path, capsys):
     workspace = copy.deepcopy(HELLO_WORLD)
     workspace["measurements"][0]["config"]["poi"] = ""

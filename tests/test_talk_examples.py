@@ -25,6 +25,8 @@ from pipeline.events.function import Members
 from pipeline.events.yields import hard_yields
 from pipeline.ingest import ObjectSkim, Skim, read
 
+pytestmark = pytest.mark.slow
+
 JET = {"pt": "pt", "eta": "eta", "phi": "phi", "mass": "mass"}
 EDGES = np.linspace(0.0, 800.0, 17)  # GeV, of HT
 CUT, BANDWIDTH = 20.0, 4.0  # GeV

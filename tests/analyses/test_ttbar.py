@@ -95,6 +95,7 @@ def test_ties_are_resolved_in_the_order_of_combinations():
     assert masks[:, 0].tolist() == [0b0111, 0b1011, 0b1101, 0b1110]
 
 
+@pytest.mark.slow
 def test_another_pt_gives_another_order():
     columns = dense(random_jets([6] * 20, 4), 6)
     varied = columns[0] * np.array([3.0, 1, 1, 1, 1, 1])[:, None]

@@ -250,6 +250,7 @@ def test_edges_move_events_between_neighbours_and_leave_other_regions_alone(samp
     assert slope[:, 0].sum() < 0 < slope[:, 3].sum()
 
 
+@pytest.mark.slow
 def test_a_range_moves_its_edges_by_the_chain_rule(sample):
     values, columns = of_sample(sample)
     edges = {"free": jnp.asarray(PLACES)}

@@ -35,6 +35,7 @@ def compiled(at, widths, data):
     return yields_and_flux(ANALYSIS.events, at, widths, data.events)
 
 
+@pytest.mark.slow
 def test_room_changes_nothing(sums, stored):
     assert len(stored) == len(sums)
     for before, after in zip(sums, stored, strict=True):

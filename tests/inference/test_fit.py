@@ -119,6 +119,7 @@ def test_toys_reach_the_minimum_of_pyhf(seed, strength):
     assert float(found.twice_nll) <= best_of_pyhf(EVERYTHING, toy, optimizers=("scipy",)) + 1e-6
 
 
+@pytest.mark.slow
 def test_kinks_of_the_likelihood_are_minima_too():
     """Codes 0 and 1 have a kink at alpha = 0, where several of these fits end: Newton's method alone would not."""
     settings = {"normsys": {"interpcode": "code1"}, "histosys": {"interpcode": "code0"}}
@@ -149,6 +150,7 @@ def test_many_toys_at_once_are_the_toys_one_by_one():
         np.testing.assert_allclose(together.twice_nll[i], alone.twice_nll, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_smaller_of_two_minima_is_found_from_either_side():
     """A variation that moves the background up on both sides fits the same excess at -2 and at +1."""
     variation = modifier("normsys", "lopsided", {"hi": 1.3, "lo": 1.12})
@@ -288,6 +290,7 @@ def test_data_that_are_not_numbers_do_not_converge():
     assert not run_fit(structure, numbers, data.at[0].set(jnp.nan)).converged
 
 
+@pytest.mark.slow
 def test_parameters_at_a_bound_do_not_move():
     structure, numbers, data = from_pyhf(WRITTEN_OUT["hello world"])
     deficit = data.at[:2].set(jnp.array([30.0, 25.0]))

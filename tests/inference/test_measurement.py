@@ -257,6 +257,7 @@ def test_bins_are_merged_where_the_background_is_thin():
     assert merged_bins(MEASUREMENT, thin).tolist() == [0, 1, 1, 1, 4, 4, 4]
 
 
+@pytest.mark.slow
 def test_simulated_events_may_be_counted_by_poisson():
     """The workspace is pyhf's, its likelihood ours; each process and bin counts (Σw)²/Σw² events beside the data."""
     counted = dataclasses.replace(MEASUREMENT, mc_statistics="poisson")

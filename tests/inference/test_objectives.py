@@ -25,12 +25,13 @@ def name(objective: Objective) -> str:
     return f"{objective.name} {objective.method}"
 
 
-LIMITS_ARE_SLOW = [
-    pytest.param(objective, marks=pytest.mark.slow if "limit" in objective.name else ()) for objective in OBJECTIVES
+QUICK = [
+    pytest.param(objective, marks=() if objective.name == "discovery_significance" else pytest.mark.slow)
+    for objective in OBJECTIVES
 ]
 
 
-@pytest.mark.parametrize("objective", LIMITS_ARE_SLOW, ids=[name(objective) for objective in OBJECTIVES])
+@pytest.mark.parametrize("objective", QUICK, ids=[name(objective) for objective in OBJECTIVES])
 def test_the_slope_by_the_yields_is_the_finite_difference(objective):
     analysis, data = small_analysis()._replace(objective=objective), small_data()
     yields = exact.yields_at(analysis, arrays(THRESHOLDS), data)

@@ -62,6 +62,7 @@ def test_q0_is_that_of_pyhf(name):
     assert float(expected.z) == pytest.approx(np.sqrt(float(expected.q0)))
 
 
+@pytest.mark.slow
 def test_q0_of_observed_data_is_that_of_pyhf():
     structure, numbers, data = from_pyhf(EVERYTHING)
     observed = significance(structure, numbers, data=data)
@@ -111,6 +112,7 @@ def test_uncertainty_is_that_of_the_curvature_of_pyhf():
     np.testing.assert_allclose(mine.uncertainty, np.sqrt(np.linalg.inv(hessian)[0, 0]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_uncertainty_on_asimov_data_needs_no_fit():
     """The short way, from first derivatives at the known best fit, against a fit and its whole Hessian."""
     structure, numbers, _ = from_pyhf(EVERYTHING)
@@ -323,6 +325,7 @@ def test_a_normalisation_of_nothing_does_not_spoil_the_rest():
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(slope))
 
 
+@pytest.mark.slow
 def test_numbers_that_are_none_give_none_and_do_not_converge():
     structure, numbers, data = from_pyhf(HELLO_WORLD)
     numbers = dataclasses.replace(numbers, nominal=numbers.nominal.at[0, 0].set(jnp.nan))

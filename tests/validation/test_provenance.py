@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
+import pytest
 from pipeline.problem import Problem
 from pipeline.validation.provenance import fingerprint
+
+pytestmark = pytest.mark.slow
 
 
 def test_other_events_of_the_same_files_are_another_run(problem: Problem) -> None:

@@ -104,6 +104,7 @@ def test_slopes_and_sides_of_the_rates():
             np.testing.assert_allclose(side[row], at(point.at[position].set(alpha)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_closed_form_are_there():
     """A fit's own second derivative goes through it."""
     structure, numbers, data = from_pyhf(WRITTEN_OUT["coupled histosys"])
