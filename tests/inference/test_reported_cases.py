@@ -17,7 +17,10 @@ from reference.compiling import quick_jit
 from reference.workspaces import HELLO_WORLD, MU, modifier, workspace
 
 # pyhf 0.7 validates with a part of jsonschema that is to go.
-pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning"),
+]
 
 significance = quick_jit(discovery_significance, static_argnums=0, static_argnames=("poi", "thorough"))
 limit = quick_jit(expected_upper_limit, static_argnums=0, static_argnames=("method", "poi"))
