@@ -62,7 +62,7 @@ def test_help_teaches(capsys):
     assert "python -m pipeline.check --config" in capsys.readouterr().out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_gradient_of_the_quickstart_is_right(capsys):
     assert main(["--config", QUICKSTART]) == 0
     assert "The gradient is the slope of the exact analysis." in capsys.readouterr().out

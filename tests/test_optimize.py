@@ -276,7 +276,7 @@ def test_nothing_to_resume_from_is_told_before_events_are_read(refused, monkeypa
     assert "no checkpoint to resume from; start without --resume" in refused("--resume")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_device_that_is_not_there(folder):
     command = [sys.executable, "-m", "pipeline.optimize", "--config", "tiny.yaml", "--device", "gpu", "--quiet"]
     nowhere = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}

@@ -61,7 +61,7 @@ CONFIGS = {"agc.yaml": 0.3, "every_threshold.yaml": 0.1}
 
 
 @pytest.fixture(
-    scope="module", params=["small", "agc.yaml", pytest.param("every_threshold.yaml", marks=pytest.mark.slow)]
+    scope="module", params=["small", "agc.yaml", pytest.param("every_threshold.yaml", marks=pytest.mark.long)]
 )
 def case(request) -> Case:
     if request.param == "small":

@@ -26,6 +26,10 @@ ROOT = Path(__file__).parents[2]
 GUESTS = tuple(twins.GUESTS)
 QUICK = [pytest.param(name, marks=() if name == "flat_table" else pytest.mark.slow) for name in GUESTS]
 """Those with objects take a minute each to compile."""
+DERIVATIVES = [
+    pytest.param(name, marks={"flat_table": (), "four_leptons": pytest.mark.slow}.get(name, pytest.mark.long))
+    for name in GUESTS
+]
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def test_templates_equal_the_twin_at_random_thresholds(name):
         assert_equal_to_the_twin(name, at, ("nominal", variations[seed % len(variations)]))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", GUESTS)
 def test_every_template_equals_the_twin_at_twenty_random_thresholds(name):
     variations = ("nominal", *guest(name).config.variations)
@@ -144,7 +148,7 @@ def test_every_template_equals_the_twin_at_twenty_random_thresholds(name):
     assert sum(compared) > 20_000
 
 
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize("name", DERIVATIVES)
 def test_every_derivative_is_that_of_the_exact_histograms(name):
     """Of all counts, for every bin, data set and kinematic variation, and of the factors of weight variations."""
     of = guest(name)

@@ -53,7 +53,7 @@ def test_few_bins_and_many_systematics(seed):
     check(few_bins_many_systematics(seed), points=(None, 0.0))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_published_workspaces(external_data):
     for path in sorted((external_data / "published").glob("*.json")):
         check(json.loads(path.read_text(encoding="utf-8")))
@@ -100,7 +100,7 @@ def lowest_from_several_starts(structure, numbers, data, mu):
 STORED_SCAN = {0.5: 22.853, 1.0: 1.577, 1.5: 5.875}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_atlas_ttz_by_another_minimiser(ttz):
     structure, numbers, data = from_pyhf(ttz)
     model = pyhf.Workspace(ttz).model()

@@ -21,7 +21,7 @@ def benchmark_ingest():
     del sys.modules["benchmark_ingest"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_wide_file_looks_like_its_source(benchmark_ingest, external_data, tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark_ingest, "CLUSTER", 300)
     source = external_data / "cms_open_data_200_events.root"

@@ -77,7 +77,7 @@ def refusal(file) -> str | None:
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # of the libraries, about what they then fail at
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("kind", ["ttree", "rntuple", "parquet"])

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pipeline.validation.crosscheck import pyhf_discovery_significance
 from pyhf.cli import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")]
 
 
 @pytest.fixture(autouse=True)

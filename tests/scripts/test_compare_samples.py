@@ -130,7 +130,7 @@ def test_a_missed_bar_is_named():
     assert replace(good, process="wjets", ours=np.full(4, 130.0), error=np.full(4, 50.0)).misses == ()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_our_analysis_stands_near_the_published_one(config, external_data):
     """The simulated samples are tuned to the yields of ttbar, and have enough events in every bin."""
     published = json.loads((external_data / "histos_all_file_per_process.json").read_text())

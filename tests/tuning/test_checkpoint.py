@@ -116,7 +116,7 @@ def interrupted(output: Path, how: signal.Signals) -> int:
     return running.wait()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_or_stopped_a_run_ends_with_the_same_numbers(tmp_path):
     subprocess.run(command(tmp_path / "whole"), cwd=ROOT, check=True, capture_output=True)
     expected = (tmp_path / "whole" / "history.csv").read_text()

@@ -18,7 +18,7 @@ from pipeline.validation.outcome import judge
 from pipeline.validation.regions import regions
 
 schema = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")
-slow = pytest.mark.slow
+slow = pytest.mark.long
 
 
 @pytest.fixture(scope="module")

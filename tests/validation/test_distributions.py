@@ -13,7 +13,7 @@ from pipeline.validation.distributions import distributions, histogram_of_events
 from analysis_data import ROOT
 from small_analysis import THRESHOLDS, small_analysis, small_data
 
-slow = pytest.mark.slow
+slow = pytest.mark.long
 
 
 def small_problem() -> Problem:
