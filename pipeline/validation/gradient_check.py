@@ -23,6 +23,8 @@ from pipeline.events.yields import yields_and_flux
 __all__ = ["GradientCheck", "check_gradients", "with_unit_weights"]
 
 EQUAL_SECOND_MOMENT = np.sqrt(3 / 5)
+SUM_OF_SQUARES = 1
+"""Its column of the yields (`pipeline.events.yields`)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class GradientCheck:
     error: Float64[np.ndarray, "kinematics datasets bins columns"]
     effective: Float64[np.ndarray, "kinematics datasets bins columns"]
     """Effective number of independent collisions, (Σ|change|)² / Σchange², behind each finite difference."""
+
+    def of_sums(self) -> "GradientCheck":
+        """Without Σw², of which a few heavy events make up most: their error says nothing there."""
+        flux, difference, error, effective = (
+            np.delete(each, SUM_OF_SQUARES, axis=3) for each in (self.flux, self.difference, self.error, self.effective)
+        )
+        return GradientCheck(flux, difference, error, effective)
 
     def pulls(self, least: int = 10) -> Float64[np.ndarray, " entries"]:
         """(flux − difference) / error where enough collisions are behind the difference; all columns."""
