@@ -141,6 +141,7 @@ def test_folds_with_the_same_thresholds_are_all_events(data):
     assert compared.before.error > 0
 
 
+@pytest.mark.slow
 def test_each_fold_is_judged_by_its_own_thresholds(data):
     """Thresholds that only the other fold has leave a fold as it is."""
     at, tight = arrays(THRESHOLDS), arrays(THRESHOLDS | {"jet_pt": 45.0})

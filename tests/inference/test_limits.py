@@ -79,6 +79,7 @@ def test_toys_of_few_events_are_poisson_where_the_asymptotic_formula_is_not():
     assert float(found.asymptotic_z) - float(found.z) > 0.05  # the formula claims too much
 
 
+@pytest.mark.slow
 def test_toys_of_many_events_have_the_asymptotic_distribution():
     structure, numbers, _ = from_pyhf(HELLO_WORLD)
     parameters = jnp.array([0.0, 1.0, 1.0])

@@ -48,6 +48,7 @@ def check(spec, points=(None, 0.0, 1.0)):
             assert float(found.twice_nll) <= by_slsqp(model, np.asarray(values), mu) + 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))])
 def test_few_bins_and_many_systematics(seed):
     check(few_bins_many_systematics(seed), points=(None, 0.0))

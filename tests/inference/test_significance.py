@@ -299,6 +299,7 @@ def test_empty_bins_and_regions_say_nothing():
     assert 0 < float(significance(*from_pyhf(DEGENERATE["an empty region"])[:2]).z) < float(alone)
 
 
+@pytest.mark.slow
 def test_no_signal_is_no_significance():
     structure, numbers, _ = from_pyhf(two_regions([0.0, 0.0], [20.0, 7.0], [1.0, 0.5], elsewhere=0.0))
     found = significance(structure, numbers)
