@@ -61,7 +61,12 @@ CONFIGS = {"agc.yaml": 0.3, "every_threshold.yaml": 0.1}
 
 
 @pytest.fixture(
-    scope="module", params=["small", "agc.yaml", pytest.param("every_threshold.yaml", marks=pytest.mark.long)]
+    scope="module",
+    params=[
+        "small",
+        pytest.param("agc.yaml", marks=pytest.mark.long),
+        pytest.param("every_threshold.yaml", marks=pytest.mark.long),
+    ],
 )
 def case(request) -> Case:
     if request.param == "small":
