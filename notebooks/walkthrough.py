@@ -34,14 +34,14 @@ import numpy as np
 import pyhf
 import vector
 
-from pipeline import analysis, problem, translation
+from pipeline import Problem, analysis, translation
 from pipeline.config import load_config
 
 ROOT = Path.cwd() if Path("configs").is_dir() else Path.cwd().parent
 config = load_config(
     ROOT / "configs" / "agc_precision.yaml", {"optimiser": {"steps": 15}, "validation": {"bootstrap": 10}}
 )
-setup = problem.build(config)
+setup = Problem.from_config(config)
 thresholds = translation.default_thresholds(config)
 {name: f"{cut.variable} {cut.keep} {cut.threshold} {cut.unit}" for name, cut in config.cuts.items()}
 

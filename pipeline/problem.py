@@ -37,7 +37,6 @@ from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
 __all__ = [
     "Problem",
-    "build",
     "check_exclusive",
     "divide",
     "divide_into_folds",
@@ -90,7 +89,10 @@ class Problem:
             ConfigError: the config names what does not exist.
             InputError: a file is missing or unusable, or no event is left.
         """
-        return build(config if isinstance(config, Config) else load_config(config), report)
+        config = config if isinstance(config, Config) else load_config(config)
+        samples = read(config, report)
+        report("preparing events")
+        return divide(config, samples)
 
     @classmethod
     def from_arrays(
@@ -141,7 +143,8 @@ class Problem:
         names = names_of(config, None if is_name else event_function)
         named = None if collision is None else (collision,) if isinstance(collision, str) else tuple(collision)
         wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)
-        return divide(config, tuple(sample_of(process, table, wanted) for process, table in tables.items()), names)
+        samples = (sample_of(process, table, wanted, config.luminosity) for process, table in tables.items())
+        return divide(config, tuple(samples), names)
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
@@ -232,22 +235,6 @@ class Problem:
         )
 
 
-def build(config: Config, report: Callable[[str], None] = lambda _: None) -> Problem:
-    """Read the events of a config and put everything together.
-
-    Args:
-        config: the run.
-        report: gets a line before each step that takes time.
-
-    Raises:
-        ConfigError: the config names what does not exist.
-        InputError: a file is missing or unusable, or no event is left.
-    """
-    samples = read(config, report)
-    report("preparing events")
-    return divide(config, samples)
-
-
 def read(
     config: Config, report: Callable[[str], None] = lambda _: None, progress: FileProgress | None = None
 ) -> tuple[Sample, ...]:
@@ -256,7 +243,7 @@ def read(
 
 
 def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
-    """The analysis of a config, and all its events without a split; errors as `build`."""
+    """The analysis of a config, and all its events without a split; errors as `Problem.from_config`."""
     names, samples = names_of(config), read(config, report)
     analysis = make_analysis(config, names, len(samples))
     return analysis, _everything(config, names, analysis, samples)

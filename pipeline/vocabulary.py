@@ -263,6 +263,7 @@ def config_of(
     content: dict[str, Any] = {
         "name": "analysis",
         "luminosity": 1.0,
+        "data": {"set": "arrays", "location": "memory"},
         "cuts": dict(zip(_names_of(cuts), (cut.section() for cut in cuts), strict=True)),
         "regions": {region.name: region.section() for region in regions},
         "processes": {name: {"title": name} for name in names},

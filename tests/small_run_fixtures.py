@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from pipeline.config import Config, load_config
 from pipeline.optimize import main
-from pipeline.problem import Problem, build
+from pipeline.problem import Problem
 from pipeline.validation.regions import Region
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
@@ -38,7 +38,7 @@ def optimum(result: Mapping[str, Any]) -> dict[str, float]:
 
 @pytest.fixture(scope="session")
 def problem(config: Config) -> Problem:
-    return build(config)
+    return Problem.from_config(config)
 
 
 @pytest.fixture(scope="session")

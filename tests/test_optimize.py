@@ -15,7 +15,7 @@ from pipeline import run as run_module
 from pipeline.analysis import templates_at
 from pipeline.config import load_config
 from pipeline.optimize import main
-from pipeline.problem import build
+from pipeline.problem import Problem
 from pipeline.translation import default_thresholds
 
 from analysis_data import ROOT
@@ -325,7 +325,7 @@ def test_a_process_of_which_no_event_is_left_is_an_empty_template(folder, caplog
     content = branches()
     content["Jet_pt"] = content["Jet_pt"] / np.float32(100)
     write_root(folder / "ttbar.root", content)
-    problem = build(load_config("tiny.yaml"))
+    problem = Problem.from_config(load_config("tiny.yaml"))
     assert "simulated/ttbar__nominal" in caplog.text
     for part in (problem.training, problem.validation):
         yields = np.asarray(templates_at(problem.analysis, default_thresholds(problem.config), part).yields)
@@ -338,7 +338,7 @@ def test_an_event_keeps_as_many_jets_as_fit_and_the_others_are_counted(folder):
     for name in [name for name in content if name.startswith("Jet_")]:
         content[name] = ak.concatenate([content[name]] * 7, axis=1)
     write_root(folder / "ttbar.root", content)
-    assert build(load_config("tiny.yaml")).left_out == {"jet": EVENTS * (35 - 31)}
+    assert Problem.from_config(load_config("tiny.yaml")).left_out == {"jet": EVENTS * (35 - 31)}
 
 
 def test_debug_shows_the_traceback(folder):

@@ -14,6 +14,7 @@ from pipeline import analysis as exact
 from pipeline.config import ConfigError
 from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
+from pipeline.report.pictures.scene import Scene
 
 EDGES = np.linspace(100, 500, 6)
 EVENTS = {"signal": 600, "background": 2000}
@@ -103,6 +104,19 @@ def test_other_tables_are_the_same(problem, kind):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_columns_that_nobody_asks_for_may_be_anything(problem):
+    named = {process: columns | {"name": np.full(EVENTS[process], process)} for process, columns in TABLES.items()}
+    for ours, theirs in zip(
+        jax.tree.leaves(problem_of(named).training), jax.tree.leaves(problem.training), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_weights_are_in_expected_events_whatever_the_luminosity(problem):
+    other = problem_of(luminosity=36_000.0)
+    np.testing.assert_allclose(other.training.recipe.yields, problem.training.recipe.yields, rtol=1e-12)
+
+
 def test_parquet_files_are_the_same(tmp_path):
     """Rows of files are numbered file by file, so events have numbers of their own here."""
     numbered = {process: columns | {"event": np.arange(EVENTS[process])} for process, columns in TABLES.items()}
@@ -128,6 +142,8 @@ def test_tuning_gains_on_unseen_events_and_reports(problem, tmp_path):
     assert "on unseen events" in html
     report = result.report(tmp_path / "run")
     assert report.exists()
+    # Nobody stated a luminosity, so no picture shows one.
+    assert Scene(problem, result.outcome).source == ""
     assert {path.name for path in report.parent.iterdir()} >= {"result.json", "workspace.json", "history.csv", "plots"}
     with pytest.raises(FileExistsError, match="exists already"):
         result.report(tmp_path / "run")

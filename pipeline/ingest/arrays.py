@@ -31,13 +31,14 @@ records, or the path of a parquet or ROOT file."""
 class TableRows:
     """A table in memory as the skim asks for it (`pipeline.ingest.rows.Rows`)."""
 
-    columns: Mapping[str, ak.Array]
+    columns: Mapping[str, Any]
     entries: int
 
     @property
     def branches(self) -> Collection[str]:
         """Names of the columns; those of records as `Jet.pt`."""
-        inner = (f"{name}.{field}" for name, column in self.columns.items() for field in ak.fields(column))
+        records = {name: column for name, column in self.columns.items() if isinstance(column, ak.Array)}
+        inner = (f"{name}.{field}" for name, column in records.items() for field in column.fields)
         return (*self.columns, *inner)
 
     def chunks(self, branches: Iterable[str]) -> list[tuple[int, int]]:  # noqa: ARG002 (the same for all columns)
@@ -54,34 +55,34 @@ class TableRows:
         return None
 
 
-def sample_of(process: str, table: Table, skim: Skim, *, tree: str = "Events") -> Sample:
+def sample_of(process: str, table: Table, skim: Skim, luminosity: float) -> Sample:
     """One process as a data set that counts its events by their weights alone.
 
     Args:
         process: its name.
         table: its events.
         skim: what is taken of them.
-        tree: of a ROOT file.
+        luminosity: that of the config, which has no say here: weights are in expected events.
 
     Raises:
-        InputError: the table has no events, lacks a column, or has one that is no column of numbers.
+        InputError: the table has no events, or lacks a column that is wanted, or it is no column of numbers.
     """
     if isinstance(table, str | Path):
-        ingested = read([Path(table).expanduser()], skim, tree=tree, label=process)
+        ingested = read([Path(table).expanduser()], skim, label=process)
         facts = ingested.files[0]
         file = File(path=Path(table).name, events=facts.entries, entries=facts.entries, size=facts.size)
         file = file.model_copy(update={"sha256": facts.sha256})
-        return _sample(process, skim, file, ingested.events)
-    rows = _rows(process, table)
-    check_branches(process, "the table", skim.branches, rows.branches)
+        return _sample(process, skim, file, ingested.events, luminosity)
+    rows = _rows(process, table, skim)
     parts = [
         skimmed(columns_of(process, rows, skim, start, stop), skim, first_index=start, location=process).events
         for start, stop in rows.chunks(skim.branches)
     ]
-    return _sample(process, skim, File(path=process, events=rows.entries, entries=rows.entries), ak.concatenate(parts))
+    file = File(path=process, events=rows.entries, entries=rows.entries)
+    return _sample(process, skim, file, ak.concatenate(parts), luminosity)
 
 
-def _sample(process: str, skim: Skim, file: File, events: ak.Array) -> Sample:
+def _sample(process: str, skim: Skim, file: File, events: ak.Array, luminosity: float) -> Sample:
     """The cross section is such that an event counts its weight."""
     entries = int(file.entries or 0)
     dataset = Dataset(
@@ -96,20 +97,27 @@ def _sample(process: str, skim: Skim, file: File, events: ak.Array) -> Sample:
         ),
         process=process,
         variation="nominal",
-        cross_section_pb=float(entries),
+        cross_section_pb=entries / luminosity,
         weights=skim.weight or "none",
         files=(file,),
     )
     return Sample(dataset, events, entries, content_digest(events))
 
 
-def _rows(process: str, table: Table) -> TableRows:
-    columns = {name: _column(process, name, values) for name, values in _columns(process, table).items()}
-    lengths = {len(column) for column in columns.values()}
-    if len(lengths) != 1 or lengths == {0}:
-        what = "has no events" if lengths in (set(), {0}) else f"has columns of different lengths {sorted(lengths)}"
-        raise InputError(f"{process}: the table {what}; give a table with one row an event.")
-    return TableRows(columns, lengths.pop())
+def _rows(process: str, table: Table, skim: Skim) -> TableRows:
+    """The columns that are wanted: others, such as names, may be of any type."""
+    columns = _columns(process, table)
+    if not columns or not len(next(iter(columns.values()))):
+        raise InputError(f"{process}: the table has no events; give a table with one row an event.")
+    known = TableRows(columns, 0).branches
+    check_branches(process, "the table", skim.branches, known)
+    keys = [key_of(branch, known) for branch in (*skim.branches, *skim.optional)]
+    names = dict.fromkeys(key.partition(".")[0] if key not in columns else key for key in keys if key is not None)
+    wanted = {name: _column(process, name, columns[name]) for name in names}
+    lengths = sorted({len(column) for column in wanted.values()})
+    if len(lengths) > 1:
+        raise InputError(f"{process}: the table has columns of different lengths {lengths}; give one row an event.")
+    return TableRows(wanted, lengths[0] if lengths else len(next(iter(columns.values()))))
 
 
 def _columns(process: str, table: Table) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from pipeline.analysis import merit_of
 from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
-from pipeline.problem import Problem, build
+from pipeline.problem import Problem
 from pipeline.tuning.descent import Range, descend
 from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
 from pipeline.validation.outcome import SYMBOLS
@@ -44,7 +44,7 @@ class Trajectory:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = build(without_bandwidths(config), print).with_bandwidths()
+    problem = Problem.from_config(without_bandwidths(config), print).with_bandwidths()
     config = problem.config
     scales = {"too narrow": options.narrow, "automatic": 1.0, "too wide": options.wide}
     runs = {name: trajectory(problem, scale) for name, scale in scales.items()}

@@ -23,7 +23,7 @@ from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
-from pipeline.problem import Problem, build
+from pipeline.problem import Problem
 from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 from pipeline.validation.provenance import environment
@@ -51,7 +51,7 @@ class Compared:
 def main() -> int:
     options = parse()
     config = configured(options)
-    problem = build(config, print).with_bandwidths()
+    problem = Problem.from_config(config, print).with_bandwidths()
     config = problem.config
     compared = compare(problem, options.every)
     Console(width=110, highlight=False).print(table(config, compared))

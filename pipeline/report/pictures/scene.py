@@ -42,7 +42,9 @@ class Scene:
 
     @property
     def source(self) -> str:
-        """Where the events come from, and how many collisions they stand for."""
+        """Where the events come from, and how many collisions they stand for; nothing of tables, which do not say."""
+        if not self.outcome.origin:
+            return ""
         return f"{self.outcome.origin}, {self.config.luminosity / 1000:.3g} fb$^{{-1}}$"
 
     @property
