@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with concurrent.futures.ProcessPoolExecutor(1) as maker:
         wide = maker.submit(wide_file, arguments.source, arguments.folder, arguments.megabytes).result()
     print(f"{wide}: {wide.stat().st_size / 1e6:.0f} MB, made from {arguments.source.name}\n")
+    if arguments.workers:
+        wall_times(wide, arguments.workers)
+        return 0
     print("reader            files   entries      kept   events/s/core    MB/s/core   peak MB   result MB")
     runs = [*((name, 1) for name in PIPELINE), ("verify size", arguments.many), ("uproot", 1), FLOOR]
     runs += [("coffea", 1)] if arguments.coffea_python else []
@@ -76,6 +79,9 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, default=Path(), help="where the wide file is made (default: here)")
     parser.add_argument("--megabytes", type=int, default=500, help="least size of the wide file (default: %(default)s)")
     parser.add_argument("--many", type=int, default=20, help="files in the memory test (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", metavar="FILES", help="instead: wall time of so many copies by workers"
+    )
     parser.add_argument("--repeat", type=int, default=3, help="runs of which the fastest counts (default: %(default)s)")
     parser.add_argument("--measure", choices=(*READERS, FLOOR[0]), help=argparse.SUPPRESS)
     parser.add_argument("--files", nargs="*", type=Path, help=argparse.SUPPRESS)
@@ -94,6 +100,19 @@ def shown(reader: str, python: str, files: int, arguments: argparse.Namespace, w
         f"{reader:16} {files:6} {best['entries']:9} {best['kept']:9} {rate:15.0f} {megabytes:12.0f} {sizes}", flush=True
     )
     return rate
+
+
+def wall_times(wide: Path, numbers: Sequence[int]) -> None:
+    """Seconds for copies of the file with one worker, with two, and with as many as pay."""
+    with_pipeline([wide])  # imports, and the file in the memory of the system
+    print("files   one worker   two workers   not stated")
+    for number in numbers:
+        seconds = []
+        for workers in (1, 2, None):
+            start = time.perf_counter()
+            with_pipeline([wide] * number, workers=workers)
+            seconds.append(time.perf_counter() - start)
+        print(f"{number:5} {seconds[0]:12.1f} {seconds[1]:13.1f} {seconds[2]:12.1f}", flush=True)
 
 
 def measured(reader: str, files: Sequence[Path], warm_up: Path) -> dict[str, float]:
@@ -141,7 +160,7 @@ def decompressed(files: Sequence[Path]) -> tuple[int, float]:
 # --- the two readers ---
 
 
-def with_pipeline(files: Sequence[Path], verify: str = "size") -> tuple[int, ak.Array]:
+def with_pipeline(files: Sequence[Path], verify: str = "size", workers: int | None = 1) -> tuple[int, ak.Array]:
     """As a run reads: what is stated of the files is compared first."""
     from pipeline.ingest import ObjectSkim, Requirement, Skim, read
     from pipeline.ingest.sources import File
@@ -154,7 +173,7 @@ def with_pipeline(files: Sequence[Path], verify: str = "size") -> tuple[int, ak.
         weight="none",
     )
     stated = [File(path=file.name, size=file.stat().st_size, sha256=CHECKSUMS.get(file)) for file in files]
-    ingested = read(files, skim, stated=stated, verify=verify, workers=1)
+    ingested = read(files, skim, stated=stated, verify=verify, workers=workers)
     return ingested.entries_read, ingested.events
 
 
