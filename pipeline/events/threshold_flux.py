@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Event
-from pipeline.events.binning import add_to_histogram, placed_edges
-from pipeline.events.cuts import EVENT, ObjectSet, Selection, Thresholds, cut_flux, side_flux, within
+from pipeline.events.binning import add_to_histogram, edge_flux
+from pipeline.events.cuts import EVENT, ObjectSet, Selection, cut_flux, side_flux, within
 from pipeline.events.evaluation import (
     Evaluated,
     Point,
@@ -25,14 +25,14 @@ from pipeline.events.evaluation import (
     counts_of,
     derived_bits,
     factors_of,
-    histogram,
     is_derived,
     moving_regions,
+    observables_of,
     placed,
     subsample_of,
     variables_of,
 )
-from pipeline.events.flux import for_each_flip, pack
+from pipeline.events.flux import MAX_OBJECTS, for_each_flip, pack
 from pipeline.events.function import Sets, members
 
 __all__ = ["threshold_flux"]
@@ -74,57 +74,63 @@ def threshold_flux(at: Point, event: Event, hard: Evaluated) -> dict[str, Float3
 
 def _flux_of_edges(at: Point, event: Event, hard: Evaluated) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """Edges move: the derivative of the histogram by copies of them, one for each subsample."""
-    names = [name for region in moving_regions(at) for name in region.edges]
-    if not names:
-        return {}
-
-    regions = moving_regions(at)
-    edges = {region.name: at.edges[region.name][0] for region in regions}
-
-    def of_edges(moving: Thresholds) -> Array:
-        return histogram(at, event, hard, at.edges | placed_edges(regions, moving, edges))
-
-    copies = {name: jnp.broadcast_to(at.thresholds[name], (at.subsamples,)) for name in names}
-    slopes = jax.jacfwd(of_edges)(copies)
-    return {name: jnp.moveaxis(slope, -1, 0).astype(jnp.float32) for name, slope in slopes.items()}
+    observables, columns = observables_of(at.selection, hard), columns_of(event.weight, hard.factors)
+    flux: dict[str, Array] = {}
+    for region in moving_regions(at):
+        edges = jnp.broadcast_to(at.edges[region.name][:1], (at.subsamples, region.bins + 1))
+        width, values = jnp.asarray(at.bandwidths[region.edges[0]], columns.dtype), observables[region.name]
+        around = ((0, 0), (region.offset, at.selection.bins - region.offset - region.bins), (0, 0))
+        for name, own in edge_flux(region, edges, width, values, columns, subsample_of(at, event)).items():
+            flux[name] = jnp.pad(own, around)
+    return flux
 
 
 def _flux_of_event_cuts(
     at: Point, event: Event, hard: Evaluated
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """For a cut on events, the event itself is flipped: it leaves the place where it is and enters another one."""
-    variables = hard.variables | as_variables(counts_of(at.selection, hard.bits))
+    counts = counts_of(at.selection, hard.bits)
+    variables = hard.variables | as_variables(counts)
     flux: dict[str, Array] = {}
-    enters: list[Array] = []
+    cuts: list[str] = []
     for cut in at.selection.on(EVENT):
         sides = side_flux(cut, at.thresholds, at.bandwidths, variables, ~jnp.isnan(variables[cut.variable]))
-        accepted = hard.accepted | {cut.name: ~hard.accepted[cut.name]}
-        _, position = placed(at, counts_of(at.selection, hard.bits), variables, accepted)
         flux |= sides
-        enters += [position] * len(sides)
-    if not flux:
-        return {}
-    terms = jnp.where(jnp.stack(enters) == hard.position[None], 0, jnp.stack(list(flux.values())))
-    columns, names, bins = columns_of(event.weight, hard.factors), len(flux), at.selection.bins
-    first, end = _first_place(at, event), at.subsamples * bins
+        cuts += [cut.name] * len(sides)
+    columns, bins, first = columns_of(event.weight, hard.factors), at.selection.bins, _first_place(at, event)
 
-    def visit(
-        event: Int32[Array, " some"],
-        _: Int32[Array, " some"],
-        real: Bool[Array, " some"],
-        total: Float32[Array, "places columns"],
-    ) -> Float32[Array, "places columns"]:
-        rows = (terms[:, event][..., None] * columns[:, event].T[None]).reshape(-1, columns.shape[0])
-        for position, row in ((jnp.stack(enters)[:, event], rows), (hard.position[event][None], -rows)):
-            inside = real[None] & (position < bins) & (terms[:, event] != 0)
-            place = jnp.arange(names, dtype=jnp.int32)[:, None] * end + first[event][None] + position
-            total = add_to_histogram(total, jnp.where(inside, place, names * end).reshape(-1), row)
-        return total
+    def of_some(flux: dict[str, Array], cuts: list[str]) -> dict[str, Array]:
+        terms, end = jnp.stack(list(flux.values())), len(flux) * at.subsamples * bins
+        crossed = {name: jnp.asarray([name == own for own in cuts]) for name in hard.accepted}
 
-    near = jnp.any(terms != 0, axis=0).astype(jnp.uint32)
-    start = jnp.zeros((names * end, columns.shape[0]), jnp.float32)
-    total = for_each_flip(near, 1, visit, start).reshape(names, at.subsamples, bins, -1)
-    return dict(zip(flux, total, strict=True))
+        def visit(
+            event: Int32[Array, " flips"],
+            name: Int32[Array, " flips"],
+            real: Bool[Array, " flips"],
+            total: Float32[Array, "places columns"],
+        ) -> Float32[Array, "places columns"]:
+            accepted = {cut: own[event] ^ crossed[cut][name] for cut, own in hard.accepted.items()}
+            there = (
+                {key: own[event] for key, own in counts.items()},
+                {key: own[event] for key, own in variables.items()},
+            )
+            _, enters = placed(at, *there, accepted)
+            leaves, rows = hard.position[event], (terms[name, event][None] * columns[:, event]).T
+            for position, row in ((enters, rows), (leaves, -rows)):
+                inside = real & (enters != leaves) & (position < bins)
+                place = jnp.where(inside, name * at.subsamples * bins + first[event] + position, end)
+                total = add_to_histogram(total, place, row)
+            return total
+
+        start = jnp.zeros((end, columns.shape[0]), jnp.float32)
+        total = for_each_flip(pack(terms != 0), len(flux), visit, start)
+        return dict(zip(flux, total.reshape(len(flux), at.subsamples, bins, -1), strict=True))
+
+    names = list(flux)
+    for start in range(0, len(names), MAX_OBJECTS):
+        some = names[start : start + MAX_OBJECTS]
+        flux |= of_some({name: flux[name] for name in some}, cuts[start : start + MAX_OBJECTS])
+    return flux
 
 
 def _boundaries(at: Point, hard: Evaluated) -> list[_Boundary]:
