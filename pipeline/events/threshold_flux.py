@@ -9,7 +9,6 @@ that it may bring into a region, or out of one.
 from functools import reduce
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
