@@ -260,7 +260,10 @@ def yields_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Yields
 def templates_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Templates:
     """The exact templates: expected events of each process under each variation."""
     yields, recipe = _sum_over_parts(lambda part: expected_yields(analysis, thresholds, {}, part.events), data)
-    return make_templates(recipe, yields)
+    return _templates(recipe, yields)
+
+
+_templates = jax.jit(make_templates)
 
 
 def merit_of(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Merit:
