@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.command import guarded, user_path
+from pipeline.command import guarded, keep_compiled, user_path
 from pipeline.config import ConfigError, load_config, parse_settings
 
 __all__ = ["main"]
@@ -54,6 +54,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         describe_inputs(config)
         return 0
+    if options.cache:
+        keep_compiled()
     flags = ("overwrite", "resume", "quiet", "plots")
     run(config, output, **{flag: getattr(options, flag) for flag in flags})
     return 0
@@ -98,6 +100,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")
     parser.add_argument("--no-plots", action="store_false", dest="plots", help="write the numbers only, no pictures")
+    parser.add_argument(
+        "--no-cache", action="store_false", dest="cache", help="compile everything anew, and keep nothing for next time"
+    )
     parser.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],
