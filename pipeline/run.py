@@ -24,8 +24,9 @@ from pipeline.report.folder import new_folder
 from pipeline.report.terminal import Terminal
 from pipeline.result import Result, write_outcome
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Step, make_optimiser
-from pipeline.tuning.tune import Tuned, schedule, starts
+from pipeline.tuning.descent import Step
+from pipeline.tuning.schedule import make_optimiser, schedule
+from pipeline.tuning.tune import Tuned, starts
 from pipeline.tuning.tune import tune as steps_of
 from pipeline.validation.outcome import Outcome, judge
 from pipeline.validation.provenance import fingerprint

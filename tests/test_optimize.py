@@ -152,9 +152,7 @@ def test_help_teaches(capsys):
     assert [option for option in options if f"--{option}" not in text] == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["--config", "tiny.yaml", "--device", "abacus"], ["--config", "a", "--wrong"]]
-)
+@pytest.mark.parametrize("arguments", [["--config", "tiny.yaml", "--device", "abacus"], ["--config", "a", "--wrong"]])
 def test_wrong_usage_is_argparses_business(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -238,6 +236,23 @@ def test_a_bad_setting_is_one_sentence(refused, case, dry):
     setting, message = BAD_SETTINGS[case]
     sentence = refused("--set", setting, *(["--dry-run"] if dry else []))
     assert re.search(message, sentence), sentence
+
+
+@pytest.mark.parametrize("setting", ["optimiser.name=adamm", "data.set=cms"])
+def test_a_wrong_name_is_told_before_anything_heavy_is_imported(folder, setting):
+    """In a second or two; the events' libraries alone take longer."""
+    program = f"import sys; from pipeline.optimize import main; main(['--config', 'tiny.yaml', '--set', '{setting}']); "
+    command = [sys.executable, "-c", program + "print(*sys.modules)"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stderr.startswith("error: ")
+    assert not {"pyhf", "equinox", "scipy.stats", "pipeline.run"} & set(done.stdout.split())
+
+
+def test_without_a_config_there_is_nothing_to_do(capsys):
+    assert main([]) == 1
+    assert "--config YAML is needed" in capsys.readouterr().err
 
 
 def test_a_setting_inside_a_setting(refused):

@@ -12,7 +12,8 @@ from pipeline.config import Config, load_config
 from pipeline.inference.objectives import Merit
 from pipeline.progress import Progress
 from pipeline.report.terminal import Terminal
-from pipeline.tuning.descent import Evaluation, Schedule, Step, descend
+from pipeline.tuning.descent import Evaluation, Step, descend
+from pipeline.tuning.schedule import Schedule
 from pipeline.tuning.tune import ranges
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.crosscheck import PyhfResult
