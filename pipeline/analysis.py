@@ -105,6 +105,10 @@ class Gradient(eqx.Module):
     value: Thresholds
     error: Thresholds
 
+    def __repr__(self) -> str:
+        """With its numbers."""
+        return str(eqx.tree_pformat(self, short_arrays=False))
+
 
 class Evaluation(eqx.Module):
     """The loss somewhere, the figure of merit that it stands for, and its gradient."""
@@ -113,6 +117,10 @@ class Evaluation(eqx.Module):
     loss: Float64[Array, ""]
     merit: Merit
     gradient: Gradient
+
+    def __repr__(self) -> str:
+        """With its numbers."""
+        return str(eqx.tree_pformat(self, short_arrays=False))
 
 
 def loss(

@@ -331,6 +331,29 @@ def test_a_missing_branch(folder, refused, branch):
     assert branch in sentence
 
 
+def test_a_dry_run_counts_the_entries(folder, refused):
+    write_root(folder / "ttbar.root", {name: values[:15] for name, values in branches().items()})
+    assert "ttbar.root has 15 entries, but the manifest says 20" in refused("--dry-run")
+
+
+def test_a_dry_run_knows_mev_from_gev(folder, capsys):
+    content = branches()
+    content["Jet_pt"] = content["Jet_pt"] * np.float32(1000)
+    write_root(folder / "ttbar.root", content)
+    assert main(["--config", "tiny.yaml", "--dry-run", "--set", "cuts.jet_pt.unit=GeV"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: simulated/ttbar__nominal: cuts.jet_pt: the median of jet.pt is 1" in said
+    assert "is it in MeV?" in said
+    assert said.count("warning") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--quiet"]])
+def test_a_threshold_out_of_everything_fails_at_once(refused, monkeypatch, arguments):
+    monkeypatch.setattr(run_module, "read", lambda *_: pytest.fail("events were read"))
+    sentence = refused("--set", "cuts.jet_btag.threshold=50", *arguments)
+    assert re.match(r"cuts.jet_btag: keeps nothing: jet.btag is between 0\.\d+ and 0\.9\d+ in the first", sentence)
+
+
 def test_a_file_of_another_length(folder, refused):
     write_root(folder / "ttbar.root", {name: values[:15] for name, values in branches().items()})
     assert "simulated/ttbar__nominal: ttbar.root has 15 entries, but the manifest says 20" in refused("--quiet")

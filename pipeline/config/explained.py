@@ -49,7 +49,8 @@ def explained(key: str) -> str:
     Raises:
         ConfigError: there is no such key.
     """
-    model, annotation, place = Config, Any, []
+    model: type[BaseModel] = Config
+    place: list[str] = []
     parts = [part for part in key.split(".") if part]
     while parts:
         name = parts.pop(0)
@@ -58,7 +59,7 @@ def explained(key: str) -> str:
             hint = f"did you mean '{near[0]}'? " if near else ""
             raise ConfigError(f"{key}: no key '{name}'; {hint}there are: {', '.join(model.model_fields)}")
         place.append(name)
-        annotation = model.model_fields[name].annotation
+        annotation: Any = model.model_fields[name].annotation
         inside = next(models_in(annotation), None)
         if inside is None:
             return _of_key(".".join(place), model, name)
