@@ -16,6 +16,7 @@ __all__ = ["explained", "models_in"]
 
 UNITS = {
     "luminosity": "1/pb",
+    "energy": "TeV",
     "threshold": "that of the cut's variable",
     "between": "that of the cut's variable",
     "bounds": "that of the threshold; of measurement.bounds: none, a signal strength",
