@@ -260,3 +260,15 @@ def test_a_parameter_known_too_well_gets_a_sentence() -> None:
     assert "ME variation (0.12)" in said
     assert "jes" not in said
     assert impacts._over_constrained([Impact("jes", 0.2, 0.9)]) == ""
+
+
+def test_profiles_have_one_scale() -> None:
+    places = np.array([1.0, 2.0, 3.0])
+    steep, flat = (
+        Profile(cut, places, values, values, 2.0, float(values[1]), 0.0, 1.0)
+        for cut, values in (("jet_pt", np.array([1.0, 5.0, 9.0])), ("jet_btag", np.array([4.9, 5.0, 5.1])))
+    )
+    first, second = profiles.draw([steep, flat], LABELS, "Z", "").axes
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] < 1.0
+    assert first.get_ylim()[1] > 9.0

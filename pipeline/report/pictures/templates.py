@@ -22,9 +22,9 @@ def picture(scene: Scene) -> Picture:
         "What the fit sees",
         "Expected events in each bin, all processes on top of each other, the signal uppermost, on events that the "
         "optimiser has not seen. Left: default cuts; right: optimised cuts. The hatched band is the total error before "
-        "any fit: every systematic uncertainty and the finite number of simulated events in quadrature. The grey band is the "
-        "latter alone: where it is wide, too few events were simulated to know the bin well. An arrow marks a bin "
-        "that the fit merges with its neighbour for this reason. Below: the same bands, relative to the total.",
+        "any fit: every systematic uncertainty and the finite number of simulated events in quadrature. The grey band "
+        "is the latter alone: where it is wide, too few events were simulated to know the bin well. An arrow marks a "
+        "bin that the fit merges with its neighbour for this reason. Below: the same bands, relative to the total.",
         draw(scene.regions_before, scene.regions_after, scene.source, _signal(scene)),
     )
 
