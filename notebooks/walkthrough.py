@@ -179,7 +179,7 @@ print(f"{pulls.size} bins, rms of (flux - difference) / error: {np.sqrt(np.mean(
 # %%
 from pipeline.inference.histfactory import asimov_data, logpdf, nominal_parameters
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
-from pipeline.validation.crosscheck import pyhf_discovery_significance
+from pipeline.validation.crosscheck import cross_check
 from pipeline.inference.significance import discovery_significance, signal_strength_uncertainty
 
 numbers, structure = analysis.numbers_of(setup.analysis, thresholds, setup.training), setup.analysis.structure
@@ -189,10 +189,10 @@ data = asimov_data(structure, numbers, nominal)
 model = pyhf.Workspace(workspace).model()
 print("ln L    ours", float(logpdf(structure, numbers, nominal, data)))
 print("        pyhf", float(model.logpdf(np.asarray(nominal).tolist(), np.asarray(data).tolist())[0]))
-by_pyhf = pyhf_discovery_significance(workspace, uncertainty=True)
-print(f"Z       ours {float(discovery_significance(structure, numbers).z):.4f}   pyhf {by_pyhf.significance:.4f}")
+significance, uncertainty = cross_check(workspace).significance, cross_check(workspace, uncertainty=True).uncertainty
+print(f"Z       ours {float(discovery_significance(structure, numbers).z):.4f}   pyhf {significance:.4f}")
 ours = float(signal_strength_uncertainty(structure, numbers).uncertainty)
-print(f"sigma   ours {ours:.4f}    pyhf {by_pyhf.uncertainty:.4f}")
+print(f"sigma   ours {ours:.4f}    pyhf {uncertainty:.4f}")
 
 # %% [markdown]
 # ## The gradient of the result

@@ -105,6 +105,10 @@ class Gradient(eqx.Module):
     value: Thresholds
     error: Thresholds
 
+    def __repr__(self) -> str:
+        """With its numbers."""
+        return str(eqx.tree_pformat(self, short_arrays=False))
+
 
 class Evaluation(eqx.Module):
     """The loss somewhere, the figure of merit that it stands for, and its gradient."""
@@ -113,6 +117,10 @@ class Evaluation(eqx.Module):
     loss: Float64[Array, ""]
     merit: Merit
     gradient: Gradient
+
+    def __repr__(self) -> str:
+        """With its numbers."""
+        return str(eqx.tree_pformat(self, short_arrays=False))
 
 
 def loss(
@@ -260,7 +268,10 @@ def yields_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Yields
 def templates_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Templates:
     """The exact templates: expected events of each process under each variation."""
     yields, recipe = _sum_over_parts(lambda part: expected_yields(analysis, thresholds, {}, part.events), data)
-    return make_templates(recipe, yields)
+    return _templates(recipe, yields)
+
+
+_templates = jax.jit(make_templates)
 
 
 def merit_of(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Merit:

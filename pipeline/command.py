@@ -1,10 +1,11 @@
 """What all commands share: an exit code, and one sentence on standard error for what a user can mend."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["guarded", "user_path"]
+__all__ = ["guarded", "keep_compiled", "user_path"]
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
@@ -24,6 +25,16 @@ def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def keep_compiled() -> None:
+    """Let JAX keep what it compiles in the user's cache folder: the next run of the same analysis starts at once."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "diff-pipeline" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
 
 
 def user_path(argument: str) -> Path:

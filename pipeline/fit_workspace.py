@@ -300,6 +300,7 @@ def _print_table(title: str, result: dict[str, Any]) -> None:
         note = " *" if name in result["at_bound_or_held"] else f" ±{error:>9.5f}"
         print(f"{name:<34}{value:>12.5f}{note}")
     print("* held, or pressed against a bound: no uncertainty")
+    print("± is from the exact Hessian; the Hesse of Minuit (pyhf, cabinetry) may differ: MINOS tells which is right")
     test = "" if result["q0"] is None else f"   q0 = {result['q0']:.6f}   Z = {result['significance']:.4f}"
     print(
         f"-2 ln L = {result['twice_nll']:.6f}{test}   goodness of fit: {result['deviance']:.3f} for "

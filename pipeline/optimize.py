@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.command import guarded, user_path
-from pipeline.config import ConfigError, load_config, parse_settings
+from pipeline.command import guarded, keep_compiled, user_path
+from pipeline.config import Config, ConfigError, explained, load_config, parse_settings
 
 __all__ = ["main"]
 
@@ -39,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.explain is not None:
+        print(explained(options.explain))
+        return 0
+    if options.config is None:
+        raise ConfigError("--config YAML is needed: the analysis and how to tune it")
     # Before the heavy imports, so that a typo answers at once.
     config = load_config(options.config, parse_settings(options.set))
     output = options.output or Path("runs") / config.name
@@ -47,6 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     if not (options.quiet or options.dry_run):
         # JAX and what reads the events take seconds to import.
         print(config.title or config.name, flush=True)
+    _check_names(config)
     if options.device:
         _choose(options.device)
     from pipeline.run import describe_inputs, run
@@ -54,9 +60,20 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         describe_inputs(config)
         return 0
+    if options.cache:
+        keep_compiled()
     flags = ("overwrite", "resume", "quiet", "plots")
     run(config, output, **{flag: getattr(options, flag) for flag in flags})
     return 0
+
+
+def _check_names(config: Config) -> None:
+    """Raise where the optimiser or a data set has a wrong name; what looks at events takes longer to import."""
+    from pipeline.ingest.samples import listed_datasets
+    from pipeline.tuning.schedule import make_optimiser, schedule
+
+    listed_datasets(config)
+    make_optimiser(schedule(config))
 
 
 def _choose(device: str) -> None:
@@ -79,8 +96,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--config", type=user_path, metavar="YAML", help="the analysis and how to tune it")
     parser.add_argument(
-        "--config", type=user_path, required=True, metavar="YAML", help="the analysis and how to tune it"
+        "--explain",
+        metavar="KEY",
+        nargs="?",
+        const="",
+        help="what a key of a config means, with its type, unit and default, for example cuts.jet_pt.bandwidth; "
+        "without a key all of them",
     )
     parser.add_argument(
         "--output", type=user_path, metavar="DIR", help="run folder (default: runs/<name of the config>)"
@@ -98,6 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")
     parser.add_argument("--no-plots", action="store_false", dest="plots", help="write the numbers only, no pictures")
+    parser.add_argument(
+        "--no-cache", action="store_false", dest="cache", help="compile everything anew, and keep nothing for next time"
+    )
     parser.add_argument(
         "--log-level",
         choices=["debug", "info", "warning", "error"],

@@ -7,6 +7,7 @@ recompute, write.
 import difflib
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +17,17 @@ from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.dataset import Dataset
-from pipeline.ingest.fileskim import rows_of_file
-from pipeline.ingest.samples import listed_datasets, skim
+from pipeline.ingest.samples import listed_datasets
 from pipeline.names import Names, names_of
+from pipeline.preview import Seen, check_reach, look, wrong_units
 from pipeline.problem import Problem, divide_into_folds, read
 from pipeline.report.folder import new_folder
 from pipeline.report.terminal import Terminal
 from pipeline.result import Result, write_outcome
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Step, make_optimiser
-from pipeline.tuning.tune import Tuned, schedule, starts
+from pipeline.tuning.descent import Step
+from pipeline.tuning.schedule import make_optimiser, schedule
+from pipeline.tuning.tune import Tuned, starts
 from pipeline.tuning.tune import tune as steps_of
 from pipeline.validation.outcome import Outcome, judge
 from pipeline.validation.provenance import fingerprint
@@ -61,10 +63,11 @@ def run(
     """
     output, started = Path(output).expanduser(), time.perf_counter()
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
-    names_of(config)  # so is a wrong name in the config
+    names = names_of(config)  # so is a wrong name in the config
     if resume:
         require_checkpoint(checkpoint_of(output))
     terminal = Terminal(config, quiet=quiet)
+    _check_cuts(config, names, terminal)
     with new_folder(output, overwrite=overwrite) as folder:
         with terminal.reading() as display:
             samples = read(config, terminal.say, display)
@@ -169,35 +172,51 @@ def _number_of_events(data: Data) -> int:
     return sum(int((group.weight != 0).sum()) for group in data.events.groups)
 
 
+def _check_cuts(config: Config, names: Names, terminal: Terminal) -> None:
+    """Raise before anything is computed where a cut keeps nothing; what is wrong with a file, reading tells better."""
+    seen = []
+    for dataset in listed_datasets(config):
+        with suppress(InputError, OSError):
+            seen.append(_seen(config, names, dataset))
+            for sentence in wrong_units(config, seen[-1]):
+                terminal.warn(f"{dataset.key}: {sentence}")
+    check_reach(config, seen)
+
+
 def describe_inputs(config: Config) -> None:
-    """Print what a run would read; raises where something is missing."""
+    """Print what a run would read, and what the first entries of each data set show.
+
+    Raises:
+        InputError: something is missing, of another length than stated, or cannot be what a cut is about.
+    """
     make_optimiser(schedule(config))
     names = names_of(config)
-    terminal = Terminal(config, quiet=False)
+    terminal, seen = Terminal(config, quiet=False), list[Seen]()
     for dataset in listed_datasets(config):
         missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
         if missing:
             raise InputError(
                 f"{missing[0]}: no such file; correct data.location, or get it with python -m pipeline.fetch"
             )
-        _check_branches(config, names, dataset)
+        seen.append(_seen(config, names, dataset))
+        for sentence in wrong_units(config, seen[-1]):
+            terminal.warn(f"{dataset.key}: {sentence}")
         stated = all(file.events is not None for file in dataset.files)
         events = f"{dataset.events} events" if stated else "as many events as they hold"
         terminal.say(f"{dataset.key}: {len(dataset.files)} files, {events}")
+    check_reach(config, seen)
 
 
-def _check_branches(config: Config, names: Names, dataset: Dataset) -> None:
-    """Raise where the first file of a data set has not what is wanted of it; a URL is not looked at.
+def _seen(config: Config, names: Names, dataset: Dataset) -> Seen:
+    """The first entries of the first file of a data set; a URL is not looked at.
 
     A name that is no branch may be a misspelt variable of the event function: the nearest of all is told.
     """
     location = dataset.locations(config.data.location)[0]
     if "://" in location:
-        return
-    wanted = skim(config, tuple(names.branches.values()), weight=dataset.weights, collision=dataset.source.collision)
+        return {}
     try:
-        with rows_of_file(location, dataset.source.tree, wanted.branches):
-            pass
+        return look(config, names, dataset, location)
     except InputError as error:
         unknown = [branch for branch in names.branches.values() if f"'{branch}'" in str(error)]
         near = [each for branch in unknown for each in difflib.get_close_matches(branch, names.known, n=1, cutoff=0.4)]

@@ -32,6 +32,7 @@ ORDER = (
     "ragged",
     "translation",
     "parts",
+    "preview",
     "bandwidths",
     "vocabulary",
     "problem",

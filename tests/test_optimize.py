@@ -152,9 +152,7 @@ def test_help_teaches(capsys):
     assert [option for option in options if f"--{option}" not in text] == []
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["--config", "tiny.yaml", "--device", "abacus"], ["--config", "a", "--wrong"]]
-)
+@pytest.mark.parametrize("arguments", [["--config", "tiny.yaml", "--device", "abacus"], ["--config", "a", "--wrong"]])
 def test_wrong_usage_is_argparses_business(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
@@ -240,6 +238,23 @@ def test_a_bad_setting_is_one_sentence(refused, case, dry):
     assert re.search(message, sentence), sentence
 
 
+@pytest.mark.parametrize("setting", ["optimiser.name=adamm", "data.set=cms"])
+def test_a_wrong_name_is_told_before_anything_heavy_is_imported(folder, setting):
+    """In a second or two; the events' libraries alone take longer."""
+    program = f"import sys; from pipeline.optimize import main; main(['--config', 'tiny.yaml', '--set', '{setting}']); "
+    command = [sys.executable, "-c", program + "print(*sys.modules)"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert done.stderr.startswith("error: ")
+    assert not {"pyhf", "equinox", "scipy.stats", "pipeline.run"} & set(done.stdout.split())
+
+
+def test_without_a_config_there_is_nothing_to_do(capsys):
+    assert main([]) == 1
+    assert "--config YAML is needed" in capsys.readouterr().err
+
+
 def test_a_setting_inside_a_setting(refused):
     assert "--set seed.x=2: seed is set twice" in refused("--set", "seed=1", "--set", "seed.x=2")
 
@@ -314,6 +329,29 @@ def test_a_missing_branch(folder, refused, branch):
     sentence = refused("--quiet")
     assert "ttbar.root" in sentence
     assert branch in sentence
+
+
+def test_a_dry_run_counts_the_entries(folder, refused):
+    write_root(folder / "ttbar.root", {name: values[:15] for name, values in branches().items()})
+    assert "ttbar.root has 15 entries, but the manifest says 20" in refused("--dry-run")
+
+
+def test_a_dry_run_knows_mev_from_gev(folder, capsys):
+    content = branches()
+    content["Jet_pt"] = content["Jet_pt"] * np.float32(1000)
+    write_root(folder / "ttbar.root", content)
+    assert main(["--config", "tiny.yaml", "--dry-run", "--set", "cuts.jet_pt.unit=GeV"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "warning: simulated/ttbar__nominal: cuts.jet_pt: the median of jet.pt is 1" in said
+    assert "is it in MeV?" in said
+    assert said.count("warning") == 1
+
+
+@pytest.mark.parametrize("arguments", [["--dry-run"], ["--quiet"]])
+def test_a_threshold_out_of_everything_fails_at_once(refused, monkeypatch, arguments):
+    monkeypatch.setattr(run_module, "read", lambda *_: pytest.fail("events were read"))
+    sentence = refused("--set", "cuts.jet_btag.threshold=50", *arguments)
+    assert re.match(r"cuts.jet_btag: keeps nothing: jet.btag is between 0\.\d+ and 0\.9\d+ in the first", sentence)
 
 
 def test_a_file_of_another_length(folder, refused):

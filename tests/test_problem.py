@@ -112,6 +112,13 @@ def test_columns_that_nobody_asks_for_may_be_anything(problem):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_results_print_their_numbers(problem):
+    found = problem.value_and_grad()
+    assert "f64[]" not in repr(found)
+    assert f"{float(found.loss):.4f}"[:6] in repr(found)
+    assert "f64[]" not in repr(found.merit)
+
+
 def test_weights_are_in_expected_events_whatever_the_luminosity(problem):
     other = problem_of(luminosity=36_000.0)
     np.testing.assert_allclose(other.training.recipe.yields, problem.training.recipe.yields, rtol=1e-12)

@@ -1,11 +1,14 @@
 """What the README and the pages beside it show works as pasted, and what they link to is there."""
 
+import json
 import re
 import shutil
 from pathlib import Path
 
+import pyhf
 import pytest
 from pipeline.config import load_config
+from pipeline.names import names_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "notebooks").glob("*.md"))]
@@ -24,6 +27,40 @@ def test_the_first_block_tunes_and_reports(tmp_path, monkeypatch):
     assert result.gain.pull > 3
     assert not result.verdict.doubts
     assert (tmp_path / "runs" / "mine" / "report.html").exists()
+
+
+def python_blocks():
+    """All but the first of the README, which has a test of its own."""
+    every = [(page, number, block) for page in PAGES for number, block in enumerate(blocks(page, "python"))]
+    return [pytest.param(block, id=f"{page.name}, {number}") for page, number, block in every[1:]]
+
+
+@pytest.mark.parametrize("block", python_blocks())
+def test_other_python_works_as_pasted(block, tmp_path, monkeypatch):
+    """An event function beside a config, or a script on the workspace of the quickstart; here a small one."""
+    monkeypatch.chdir(tmp_path)
+    if "def variables(event, sets)" in block:
+        (tmp_path / "mine.py").write_text(block, encoding="utf-8")
+        changes = "event_function: mine.py\nevent_variables: {met: MET_pt}\n"
+        region = "regions: {4j1b: {observable: lepton_met}, 4j2b: {observable: ht}}\n"
+        (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/configs/agc.yaml\n{changes}{region}", encoding="utf-8")
+        assert set(names_of(load_config("mine.yaml")).made) == {"lepton_met", "ht"}
+        return
+    model = pyhf.simplemodels.uncorrelated_background([12.0, 11.0], [50.0, 52.0], [3.0, 7.0])
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)
+    workspace = pyhf.Workspace.build(model, [55.0, 60.0, *model.config.auxdata])
+    (tmp_path / "runs" / "quickstart" / "workspace.json").write_text(json.dumps(workspace))
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert float(names["z"]) > 0
+    assert names["slope"].nominal.shape == (2, 2)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_says_what_it_is(page):
+    """Python and YAML are run here; commands and text are not."""
+    opened = re.findall(r"^```(\w*)\n.*?^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert set(opened) <= {"python", "yaml", "bash", "text"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

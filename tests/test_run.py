@@ -86,7 +86,13 @@ def test_it_says_that_events_are_simulated_and_where_they_come_from(result) -> N
 
 def test_the_page_of_a_real_result_can_be_made(outcomes, result) -> None:
     text = page(
-        result, title="quickstart", symbol=outcomes[0].symbol, illustrations=[], warnings=[], configuration="name: a"
+        result,
+        title="quickstart",
+        symbol=outcomes[0].symbol,
+        illustrations=[],
+        warnings=[],
+        configuration="name: a",
+        poi="mu",
     )
     checksums = [file["sha256"] for data in result["data"].values() for file in data["files"]]
     assert checksums

@@ -31,7 +31,9 @@ TRIJETS_AT_A_TIME = 5
 five or seven jets has none too many, and most have no more jets."""
 
 Trijets = tuple[
-    UInt32[Array, "candidates events"], Float32[Array, "candidates events"], Float32[Array, "candidates events"]
+    UInt32[np.ndarray, "candidates events"],
+    Float32[np.ndarray, "candidates events"],
+    Float32[np.ndarray, "candidates events"],
 ]
 """(bit mask of three jets, mass, pt), both in GeV."""
 
@@ -49,10 +51,9 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     rows = -(-(number * (number - 1) * (number - 2) // 6) // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME
     columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in COLUMNS.items()}
     if rows:
-        direction = (jnp.asarray(jets[name], jnp.float32) for name in ("eta", "phi", "mass"))
-        trijets = _compiled()(jnp.asarray(pt), *direction)
-        for column, values in zip(columns.values(), trijets, strict=True):
-            column[: len(values)] = np.asarray(values)[:rows]
+        direction = (jets[name].astype(np.float32) for name in ("eta", "phi", "mass"))
+        for column, values in zip(columns.values(), trijet_candidates(pt, *direction), strict=True):
+            column[: len(values)] = values[:rows]
     return columns
 
 
@@ -126,30 +127,38 @@ def first_trijet(
 
 
 def trijet_candidates(
-    pt: Float64[Array, "jets events"],
-    eta: Float32[Array, "jets events"],
-    phi: Float32[Array, "jets events"],
-    mass: Float32[Array, "jets events"],
+    pt: Float64[np.ndarray, "jets events"],
+    eta: Float32[np.ndarray, "jets events"],
+    phi: Float32[np.ndarray, "jets events"],
+    mass: Float32[np.ndarray, "jets events"],
 ) -> Trijets:
     """All 3-combinations of the jets of every event, by falling transverse momentum (ties: lexicographic).
 
     The jet mass is not scaled with pt, as in the AGC (`processor`, `four_vecs`). Trijets of absent jets come last.
+    Momenta of jets and of trijets are compiled apart, since XLA would compute those of a jet anew for each trijet that
+    it is in; and NumPy sorts faster.
     """
-    jets = px_py_pz_energy(pt, *(column.astype(jnp.float64) for column in (eta, phi, mass)))
-    triples = np.array(list(combinations(range(pt.shape[0]), 3)))
-    px, py, pz, energy = (
-        component[triples[:, 0]] + component[triples[:, 1]] + component[triples[:, 2]] for component in jets
-    )
-    trijet_pt = transverse_momentum(px, py)
-    order = jnp.argsort(-trijet_pt, axis=0, stable=True)
-    masks = jnp.asarray((1 << triples).sum(axis=1), jnp.uint32)
-    trijet_mass = _round_down(jnp.take_along_axis(invariant_mass(px, py, pz, energy), order, axis=0))
-    return masks[order], trijet_mass, jnp.take_along_axis(trijet_pt, order, axis=0).astype(jnp.float32)
+    momenta, pt_and_mass = _compiled()
+    triples = np.array(list(combinations(range(len(pt)), 3)), np.int64).reshape(-1, 3)
+    first, second, third = triples.T
+    jets = map(np.asarray, momenta(pt, *(column.astype(np.float64) for column in (eta, phi, mass))))
+    trijets = (component[first] + component[second] + component[third] for component in jets)
+    trijet_pt, trijet_mass = map(np.asarray, pt_and_mass(*trijets))
+    order = np.argsort(-trijet_pt.T, axis=1, kind="stable").T
+    masks = (1 << triples).sum(axis=1).astype(np.uint32)
+    falling_mass, falling_pt = (np.take_along_axis(each, order, axis=0) for each in (trijet_mass, trijet_pt))
+    return masks[order], falling_mass, falling_pt.astype(np.float32)
+
+
+def _pt_and_mass(
+    px: Float64[Array, "..."], py: Float64[Array, "..."], pz: Float64[Array, "..."], energy: Float64[Array, "..."]
+) -> tuple[Float64[Array, "..."], Float32[Array, "..."]]:
+    return transverse_momentum(px, py), _round_down(invariant_mass(px, py, pz, energy))
 
 
 @cache
 def _compiled() -> Any:
-    return jax.jit(trijet_candidates)
+    return jax.jit(px_py_pz_energy), jax.jit(_pt_and_mass)
 
 
 def _round_down(value: Float64[Array, "..."]) -> Float32[Array, "..."]:

@@ -4,6 +4,7 @@ Models are frozen, unknown keys are errors, and defaults live here alone: `selec
 `statistics` what is measured with it, `run` puts these together, and `reading` makes all of it from a file.
 """
 
+from pipeline.config.explained import explained
 from pipeline.config.model import ConfigError
 from pipeline.config.reading import load_config, parse_settings
 from pipeline.config.run import Config, Data, Optimiser, Validation
@@ -27,6 +28,7 @@ __all__ = [
     "Threshold",
     "Validation",
     "Variation",
+    "explained",
     "load_config",
     "parse_settings",
 ]

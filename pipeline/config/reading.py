@@ -5,12 +5,13 @@ and `null` takes out what the other file says (`processes: {single_top_tW: null}
 """
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.explained import models_in
 from pipeline.config.model import ConfigError
 from pipeline.config.run import Config
 from pipeline.config.selection import SET, UNION
@@ -149,13 +150,5 @@ def _keys_beside(location: Sequence[int | str]) -> list[str]:
     model: type[BaseModel] = Config
     for part in location[:-1]:
         if part in model.model_fields:
-            model = next(_models(model.model_fields[str(part)].annotation), model)
+            model = next(models_in(model.model_fields[str(part)].annotation), model)
     return list(model.model_fields)
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models in a type, however deep."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models(argument)

@@ -105,6 +105,7 @@ class Validation(Model):
 class Config(Model):
     """One run, whole.
 
+    `luminosity` normalises simulated events; `energy` is that of the collisions in their centre of mass, for pictures.
     `objects` are the collections of the events; each is a set of its own name, which cuts may shrink, and `sets`
     defines further ones and unions, which count together. Regions are `exclusive`: no event is in two of them, which is
     checked on the events; without it, an event in several counts in the first. `event_variables` are branches with one
@@ -116,6 +117,7 @@ class Config(Model):
     title: str = ""
     seed: int = 1
     luminosity: Annotated[float, Field(gt=0)]
+    energy: Annotated[float, Field(gt=0)] | None = None
     data: Data = Data()
     event_function: str | None = None
     objects: dict[str, Collection] = {}

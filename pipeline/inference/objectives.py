@@ -47,6 +47,10 @@ class Merit(eqx.Module):
     gradient_norm: Float64[Array, ""]
     iterations: Int[Array, ""]
 
+    def __repr__(self) -> str:
+        """With its numbers."""
+        return str(eqx.tree_pformat(self, short_arrays=False))
+
 
 @dataclass(frozen=True)
 class Objective:

@@ -64,6 +64,7 @@ def _page(
         symbol=scene.symbol,
         illustrations=illustrations,
         warnings=warnings,
+        poi=config.measurement.poi,
         configuration=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 
 from pipeline.validation.comparison import Estimate
+from pipeline.validation.crosscheck import advice
 
 __all__ = ["Illustration", "page"]
 
@@ -62,6 +63,7 @@ def page(
     illustrations: Sequence[Illustration],
     warnings: Sequence[str],
     configuration: str,
+    poi: str,
 ) -> str:
     """The whole page.
 
@@ -72,6 +74,7 @@ def page(
         illustrations: in their order.
         warnings: what the reader must know before believing anything.
         configuration: as YAML text.
+        poi: the parameter of interest in the workspaces.
     """
     return _template().render(
         title=title,
@@ -85,6 +88,7 @@ def page(
         folds=_folds(result),
         illustrations=illustrations,
         terms=TERMS,
+        advice=advice(poi),
         seed=result["seed"],
         config_sha256=result["config_sha256"],
         datasets=result["data"],

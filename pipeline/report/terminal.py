@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline.config import Config
 from pipeline.ingest.progress import events_progress, file_counter
 from pipeline.tuning.descent import Step
-from pipeline.validation.crosscheck import PyhfResult
+from pipeline.validation.crosscheck import PyhfResult, advice
 from pipeline.validation.outcome import SYMBOLS, Outcome
 from pipeline.validation.verdict import verdict
 
@@ -22,6 +22,13 @@ __all__ = ["Terminal"]
 
 PLAIN_LINES = 10
 """Lines of progress where there is no terminal to redraw."""
+
+FOLDS = (
+    "The cuts are those of fold 1. Use them where the folds agree (report.html, 'the cuts of each fold'); the claim is "
+    "the cross-validation, in which every event is judged by the cuts of a fold that has not seen it. Where they "
+    "differ, the events do not fix the cuts: to have one set of cuts, tune on all of them, or make more."
+)
+"""Which cuts to use."""
 
 PLAIN_THRESHOLDS = 8
 """With more thresholds a plain line leaves them out: nobody reads such a line, and history.csv has them."""
@@ -133,11 +140,14 @@ class Terminal:
             fitted = [f"{outcome.measured[name]}" for name in ("before", "after")]
             table.add_row(f"{self._config.measurement.poi}, pseudo-data", *fitted, "workspace.json")
         self._console.print(table)
+        if len(outcome.folds) > 1:
+            self._console.print(FOLDS)
         if outcome.simulated:
             self._console.print("All events are simulated.")
         self._console.print(str(verdict(outcome)))
         if outcome.path is not None:
             self._console.print(f"run folder: {outcome.path}", soft_wrap=True)
+            self._console.print(advice(self._config.measurement.poi))
             if (outcome.path / "report.html").exists():
                 self._console.print(f"report: {outcome.path / 'report.html'}", soft_wrap=True)
         self._console.print(f"{time.perf_counter() - self._started:.0f} s in all")
@@ -175,9 +185,10 @@ def _remark(outcome: Outcome, name: str) -> str:
     cut, before, after = outcome.config.thresholds[name], outcome.before[name], outcome.after[name]
     if outcome.largest_pull(name) < outcome.config.optimiser.significance:
         return "no clear gradient"
-    if bound := cut.at_bound(after):
-        return f"at {bound} bound"
-    return "unchanged" if after == before else f"{after - before:+.3g} {cut.unit}".rstrip()
+    if after == before:
+        return "unchanged"
+    bound, change = cut.at_bound(after), f"{after - before:+.3g} {cut.unit}".rstrip()
+    return f"{change} (bound)" if bound else change
 
 
 def _by_pyhf(checks: Mapping[str, PyhfResult], symbol: str) -> tuple[str, ...]:

@@ -14,13 +14,11 @@ An optimiser that searches along a line (L-BFGS) compares losses that its own de
 that is smooth, not one of which the gradient is an estimate, and takes every derivative as it is.
 """
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -30,19 +28,17 @@ from scipy.optimize import isotonic_regression
 from pipeline.analysis import Evaluation, Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
+from pipeline.tuning.schedule import Schedule, make_optimiser, update_of
 
 __all__ = [
     "Evaluate",
     "Ordered",
     "Range",
-    "Schedule",
     "Search",
     "Step",
     "bandwidths_at",
     "descend",
     "in_order",
-    "make_optimiser",
-    "searches",
 ]
 
 
@@ -57,14 +53,6 @@ Update = Callable[[Thresholds, PyTree, Thresholds], tuple[Thresholds, PyTree]]
 
 Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Thresholds], tuple[Thresholds, PyTree]]
 """The same for an optimiser that evaluates the loss by itself: it wants to know the loss and the bandwidths, too."""
-
-RATES: Mapping[str, Callable[[float, int, float], float | optax.Schedule]] = {
-    "constant": lambda rate, _steps, _to: rate,
-    "linear": lambda rate, steps, to: optax.linear_schedule(rate, to * rate, steps),
-    "exponential": lambda rate, steps, to: optax.exponential_decay(rate, steps, to),
-    "cosine": lambda rate, steps, to: optax.cosine_decay_schedule(rate, steps, to),
-}
-"""How the learning rate falls in a number of steps to a fraction of what it was; some optimisers take numbers only."""
 
 
 @dataclass(frozen=True)
@@ -84,35 +72,6 @@ class Ordered:
 
     names: tuple[str, ...]
     distance: float
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The optimiser and how long it runs.
-
-    Attributes:
-        name: of an optimiser in optax.
-        arguments: of that optimiser, besides the learning rate.
-        learning_rate: at the start, in units of each threshold's own step.
-        decay: how it falls: one of `RATES`.
-        decay_to: the fraction of it that is left at the end.
-        steps: from each start.
-        clip: largest norm of a gradient; longer ones are shortened to it.
-        significance: a derivative within so many of its statistical errors of zero counts as zero.
-        patience: a start is given up after so many steps without a better value; None for never.
-        smooth: whether the loss is, so that an optimiser may search along it.
-    """
-
-    name: str
-    arguments: Mapping[str, float]
-    learning_rate: float
-    decay_to: float
-    steps: int
-    decay: str = "cosine"
-    clip: float | None = None
-    significance: float = 0.0
-    patience: int | None = None
-    smooth: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,7 +145,7 @@ def descend(
             best, best_loss = place.thresholds, monitored
         improved = usable and monitored < place.lowest
         if search is None:
-            update: Update = partial(_update, optimiser)
+            update: Update = partial(update_of, optimiser)
             certain = _without_dust(here.gradient, schedule.significance)
         else:
             update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
@@ -250,58 +209,6 @@ def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
     return kept
 
 
-def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
-    """The optax optimiser of a schedule, with a learning rate that falls, and gradients of limited length.
-
-    Raises:
-        ValueError: optax has no such optimiser, or it does not take these arguments.
-    """
-    rate = RATES[schedule.decay](schedule.learning_rate, schedule.steps, schedule.decay_to)
-    make = getattr(optax, schedule.name, None)
-    if make is None:
-        raise ValueError(f"optimiser.name: optax has no optimiser '{schedule.name}'; use adam, sgd, rmsprop, …")
-    try:
-        if callable(make):
-            inspect.signature(make).bind(rate, **schedule.arguments)
-    except TypeError as error:
-        raise ValueError(f"optimiser.arguments: optax.{schedule.name}: {error}") from None
-    try:
-        optimiser: optax.GradientTransformation = make(rate, **schedule.arguments)
-        needs_loss = searches(optimiser)
-    except (TypeError, AttributeError):
-        raise ValueError(
-            f"optimiser.name: optax.{schedule.name} is not an optimiser that needs a learning rate and gradients only; "
-            "use adam, sgd, rmsprop, … (polyak_sgd takes no rate that falls: 'optimiser.decay: constant')"
-        ) from None
-    if needs_loss and not schedule.smooth:
-        raise ValueError(
-            f"optimiser.name: optax.{schedule.name} searches along the loss, which steps wherever an event is cut; "
-            "set 'optimiser.forward: smooth', or use adam, sgd, rmsprop, …"
-        )
-    return optimiser if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), optimiser)
-
-
-def searches(optimiser: optax.GradientTransformation) -> bool:
-    """Whether an optimiser evaluates the loss by itself.
-
-    Raises:
-        TypeError: it asks for something else, or is none.
-    """
-    trial = {"trial": jnp.ones(())}
-    extra = {"value": jnp.ones(()), "grad": trial, "value_fn": lambda at: at["trial"] ** 2}
-
-    def shape_of_update(**extra: Any) -> None:
-        # Traced, not computed: some optimisers take seconds to compile.
-        jax.eval_shape(lambda at: _update(optimiser, at, optimiser.init(at), at, **extra), trial)
-
-    try:
-        shape_of_update()
-    except TypeError:
-        shape_of_update(**extra)
-        return True
-    return False
-
-
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:
     """Bandwidths after a fraction of the steps: a geometric way from the first to the last."""
     return {name: r.bandwidth * (r.bandwidth_end / r.bandwidth) ** progress for name, r in ranges.items()}
@@ -337,19 +244,6 @@ def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: S
         placed = np.clip(rising, lower, upper) + offsets
         position = position | dict(zip(edges.names, placed.tolist(), strict=True))
     return position
-
-
-def _update(
-    optimiser: optax.GradientTransformation,
-    gradient: Thresholds,
-    state: PyTree,
-    position: Thresholds,
-    **extra: Any,
-) -> tuple[Thresholds, PyTree]:
-    # optax mixes its float32 constants with float64 gradients; this alone is why promotion is relaxed, and only here.
-    with jax.numpy_dtype_promotion("standard"):
-        update, state = optimiser.update(gradient, state, position, **extra)
-    return update, state
 
 
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:

@@ -23,15 +23,13 @@ from pipeline.tuning.descent import (
     Monitor,
     Ordered,
     Range,
-    Schedule,
     Search,
     Step,
     descend,
     in_order,
-    make_optimiser,
-    searches,
 )
 from pipeline.tuning.line_search import LossAndGradient, make_search
+from pipeline.tuning.schedule import make_optimiser, schedule, searches
 
 __all__ = [
     "Tuned",
@@ -40,7 +38,6 @@ __all__ = [
     "exact_evaluation",
     "ordered",
     "ranges",
-    "schedule",
     "starts",
     "tune",
 ]
@@ -203,23 +200,6 @@ def ranges(config: Config) -> dict[str, Range]:
 def ordered(config: Config) -> tuple[Ordered, ...]:
     """The bin edges that move, region by region, and the sides of windows."""
     return tuple(Ordered(names, distance) for names, distance in config.rising)
-
-
-def schedule(config: Config) -> Schedule:
-    """The optimiser of a config."""
-    optimiser = config.optimiser
-    return Schedule(
-        name=optimiser.name,
-        arguments=optimiser.arguments,
-        learning_rate=optimiser.learning_rate,
-        decay_to=optimiser.decay_to,
-        steps=optimiser.steps,
-        decay=optimiser.decay,
-        clip=optimiser.clip,
-        significance=optimiser.significance,
-        patience=optimiser.patience,
-        smooth=optimiser.forward == "smooth",
-    )
 
 
 def starts(config: Config) -> tuple[dict[str, float], ...]:

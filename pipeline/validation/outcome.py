@@ -26,7 +26,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import Tuned, defaults
 from pipeline.validation.comparison import Comparison, Estimate, compare, cross_validate
-from pipeline.validation.crosscheck import PyhfResult, pyhf_discovery_significance
+from pipeline.validation.crosscheck import PyhfResult, cross_check
 from pipeline.validation.provenance import environment, provenance, sha256
 
 __all__ = ["SYMBOLS", "Outcome", "judge", "workspace"]
@@ -236,7 +236,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
         complete=all(fold.complete for fold in tuned),
         comparisons=comparisons,
         workspaces=workspaces,
-        pyhf={n: pyhf_discovery_significance(model, uncertainty=uncertainty) for n, model in workspaces.items()},
+        pyhf={n: cross_check(model, uncertainty=uncertainty) for n, model in workspaces.items()},
         merits={n: exact.merit_of(problem.analysis, arrays(cuts), problem.validation) for n, cuts in stages.items()},
         measured=_measured(problem, stages),
         merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},

@@ -21,7 +21,8 @@ from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Range, descend
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
+from pipeline.tuning.schedule import schedule
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
 from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
 from rich.console import Console

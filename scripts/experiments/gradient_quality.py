@@ -24,7 +24,8 @@ from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
+from pipeline.tuning.schedule import schedule
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 from pipeline.validation.provenance import environment
 from rich.console import Console

@@ -39,7 +39,6 @@ def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"error of gradient {name}", one["gradient"]["error"]
     for when in ("before", "after"):
         yield f"pyhf, uncertainty {when}", found["pyhf"][when]["signal_strength_uncertainty"]
-        yield f"pyhf, Z {when}", found["pyhf"][when]["discovery_significance"]
 
 
 @contextmanager

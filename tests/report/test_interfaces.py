@@ -11,7 +11,7 @@ import numpy as np
 import pyhf
 import pytest
 from click.testing import CliRunner
-from pipeline.validation.crosscheck import pyhf_discovery_significance
+from pipeline.validation.crosscheck import cross_check
 from pyhf.cli import cli
 
 pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")]
@@ -70,8 +70,8 @@ def test_cabinetry_builds_the_same_workspace_from_the_histograms(
     settings = cabinetry.configuration.load("cabinetry.yaml")
     cabinetry.templates.collect(settings)
     cabinetry.templates.postprocess(settings)
-    rebuilt = pyhf_discovery_significance(cabinetry.workspace.build(settings))
-    assert rebuilt.significance == pytest.approx(result["pyhf"]["after"]["discovery_significance"], rel=1e-6)
+    rebuilt = cross_check(cabinetry.workspace.build(settings), uncertainty=True)
+    assert rebuilt.uncertainty == pytest.approx(result["pyhf"]["after"]["signal_strength_uncertainty"], rel=1e-4)
 
 
 def test_history_and_thresholds_are_finite(run_folder: Path, result: dict[str, Any]) -> None:

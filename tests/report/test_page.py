@@ -120,6 +120,7 @@ def write(result: dict[str, Any], drawing: str, **changes: Any) -> str:
         "illustrations": [Illustration("one", "First", "What to see.", drawing), Illustration("two", "", "", drawing)],
         "warnings": ["the picture 'x' could not be made"],
         "configuration": "name: run\n",
+        "poi": "ttbar_norm",
     }
     return page(result, **(options | changes))
 
@@ -128,6 +129,12 @@ def test_page_parses_and_every_tag_is_closed(drawing: str) -> None:
     tags = [tag for tag, _ in Strict(write(RESULT, drawing)).seen]
     assert tags.count("figure") == 2
     assert "script" not in tags
+
+
+def test_page_says_how_to_go_on_with_the_workspace(drawing: str) -> None:
+    text = write(RESULT, drawing)
+    assert "cabinetry.fit.fit(model, data, minos=&#34;ttbar_norm&#34;)" in text
+    assert "cuts of fold 1" not in text
 
 
 def test_page_asks_nothing_of_the_network(drawing: str) -> None:
@@ -241,5 +248,6 @@ def test_with_folds_every_fold_has_its_cuts(drawing: str) -> None:
     result = deepcopy(RESULT)
     result["compared"]["cross-validation"] = result["compared"]["validation"] | {"change": estimate(-3.0, 0.5)}
     result["folds"] = [{"jet_pt": 31.5, "jet_eta": 2.4}, {"jet_pt": 35.25, "jet_eta": 2.4}]
+    assert "The page shows the cuts of fold 1" in write(result, drawing)
     seen = Strict(write(result, drawing)).text
     assert seen.index("fold 2") < seen.index("31.5") < seen.index("35.25")

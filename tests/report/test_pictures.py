@@ -55,14 +55,15 @@ def text(figure: Figure) -> str:
 def test_stack_ends_at_the_total_and_bands_are_around_it(regions: tuple[Region, ...]) -> None:
     figure = templates.draw(regions, regions, "Simulated")
     main, ratio = figure.axes[0], figure.axes[2]
-    region = regions[0]
+    region, widths = regions[0], np.diff(regions[0].edges)
     shapes = steps(main)
     tops = [top for top, _ in shapes]
-    assert any(np.allclose(top, region.total) for top in tops)
+    assert any(np.allclose(top, region.total / widths) for top in tops)
     below, above = region.band
-    assert any(np.allclose(top, region.total + above) and np.allclose(low, region.total - below) for top, low in shapes)
+    bands = [(region.total + above) / widths, (region.total - below) / widths]
+    assert any(np.allclose(top, bands[0]) and np.allclose(low, bands[1]) for top, low in shapes)
     error = region.statistical
-    assert any(np.allclose(top, region.total + error) for top, _ in shapes)
+    assert any(np.allclose(top, (region.total + error) / widths) for top, _ in shapes)
     assert any(np.allclose(top, 1 + above / region.total) for top, _ in steps(ratio))
 
 
@@ -236,3 +237,38 @@ def test_layout_is_made_once(regions: tuple[Region, ...]) -> None:
     places = [axes.get_position().bounds for axes in figure.axes]
     look.lay_out(figure)
     assert [axes.get_position().bounds for axes in figure.axes] == places
+
+
+def test_the_signal_lies_on_top_and_the_label_says_the_width(regions: tuple[Region, ...]) -> None:
+    """Bins of widths 1, 1 and 2: content per unit."""
+    axes = templates.draw(regions, regions, "", signal=["ttbar"]).axes[0]
+    assert axes.get_ylabel() == "events / GeV"
+    equal = Region(**{**vars(regions[0]), "edges": np.array([0.0, 40.0, 80.0, 120.0])})
+    figure = templates.draw([equal], [equal], "", signal=["ttbar"])
+    assert figure.axes[0].get_ylabel() == "events / 40 GeV"
+    assert any(axes.get_ylabel() == "total / nominal" for axes in figure.axes)
+    assert templates._from_below(("ttbar", "W+jets", "tW"), ["ttbar"]) == [2, 1, 0]
+    assert templates._from_below(("W+jets", "tW", "ttbar"), ["ttbar"]) == [1, 0, 2]
+
+
+def test_no_process_has_the_grey_of_the_errors() -> None:
+    assert look.GREY not in look.colors(12)
+
+
+def test_a_parameter_known_too_well_gets_a_sentence() -> None:
+    said = impacts._over_constrained([Impact("ME variation", 0.03, 0.12), Impact("jes", 0.2, 0.9)])
+    assert "ME variation (0.12)" in said
+    assert "jes" not in said
+    assert impacts._over_constrained([Impact("jes", 0.2, 0.9)]) == ""
+
+
+def test_profiles_have_one_scale() -> None:
+    places = np.array([1.0, 2.0, 3.0])
+    steep, flat = (
+        Profile(cut, places, values, values, 2.0, float(values[1]), 0.0, 1.0)
+        for cut, values in (("jet_pt", np.array([1.0, 5.0, 9.0])), ("jet_btag", np.array([4.9, 5.0, 5.1])))
+    )
+    first, second = profiles.draw([steep, flat], LABELS, "Z", "").axes
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] < 1.0
+    assert first.get_ylim()[1] > 9.0

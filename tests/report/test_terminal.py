@@ -12,7 +12,8 @@ from pipeline.config import Config, load_config
 from pipeline.inference.objectives import Merit
 from pipeline.progress import Progress
 from pipeline.report.terminal import Terminal
-from pipeline.tuning.descent import Evaluation, Schedule, Step, descend
+from pipeline.tuning.descent import Evaluation, Step, descend
+from pipeline.tuning.schedule import Schedule
 from pipeline.tuning.tune import ranges
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.crosscheck import PyhfResult
@@ -144,11 +145,14 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     table = lines[: next(n for n, line in enumerate(lines) if line.startswith("All events"))]
     assert max(len(line.rstrip()) for line in table) <= WIDTH
     rows = [" ".join(line.split()) for line in lines]
-    assert "jet_pt 30 GeV 25 GeV at lower bound" in rows
+    assert "jet_pt 30 GeV 25 GeV -5 GeV (bound)" in rows
     assert "electron_pt 30 GeV 30 GeV no clear gradient" in rows
     assert "jet_btag 0.5 0.25 -0.25" in rows
     wanted = "Z by pyhf" if name == "agc" else "σ(μ) by pyhf"
     assert any(wanted in line and line.rstrip().endswith("workspace.json") for line in lines)
     assert f"run folder: {tmp_path}" in lines
+    said = " ".join(file.getvalue().split())
+    assert f'minos="{config.measurement.poi}"' in said
+    assert "The cuts are those of fold 1" not in said
     assert not any(line.startswith("report:") for line in lines)
     assert re.fullmatch(r"\d+ s in all", lines[-1])

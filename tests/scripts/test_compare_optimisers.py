@@ -17,7 +17,8 @@ from pipeline.analysis import Gradient  # noqa: E402
 from pipeline.command import guarded  # noqa: E402
 from pipeline.config import ConfigError, load_config  # noqa: E402
 from pipeline.inference.objectives import Merit  # noqa: E402
-from pipeline.tuning.descent import Evaluation, Ordered, Range, Schedule  # noqa: E402
+from pipeline.tuning.descent import Evaluation, Ordered, Range  # noqa: E402
+from pipeline.tuning.schedule import Schedule  # noqa: E402
 
 import compare_optimisers  # noqa: E402
 from baselines import contest, figures, gradients, methods, settings  # noqa: E402

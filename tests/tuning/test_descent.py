@@ -7,7 +7,8 @@ import optax
 import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import RATES, Evaluation, Ordered, Range, Schedule, bandwidths_at, descend, make_optimiser
+from pipeline.tuning.descent import Evaluation, Ordered, Range, bandwidths_at, descend
+from pipeline.tuning.schedule import RATES, Schedule, make_optimiser
 
 RANGES = {
     "jet_pt": Range(lower=25.0, upper=60.0, step=1.0, bandwidth=3.0, bandwidth_end=1.0),

@@ -10,7 +10,8 @@ from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
 from pipeline.progress import Silent
 from pipeline.tuning.descent import Evaluation, descend
-from pipeline.tuning.tune import Tuned, ordered, ranges, schedule, starts
+from pipeline.tuning.schedule import schedule
+from pipeline.tuning.tune import Tuned, ordered, ranges, starts
 
 from analysis_data import ROOT
 from small_analysis import small_analysis, small_data

@@ -3,7 +3,7 @@
 import numpy as np
 import pyhf
 import pytest
-from pipeline.validation.crosscheck import pyhf_discovery_significance
+from pipeline.validation.crosscheck import cross_check
 
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")
 SIGNAL, BACKGROUND = np.array([30.0, 50.0]), np.array([100.0, 80.0])
@@ -28,22 +28,22 @@ def counting() -> dict:
 
 def test_significance_is_that_of_counting(counting: dict) -> None:
     q0 = 2 * np.sum((SIGNAL + BACKGROUND) * np.log1p(SIGNAL / BACKGROUND) - SIGNAL)
-    found = pyhf_discovery_significance(counting)
+    found = cross_check(counting)
     assert found.significance == pytest.approx(np.sqrt(q0), rel=1e-6)
     assert found.uncertainty is None
 
 
 def test_uncertainty_is_that_of_counting(counting: dict) -> None:
-    found = pyhf_discovery_significance(counting, uncertainty=True)
+    found = cross_check(counting, uncertainty=True)
     assert found.uncertainty == pytest.approx(np.sum(SIGNAL**2 / (SIGNAL + BACKGROUND)) ** -0.5, rel=1e-3)
 
 
 def test_a_model_without_signal_says_nothing_of_it(counting: dict) -> None:
     counting["channels"][0]["samples"][0]["data"] = [0.0, 0.0]
-    assert pyhf_discovery_significance(counting, uncertainty=True).uncertainty == np.inf
+    assert cross_check(counting, uncertainty=True).uncertainty == np.inf
 
 
 def test_the_backend_of_the_caller_stays(counting: dict) -> None:
     before = pyhf.get_backend()
-    pyhf_discovery_significance(counting, uncertainty=True)
+    cross_check(counting, uncertainty=True)
     assert pyhf.get_backend() == before

@@ -29,7 +29,8 @@ def picture(scene: Scene) -> Picture | None:
         "Left: by how much the measured signal strength μ is expected to move if a nuisance parameter is one "
         "standard deviation (after the fit) higher. Right: that standard deviation relative to the one before the "
         "fit; shorter than the grey band means that the data themselves constrain the parameter. 'MC stat.' are the "
-        "errors of single bins by the finite number of simulated events. Gaussian approximation, Asimov data.",
+        "errors of single bins by the finite number of simulated events. Gaussian approximation, Asimov data."
+        + _over_constrained(impacts),
         draw(impacts, "μ", scene.source),
     )
 
@@ -55,6 +56,22 @@ def draw(impacts: Sequence[Impact], symbol: str, source: str, shown: int = 16) -
         axes.set_ylim(-0.7, len(rows) - 0.3)
     look.title(left, "Asimov data", source)
     return figure
+
+
+OVER_CONSTRAINED = 0.2
+"""Of the width before the fit."""
+
+
+def _over_constrained(impacts: Sequence[Impact]) -> str:
+    """A sentence for parameters that the expected data know far better than those who stated them."""
+    narrow = [f"{impact.parameter} ({impact.width:.2f})" for impact in impacts if impact.width < OVER_CONSTRAINED]
+    if not narrow:
+        return ""
+    return (
+        f" The fit constrains {', '.join(narrow)} to less than a fifth of the stated uncertainty. It trusts that this "
+        "one shape, times one number, is all that may be wrong: split the uncertainty by region or process, and see "
+        "whether the result stays."
+    )
 
 
 def _readable(parameter: str) -> str:

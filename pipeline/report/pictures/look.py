@@ -38,6 +38,7 @@ __all__ = [
 COLORS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd", "#b9ac70", "#a96b59", "#e76300", "#92dadd")
 """M. A. Petroff, arXiv:2107.02270: they stay apart for colour-blind readers and in grey; CMS recommends them."""
 
+GREY = COLORS[4]
 TRAINING, VALIDATION, THRESHOLD = COLORS[2], COLORS[0], COLORS[3]
 TOTAL_BAND: dict[str, Any] = {"facecolor": "none", "edgecolor": "black", "hatch": "////"}
 STATISTICAL_BAND: dict[str, Any] = {"color": "black", "alpha": 0.6}
@@ -116,5 +117,6 @@ def ratio(numerator: Values, denominator: Values, empty: float = 0.0) -> Values:
 
 
 def colors(number: int) -> list[str]:
-    """One for each process."""
-    return [COLORS[i % len(COLORS)] for i in range(number)]
+    """One for each process; grey is the colour of errors."""
+    of_processes = [color for color in COLORS if color != GREY]
+    return [of_processes[i % len(of_processes)] for i in range(number)]

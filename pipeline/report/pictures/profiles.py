@@ -24,7 +24,7 @@ def picture(scene: Scene) -> Picture:
         "that the optimiser has not seen. If both curves have their best point at the same place, the optimum is a "
         "property of the physics; if only the circles do, it is one of the sample. The line without marks is the "
         "tangent that the gradient predicts from a single evaluation at the optimum; its slope is averaged over a "
-        "window of one bandwidth, so it does not follow single jumps.",
+        "window of one bandwidth, so it does not follow single jumps. All panels have one scale.",
         draw(profiles, scene.labels, scene.symbol, scene.source),
     )
 
@@ -48,6 +48,9 @@ def draw(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, so
         axes.set_ylim(limits)
         axes.set_xlabel(labels[profile.cut])
         axes.set_ylabel(symbol if profile is profiles[0] else "")
+    lowest, highest = (pick(axes.get_ylim()[end] for axes in panels) for end, pick in ((0, min), (1, max)))
+    for axes in panels:
+        axes.set_ylim(lowest, highest)
     look.title(panels[0], "one threshold moves", source)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(profiles)))

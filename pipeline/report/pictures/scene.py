@@ -45,7 +45,8 @@ class Scene:
         """Where the events come from, and how many collisions they stand for; nothing of tables, which do not say."""
         if not self.outcome.origin:
             return ""
-        return f"{self.outcome.origin}, {self.config.luminosity / 1000:.3g} fb$^{{-1}}$"
+        energy = f" ({self.config.energy:g} TeV)" if self.config.energy is not None else ""
+        return f"{self.outcome.origin}, {self.config.luminosity / 1000:.3g} fb$^{{-1}}${energy}"
 
     @property
     def labels(self) -> dict[str, str]:

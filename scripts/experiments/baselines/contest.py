@@ -14,7 +14,8 @@ from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Range
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges, schedule
+from pipeline.tuning.schedule import schedule
+from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
 from pipeline.validation.bootstrap import bootstrap
 
 from baselines.counting import Counted, Visit, best_of

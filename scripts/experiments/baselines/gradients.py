@@ -8,7 +8,8 @@ import numpy as np
 from pipeline.analysis import Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Evaluate, Evaluation, Range, Schedule, Step, descend
+from pipeline.tuning.descent import Evaluate, Evaluation, Range, Step, descend
+from pipeline.tuning.schedule import Schedule
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 
 from baselines.counting import Counted
