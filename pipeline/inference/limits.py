@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtr, ndtri
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
 
 from pipeline.inference.fit import Fit, fit
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.constraints import bounds, initial_parameters
 from pipeline.inference.histfactory.likelihood import expected_data
 from pipeline.inference.histfactory.model import Numbers, Structure

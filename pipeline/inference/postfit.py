@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaincc
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
 
 from pipeline.inference.fit import Fit, covariance, fit
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.constraints import (
     constrained_positions,
     constraint_widths,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Float64
 
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.model import (
     Channel,
     Modifier,
