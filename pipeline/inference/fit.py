@@ -36,7 +36,7 @@ from pipeline.inference.histfactory.model import Numbers, Structure
 from pipeline.inference.newton import CLOSE, Expansion, Minimum, curvature_scale, minimise, stiffened
 from pipeline.inference.valleys import smallest
 
-__all__ = ["Fit", "covariance", "fit", "fit_terms"]
+__all__ = ["Fit", "covariance", "fit", "fit_at_once", "fit_terms"]
 
 KNOWN = 1e-8  # of a scaled Hessian's inverse: less is rounding
 LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
@@ -104,6 +104,14 @@ def fit(
     return fit_terms(
         structure, model, data, initial=initial, held=held, max_iterations=max_iterations, thorough=thorough
     )
+
+
+def fit_at_once(structure: Structure, numbers: Numbers, data: Float64[Array, " data"], **options: Any) -> Fit:
+    """`fit` by NumPy, which compiles nothing: for a few fits without derivatives, not where something is traced."""
+    numbers, data, options = jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, (numbers, data, options)
+    )
+    return fit(structure, numbers, data, **options)
 
 
 def fit_terms(

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.special
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jax.scipy.special import gammaln
 from jaxtyping import Bool, Float64
 
 __all__ = [
@@ -26,13 +26,12 @@ __all__ = [
     "part",
     "solve_cholesky",
     "solve_lower",
+    "upper_gamma",
     "while_loop",
 ]
 
-if TYPE_CHECKING:
-    from jax import Array
-else:
-    Array = jax.Array | np.ndarray | np.generic
+# Checked at run time where annotations are; a type checker would ask for every operation of all three.
+Array: Any = Any if TYPE_CHECKING else jax.Array | np.ndarray | np.generic
 
 Carry = TypeVar("Carry")
 Result = TypeVar("Result")
@@ -92,11 +91,21 @@ def constant(tree: Result) -> Result:
 
 def log_gamma(x: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
     """The logarithm of the gamma function."""
-    if namespace(x) is jnp:
-        return gammaln(x)
-    from scipy.special import gammaln as by_scipy
+    return _special(x).gammaln(x)
 
-    return by_scipy(x)
+
+def upper_gamma(order: float, x: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
+    """The regularised upper incomplete gamma function."""
+    return _special(x).gammaincc(order, x)
+
+
+def _special(x: Array) -> Any:
+    """`jax.scipy.special` or `scipy.special`."""
+    if namespace(x) is jnp:
+        return jax.scipy.special
+    import scipy.special
+
+    return scipy.special
 
 
 def cholesky(matrix: Float64[Array, "rows rows"]) -> Float64[Array, "rows rows"]:
@@ -107,7 +116,7 @@ def cholesky(matrix: Float64[Array, "rows rows"]) -> Float64[Array, "rows rows"]
 
     # In the order of Fortran a symmetric matrix is its own transpose: nothing is copied twice.
     factor, failed = dpotrf(matrix.T, lower=True, clean=True)
-    return np.full_like(matrix, np.nan) if failed else factor  # type: ignore[return-value]
+    return np.full_like(matrix, np.nan) if failed else factor
 
 
 def solve_cholesky(factor: Float64[Array, "rows rows"], right: Float64[Array, " rows"]) -> Float64[Array, " rows"]:
