@@ -10,8 +10,8 @@ pyhf's `model.config.par_names`: `mu`, `stat[0]`.
 Exit code 0: every fit converged; 1: one did not; 2: the workspace cannot be fitted, and a sentence says why.
 In the JSON, a number that does not exist is null: the uncertainty of a parameter that is held, presses against a bound,
 or that nothing is known of (`at_bound_or_held` lists the first two); q0 of a workspace without parameter of interest.
-What is compiled stays in the user's cache folder (`--no-cache` leaves it alone): the next fit of the same model starts
-at once.
+Fits and limits are computed by NumPy and compile nothing. Toys and the ranking are compiled, and what is compiled stays
+in the user's cache folder (`--no-cache` leaves it alone).
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compile_quickly(options: argparse.Namespace) -> None:
-    """Keep what is compiled for the next time: most of a first answer's time is compilation.
+    """Keep what toys and the ranking compile for the next time.
 
     OpenBLAS gets one thread, unless the user says otherwise: for matrices of some hundred rows its threads wait for
     each other longer than they compute, and beside another job many times as long. It must know before it is loaded.

@@ -87,7 +87,8 @@ def fit(
 
     Args:
         structure: static.
-        numbers: may be traced; the result has derivatives with respect to them.
+        numbers: may be traced; the result has derivatives with respect to them. If all arrays are NumPy's, so is the
+            computation: nothing is compiled, and there are no derivatives.
         data: events in every bin, then auxiliary data; may be traced and differentiated.
         initial: where to start, and the value of held parameters; pyhf's by default.
         held: parameters to hold besides those that the structure and the numbers hold.
