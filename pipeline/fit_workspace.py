@@ -10,8 +10,8 @@ pyhf's `model.config.par_names`: `mu`, `stat[0]`.
 Exit code 0: every fit converged; 1: one did not; 2: the workspace cannot be fitted, and a sentence says why.
 In the JSON, a number that does not exist is null: the uncertainty of a parameter that is held, presses against a bound,
 or that nothing is known of (`at_bound_or_held` lists the first two); q0 of a workspace without parameter of interest.
-What is compiled stays in the user's cache folder (`--no-cache` leaves it alone): the next fit of the same model starts
-at once.
+Fits and limits are computed by NumPy and compile nothing. Toys and the ranking are compiled, and what is compiled stays
+in the user's cache folder (`--no-cache` leaves it alone).
 """
 
 import argparse
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compile_quickly(options: argparse.Namespace) -> None:
-    """Keep what is compiled for the next time: most of a first answer's time is compilation.
+    """Keep what toys and the ranking compile for the next time.
 
     OpenBLAS gets one thread, unless the user says otherwise: for matrices of some hundred rows its threads wait for
     each other longer than they compute, and beside another job many times as long. It must know before it is loaded.
@@ -103,6 +103,9 @@ def _compile_quickly(options: argparse.Namespace) -> None:
 
 
 def _read(options: argparse.Namespace) -> Any:
+    import jax
+    import numpy as np
+
     from pipeline.inference.histfactory import from_pyhf
     from pipeline.inference.significance import tested_position
 
@@ -114,7 +117,7 @@ def _read(options: argparse.Namespace) -> Any:
         tested_position(structure, None)
     elif options.limit or options.toys or options.ranking:
         raise ValueError("no parameter of interest: name one by --poi for limits, toys and a ranking.")
-    return structure, numbers, data
+    return structure, *jax.tree.map(np.asarray, (numbers, data))
 
 
 def _refusals() -> tuple[type[Exception], ...]:
@@ -144,10 +147,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _fits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
-    """Observed and Asimov data, by one compiled fit: free, and without signal where there is one to leave out."""
-    import jax
-
-    sets = {"observed": data, "asimov": jax.jit(_asimov, static_argnums=0)(structure, numbers)}
+    """Observed and Asimov data: free, and without signal where there is one to leave out."""
+    sets = {"observed": data, "asimov": _asimov(structure, numbers)}
     results = {}
     for name, values in sets.items():
         start = time.perf_counter()
@@ -158,47 +159,46 @@ def _fits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[st
 
 
 def _asimov(structure: Any, numbers: Any) -> Any:
+    import numpy as np
+
     from pipeline.inference.histfactory import asimov_data, nominal_parameters
     from pipeline.inference.significance import poi_position
 
     nominal = nominal_parameters(structure, numbers)
     if structure.poi is not None:
-        nominal = nominal.at[poi_position(structure, None)].set(1.0)
+        nominal = np.where(np.arange(structure.size) == poi_position(structure, None), 1.0, nominal)
     return asimov_data(structure, numbers, nominal)
 
 
 def _around(structure: Any, numbers: Any, data: Any, best: Any) -> tuple[Any, ...]:
     """What the derivatives at a best fit say: uncertainties, correlations, yields, goodness of fit."""
-    import jax.numpy as jnp
+    import numpy as np
 
     from pipeline.inference.fit import covariance
     from pipeline.inference.postfit import correlation, goodness_of_fit, yields
 
     errors = covariance(structure, numbers, data, best.parameters, best.free)
-    sigma = jnp.where(best.free, jnp.sqrt(jnp.diag(errors)), jnp.nan)
+    sigma = np.where(best.free, np.sqrt(np.diag(errors)), np.nan)
     rates = yields(structure, numbers, best.parameters, errors)
     return sigma, correlation(errors), rates, goodness_of_fit(structure, best)
 
 
 def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
-    import jax
-    import jax.numpy as jnp
     import numpy as np
 
-    from pipeline.inference.histfactory import initial_parameters, parameter_names
-    from pipeline.inference.limits import compiled_fit
+    from pipeline.inference.fit import fit
+    from pipeline.inference.histfactory import parameter_names
     from pipeline.inference.significance import poi_position
 
     names = parameter_names(structure)
-    run = partial(compiled_fit, structure, numbers, data, thorough=thorough)
-    nobody = jnp.zeros(structure.size, bool)
-    best = run(initial=initial_parameters(structure), held=nobody)
-    sigma, correlations, rates, quality = jax.jit(_around, static_argnums=0)(structure, numbers, data, best)
+    run = partial(fit, structure, numbers, data, thorough=thorough)
+    best = run()
+    sigma, correlations, rates, quality = _around(structure, numbers, data, best)
     q0, converged, left_out = None, bool(best.converged), int(best.left_out)
     if structure.poi is not None:
         position = poi_position(structure, None)
-        is_poi = jnp.arange(structure.size) == position
-        null = run(initial=best.parameters.at[position].set(0.0), held=is_poi)
+        is_poi = np.arange(structure.size) == position
+        null = run(initial=np.where(is_poi, 0.0, best.parameters), held=is_poi)
         difference = max(float(null.deviance - best.deviance), 0.0)
         q0 = difference if float(best.parameters[position]) > 0 else 0.0
         converged, left_out = converged and bool(null.converged), left_out + int(null.left_out)
@@ -263,11 +263,11 @@ def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any]) 
     import jax
     import numpy as np
 
+    from pipeline.inference.fit import fit
     from pipeline.inference.histfactory import parameter_names
-    from pipeline.inference.limits import compiled_fit
     from pipeline.inference.postfit import impacts
 
-    best = compiled_fit(structure, numbers, data)
+    best = fit(structure, numbers, data)
     found = jax.jit(impacts, static_argnums=0)(structure, numbers, data, best)
     kinds = ("prefit_up", "prefit_down", "postfit_up", "postfit_down")
     names = parameter_names(structure)

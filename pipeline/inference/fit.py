@@ -20,13 +20,15 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float64, Int
+import numpy as np
+from jaxtyping import Bool, Float64, Int
 
+from pipeline.inference.histfactory.arrays import Array, constant, namespace, part
 from pipeline.inference.histfactory.constraints import (
     bounds,
-    initial_parameters,
     interpolated_positions,
     kinked_parameters,
+    starts,
 )
 from pipeline.inference.histfactory.expansion import expanded_deviance, varied_rates
 from pipeline.inference.histfactory.likelihood import Terms, deviance, saturated_logpdf, terms
@@ -34,7 +36,7 @@ from pipeline.inference.histfactory.model import Numbers, Structure
 from pipeline.inference.newton import CLOSE, Expansion, Minimum, curvature_scale, minimise, stiffened
 from pipeline.inference.valleys import smallest
 
-__all__ = ["Fit", "covariance", "fit", "fit_terms"]
+__all__ = ["Fit", "covariance", "fit", "fit_at_once", "fit_terms"]
 
 KNOWN = 1e-8  # of a scaled Hessian's inverse: less is rounding
 LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
@@ -85,7 +87,8 @@ def fit(
 
     Args:
         structure: static.
-        numbers: may be traced; the result has derivatives with respect to them.
+        numbers: may be traced; the result has derivatives with respect to them. If all arrays are NumPy's, so is the
+            computation: nothing is compiled, and there are no derivatives.
         data: events in every bin, then auxiliary data; may be traced and differentiated.
         initial: where to start, and the value of held parameters; pyhf's by default.
         held: parameters to hold besides those that the structure and the numbers hold.
@@ -98,10 +101,18 @@ def fit(
     """
     model = terms(structure, numbers)
     if initial is None:
-        initial = initial_parameters(structure)
+        initial = namespace(model, data).asarray(starts(structure))
     return fit_terms(
         structure, model, data, initial=initial, held=held, max_iterations=max_iterations, thorough=thorough
     )
+
+
+def fit_at_once(structure: Structure, numbers: Numbers, data: Float64[Array, " data"], **options: Any) -> Fit:
+    """`fit` by NumPy, which compiles nothing: for a few fits without derivatives, not where something is traced."""
+    numbers, data, options = jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, (numbers, data, options)
+    )
+    return fit(structure, numbers, data, **options)
 
 
 def fit_terms(
@@ -121,17 +132,19 @@ def fit_terms(
     the tracing of the other ones.
     """
     movable = model.free if held is None else model.free & ~held
-    frozen = jax.lax.stop_gradient((model, data, initial))
-    best, left_out = _search(structure, *frozen, movable, jnp.asarray(max_iterations), thorough=thorough)
-    parameters = best.parameters
-    if differentiable_parameters:
-        parameters = _implicit(structure, model, data, parameters, best.free)
-    value = _at_minimum(structure, model, data, best.parameters, best.free, best.value)
+    xp = namespace(model, data, initial)
+    frozen = constant((model, data, initial))
+    best, left_out = _search(structure, *frozen, movable, xp.asarray(max_iterations), thorough=thorough)
+    parameters, value = best.parameters, best.value
+    if xp is jnp:
+        value = _at_minimum(structure, model, data, parameters, best.free, value)
+        if differentiable_parameters:
+            parameters = _implicit(structure, model, data, parameters, best.free)
     return Fit(
         parameters=parameters,
         twice_nll=value - 2.0 * saturated_logpdf(structure, model, data),
         deviance=value,
-        gradient_norm=jnp.linalg.norm(jnp.where(best.free, best.gradient * best.scale, 0.0)),
+        gradient_norm=xp.linalg.norm(xp.where(best.free, best.gradient * best.scale, 0.0)),
         distance=best.distance,
         iterations=best.iterations,
         converged=best.converged,
@@ -141,7 +154,7 @@ def fit_terms(
 
 
 # Compiled as a part of its own, so that it is traced once for all callers and all their derivatives.
-@partial(jax.jit, static_argnums=0, static_argnames="thorough")
+@part("thorough")
 def _search(
     structure: Structure,
     model: Terms,
@@ -153,7 +166,8 @@ def _search(
     thorough: bool,
 ) -> tuple[Minimum, Int[Array, ""]]:
     """The smallest minimum, and how many other valleys were left out."""
-    lower, upper = bounds(structure)
+    xp = namespace(model, data, start)
+    lower, upper = map(xp.asarray, bounds(structure))
 
     def expand(parameters: Float64[Array, " parameters"]) -> Expansion:
         expanded = expanded_deviance(structure, model, parameters, data)
@@ -171,7 +185,7 @@ def _search(
             enough=enough,
         ),
         start,
-        lambda minimum: jnp.where(movable, _promise(structure, model, data, minimum, thorough=thorough), 0.0),
+        lambda minimum: xp.where(movable, _promise(structure, model, data, minimum, thorough=thorough), 0.0),
         max_iterations=max_iterations,
         thorough=thorough,
     )
@@ -189,8 +203,9 @@ def covariance(
     A parameter of which nothing is known, such as the normalisation of an empty sample or each of two that only their
     product matters of, has an infinite variance. All others keep theirs.
     """
+    xp = namespace(numbers, data, parameters)
     inverse, unknown = _inverse_hessian(structure, terms(structure, numbers), data, parameters, free)
-    return jnp.where(jnp.diag(unknown), jnp.inf, 2.0 * inverse)
+    return xp.where(xp.diag(unknown), np.inf, 2.0 * inverse)
 
 
 def _inverse_hessian(
@@ -206,8 +221,9 @@ def _inverse_hessian(
     """
     hessian = expanded_deviance(structure, model, parameters, data).hessian
     matrix, flat = stiffened(hessian, free)
-    inverse = jnp.where(free[:, None] & free[None, :], jnp.linalg.inv(matrix) - flat, 0.0)
-    return inverse, jnp.diag(flat) > KNOWN * curvature_scale(hessian) ** 2
+    xp = namespace(matrix)
+    inverse = xp.where(free[:, None] & free[None, :], xp.linalg.inv(matrix) - flat, 0.0)
+    return inverse, xp.diag(flat) > KNOWN * curvature_scale(hessian) ** 2
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -267,20 +283,21 @@ def _promise(
     and `even - odd`, its even part is more than a ninth of the odd one. Nor where its constraint curves up more than
     the bins can curve down, as far out as the constraint alone does not cost more than this minimum.
     """
-    positions = interpolated_positions(structure)
+    xp, positions = namespace(model, data, minimum.parameters), interpolated_positions(structure)
     down, middle, up = varied_rates(structure, model.effects, minimum.parameters)
     up, down = up - middle, down - middle
-    larger = jnp.maximum(up**2, down**2)
-    weight = larger / jnp.maximum(middle, 1.0)  # how much a bin says of the parameter
-    lopsided = jnp.sum(jnp.where(up * down > LOPSIDED * larger, weight, 0.0), axis=1)
+    larger = xp.maximum(up**2, down**2)
+    weight = larger / xp.maximum(middle, 1.0)  # how much a bin says of the parameter
+    lopsided = xp.sum(xp.where(up * down > LOPSIDED * larger, weight, 0.0), axis=1)
     matters = (lopsided > 0.0) & (minimum.value > CLOSE)
     if not thorough:
-        reach = jnp.maximum(1.0, jnp.sqrt(minimum.value))
-        residual = jnp.abs(data[None, : structure.bins] - middle) + reach * jnp.sqrt(larger)
-        bend = BENDING * jnp.sum(jnp.abs(up + down) * residual / jnp.maximum(middle, 1.0), axis=1)
+        reach = xp.maximum(1.0, xp.sqrt(minimum.value))
+        residual = xp.abs(data[None, : structure.bins] - middle) + reach * xp.sqrt(larger)
+        bend = BENDING * xp.sum(xp.abs(up + down) * residual / xp.maximum(middle, 1.0), axis=1)
         # A kink of the old codes bends without bound.
         matters &= (bend > 1.0) | kinked_parameters(structure)[positions]
-        total = jnp.sum(weight, axis=1)
-        matters &= lopsided > jnp.maximum(SHARE * total, REACH / jnp.maximum(minimum.value, CLOSE))
-    promising = jnp.where(matters, lopsided, 0.0)
-    return jnp.zeros(structure.size, jnp.float64).at[positions].set(promising)
+        total = xp.sum(weight, axis=1)
+        matters &= lopsided > xp.maximum(SHARE * total, REACH / xp.maximum(minimum.value, CLOSE))
+    places = np.full(structure.size, len(positions))
+    places[positions] = np.arange(len(positions))
+    return xp.concatenate([xp.where(matters, lopsided, 0.0), xp.zeros(1, np.float64)])[places]

@@ -5,50 +5,31 @@ bounds of the workspace, and a best fit above the tested strength is no evidence
 without signal, with every other parameter where the observed data put it. All of this is `pyhf.infer`'s convention.
 `significance.expected_upper_limit` is the one to differentiate: it needs no observed data.
 
-The functions run on the host and share one compiled fit.
+The functions run on the host, by NumPy: nothing is compiled.
 """
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY
-from functools import cache, partial
-from typing import Any
+from functools import partial
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr, ndtri
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
+from scipy.special import ndtr, ndtri
 
-from pipeline.inference.fit import Fit, fit
-from pipeline.inference.histfactory.constraints import bounds, initial_parameters
+from pipeline.inference.fit import Fit, fit_at_once
+from pipeline.inference.histfactory.arrays import Array
+from pipeline.inference.histfactory.constraints import bounds
 from pipeline.inference.histfactory.likelihood import expected_data
 from pipeline.inference.histfactory.model import Numbers, Structure
 from pipeline.inference.significance import tested_position
 
-__all__ = ["BANDS", "HypothesisTest", "Limits", "compiled_fit", "hypothesis_test", "prepare_test", "upper_limits"]
+__all__ = ["BANDS", "HypothesisTest", "Limits", "hypothesis_test", "prepare_test", "upper_limits"]
 
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the background
 PRECISION = 1e-7  # of a limit, relative, and of the quantile there
 TRIES = 60
-
-# XLA's older emitters for the CPU write code that is as fast in half of the time. Not every version has them.
-QUICKER = {"xla_cpu_use_fusion_emitters": False}
-
-
-@cache
-def _fit_compiled_quickly() -> Callable[..., Fit]:
-    compiled = partial(jax.jit, fit, static_argnums=0, static_argnames=("max_iterations", "thorough"))
-    try:
-        jax.jit(jnp.negative, compiler_options=QUICKER).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return compiled()
-    return compiled(compiler_options=QUICKER)
-
-
-def compiled_fit(structure: Structure, numbers: Numbers, data: Float64[Array, " data"], **options: Any) -> Fit:
-    """`fit`, compiled once for every structure; not to be called where something is traced."""
-    return _fit_compiled_quickly()(structure, numbers, data, **options)
 
 
 class HypothesisTest(eqx.Module):
@@ -114,21 +95,20 @@ def prepare_test(
         ValueError: there is no such parameter, or the measurement holds it constant.
     """
     position = tested_position(structure, poi)
-    is_poi = jnp.arange(structure.size) == position
-    initial = initial_parameters(structure)
-    run = partial(compiled_fit, structure, numbers, thorough=thorough)
-    nobody = jnp.zeros_like(is_poi)
-    best = run(data, initial=initial, held=nobody)
-    null = run(data, initial=best.parameters.at[position].set(0.0), held=is_poi)
+    is_poi = np.arange(structure.size) == position
+    numbers, data = jax.tree.map(np.asarray, (numbers, data))
+    run = partial(fit_at_once, structure, numbers, thorough=thorough)
+    best = run(data)
+    null = run(data, initial=np.where(is_poi, 0.0, best.parameters), held=is_poi)
     asimov = expected_data(structure, numbers, null.parameters)
-    free = run(asimov, initial=null.parameters, held=nobody)
+    free = run(asimov, initial=null.parameters)
 
     def test(mu: float) -> HypothesisTest:
         held, pseudo = (
-            run(values, initial=start.parameters.at[position].set(mu), held=is_poi)
+            run(values, initial=np.where(is_poi, mu, start.parameters), held=is_poi)
             for values, start in ((data, best), (asimov, free))
         )
-        return _test(jnp.asarray(mu, jnp.float64), position, best, held, free, pseudo)
+        return _test(np.float64(mu), position, best, held, free, pseudo)
 
     return test
 
@@ -169,7 +149,7 @@ def upper_limits(
             tests[mu] = test(mu)
         cls = tests[mu].observed_cls if band is None else tests[mu].expected_cls[band]
         # The quantile of a p-value is nearly a straight line in the strength.
-        return float(ndtri(cls)) - float(ndtri(jnp.asarray(1.0 - confidence_level)))
+        return float(ndtri(cls)) - float(ndtri(1.0 - confidence_level))
 
     found = [_root(partial(height, band=band), lower, tests) for band in (*range(len(BANDS)), None)]
     scan = tuple(tests[mu] for mu in sorted(tests))
@@ -179,18 +159,18 @@ def upper_limits(
 
 def _test(mu: Float64[Array, ""], position: int, best: Fit, held: Fit, free: Fit, pseudo: Fit) -> HypothesisTest:
     def statistic(at_mu: Fit, at_best: Fit) -> Float64[Array, ""]:
-        difference = jnp.maximum(at_mu.deviance - at_best.deviance, 0.0)
-        return jnp.where(at_best.parameters[position] > mu, 0.0, difference)
+        difference = np.maximum(at_mu.deviance - at_best.deviance, 0.0)
+        return np.where(at_best.parameters[position] > mu, 0.0, difference)
 
     q, q_asimov = statistic(held, best), statistic(pseudo, free)
-    root, sigma = jnp.sqrt(q), jnp.sqrt(q_asimov)
+    root, sigma = np.sqrt(q), np.sqrt(q_asimov)
     # Equations 66 and 67 of arXiv:1007.1727; where q is the larger, its distribution has another tail.
     beyond = (q > q_asimov) & (q_asimov > 0)
-    scale = jnp.where(q_asimov > 0, sigma, 1.0)
-    from_signal = jnp.where(beyond, 0.5 * (q + q_asimov) / scale, root)
-    from_background = jnp.where(beyond, 0.5 * (q - q_asimov) / scale, root - sigma)
+    scale = np.where(q_asimov > 0, sigma, 1.0)
+    from_signal = np.where(beyond, 0.5 * (q + q_asimov) / scale, root)
+    from_background = np.where(beyond, 0.5 * (q - q_asimov) / scale, root - sigma)
     cls_plus_b, cl_b = ndtr(-from_signal), ndtr(-from_background)
-    bands = jnp.asarray(BANDS)
+    bands = np.asarray(BANDS)
     fits = (best, held, free, pseudo)
     return HypothesisTest(
         mu=mu,
@@ -200,7 +180,7 @@ def _test(mu: Float64[Array, ""], position: int, best: Fit, held: Fit, free: Fit
         cl_b=cl_b,
         observed_cls=cls_plus_b / cl_b,
         expected_cls=ndtr(bands - sigma) / ndtr(bands),
-        converged=jnp.stack([entry.converged for entry in fits]).all(),
+        converged=np.stack([entry.converged for entry in fits]).all(),
     )
 
 

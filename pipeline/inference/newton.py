@@ -16,10 +16,10 @@ from dataclasses import KW_ONLY
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
+from pipeline.inference.histfactory.arrays import Array, cholesky, choose, constant, namespace, while_loop
 from pipeline.inference.trust_region import FLAT, LONGEST, TINY, restricted, trust_region_step
 
 __all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened", "unsought"]
@@ -110,17 +110,18 @@ def minimise(
         max_iterations: evaluations of `expand`, at most.
         enough: whether to give up after a step.
     """
-    start = jnp.where(movable, jnp.clip(start, lower, upper), start)
-    lower, upper = jnp.where(movable, lower, start), jnp.where(movable, upper, start)
+    xp = namespace(start, movable)
+    start = xp.where(movable, xp.clip(start, lower, upper), start)
+    lower, upper = xp.where(movable, lower, start), xp.where(movable, upper, start)
 
     def advance(state: Minimum) -> Minimum:
         trial = expand(state.following)
         gain, first = state.value - trial.value, state.iterations == 0
-        rounding = ROUNDING * jnp.maximum(1.0, jnp.abs(state.value))
+        rounding = ROUNDING * xp.maximum(1.0, xp.abs(state.value))
         accepted = first | (gain > 1e-3 * state.predicted) | (state.near & (gain > -rounding))
-        radius = jnp.where(first, state.radius, _radius(state, gain, accepted))
-        parameters = jnp.where(accepted, state.following, state.parameters)
-        expansion = jax.tree.map(lambda new, old: jnp.where(accepted, new, old), trial, state.expansion)
+        radius = xp.where(first, state.radius, _radius(state, gain, accepted))
+        parameters = xp.where(accepted, state.following, state.parameters)
+        expansion = jax.tree.map(lambda new, old: xp.where(accepted, new, old), trial, state.expansion)
         return _look(expand, state, parameters, expansion, radius, accepted, (movable, lower, upper), kinked)
 
     state = unsought(start, movable)
@@ -129,13 +130,13 @@ def minimise(
         more = state.going & (state.iterations < max_iterations)
         return more if enough is None else more & ~enough(state)
 
-    return jax.lax.while_loop(going, advance, state)
+    return while_loop(going, advance, state)
 
 
 def unsought(start: Float64[Array, " parameters"], movable: Bool[Array, " parameters"]) -> Minimum:
     """What is known before anything was evaluated: nothing but where to look first."""
-    blank = jnp.zeros_like(start)
-    zero, infinite = jnp.zeros((), jnp.float64), jnp.full((), jnp.inf, jnp.float64)
+    xp, blank = namespace(start), namespace(start).zeros_like(start)
+    zero, infinite = xp.zeros((), np.float64), xp.full((), xp.inf, np.float64)
     return Minimum(
         parameters=start,
         value=infinite,
@@ -143,22 +144,23 @@ def unsought(start: Float64[Array, " parameters"], movable: Bool[Array, " parame
         free=movable,
         scale=blank,
         distance=infinite,
-        iterations=jnp.asarray(0),
-        going=jnp.asarray(True),
+        iterations=xp.asarray(0),
+        going=xp.asarray(True),
         following=start,
-        near=jnp.asarray(False),
+        near=xp.asarray(False),
         predicted=zero,
         length=zero,
-        radius=jnp.sqrt(1.0 + jnp.sum(movable, dtype=jnp.float64)),
+        radius=xp.sqrt(1.0 + xp.sum(movable, dtype=np.float64)),
         shift=zero,
-        expansion=Expansion(value=infinite, gradient=blank, hessian=jnp.zeros((len(start), len(start)), jnp.float64)),
+        expansion=Expansion(value=infinite, gradient=blank, hessian=xp.zeros((len(start), len(start)), np.float64)),
     )
 
 
 def curvature_scale(hessian: Float64[Array, "parameters parameters"]) -> Float64[Array, " parameters"]:
     """One over the root of each parameter's own curvature; 1 for a parameter without any."""
-    curvature = jnp.abs(jnp.diag(hessian))
-    return jnp.where(curvature > 0, 1.0 / jnp.sqrt(jnp.where(curvature > 0, curvature, 1.0)), 1.0)
+    xp = namespace(hessian)
+    curvature = xp.abs(xp.diag(hessian))
+    return xp.where(curvature > 0, 1.0 / xp.sqrt(xp.where(curvature > 0, curvature, 1.0)), 1.0)
 
 
 def stiffened(
@@ -170,17 +172,18 @@ def stiffened(
     the sum: the inverse of the sum minus that one is the inverse where the matrix is not flat, zero where it is. Among
     the other parameters the sum is the identity.
     """
-    scale = jax.lax.stop_gradient(curvature_scale(matrix))
-    scaled = jax.lax.stop_gradient(restricted(matrix * scale[:, None] * scale[None, :], among))
+    xp = namespace(matrix)
+    scale = constant(curvature_scale(matrix))
+    scaled = constant(restricted(matrix * scale[:, None] * scale[None, :], among))
 
     def flat_directions(scaled: Matrix) -> Matrix:
-        values, vectors = jnp.linalg.eigh(scaled)
-        projector: Matrix = jnp.where(jnp.abs(values)[None, :] <= FLAT, vectors, 0.0) @ vectors.T
+        values, vectors = xp.linalg.eigh(scaled)
+        projector: Matrix = xp.where(xp.abs(values)[None, :] <= FLAT, vectors, 0.0) @ vectors.T
         return projector
 
     # Definite by more than rounding; a factorisation that fails is NaN.
-    definite = jnp.all(jnp.diag(jnp.linalg.cholesky(scaled)) ** 2 > FLAT)
-    flat = jax.lax.cond(definite, jnp.zeros_like, flat_directions, scaled)
+    definite = xp.all(xp.diag(cholesky(scaled)) ** 2 > FLAT)
+    flat = choose(definite, xp.zeros_like, flat_directions, scaled)
     added = flat / (scale[:, None] * scale[None, :])
     return restricted(matrix, among) + added, flat * scale[:, None] * scale[None, :]
 
@@ -196,6 +199,7 @@ def _look(
     kinked: Bool[np.ndarray, " parameters"] | None,
 ) -> Minimum:
     """What is known at a point, and the step from there."""
+    xp = namespace(here, expansion)
     movable, lower, upper = frame
     if kinked is None or not kinked.any():
         gradient, hessian = expansion.gradient, expansion.hessian
@@ -204,7 +208,7 @@ def _look(
     pressed = ((here <= lower) & (gradient > 0)) | ((here >= upper) & (gradient < 0))
     free = movable & ~pressed
     scale = curvature_scale(hessian)
-    slope = jnp.where(free, gradient * scale, 0.0)
+    slope = xp.where(free, gradient * scale, 0.0)
     matrix = restricted(hessian * scale[:, None] * scale[None, :], free)
     step, distance, shift = trust_region_step(
         matrix, slope, free, radius, last.shift, (lower - here) / scale, (upper - here) / scale
@@ -218,11 +222,11 @@ def _look(
         scale=scale,
         distance=distance,
         iterations=last.iterations + 1,
-        going=~arrived & jnp.isfinite(expansion.value) & (radius > SHORTEST),
+        going=~arrived & xp.isfinite(expansion.value) & (radius > SHORTEST),
         following=_snapped(here, scale * step, lower, upper),
         near=distance <= CLOSE,
-        predicted=-jnp.dot(slope + 0.5 * matrix @ step, step),
-        length=jnp.linalg.norm(step),
+        predicted=-xp.dot(slope + 0.5 * matrix @ step, step),
+        length=xp.linalg.norm(step),
         radius=radius,
         shift=shift,
         expansion=expansion,
@@ -231,19 +235,20 @@ def _look(
 
 def _radius(state: Minimum, gain: Float64[Array, ""], accepted: Bool[Array, ""]) -> Float64[Array, ""]:
     """The radius after a step: larger where the model was right and the step at the edge, smaller where wrong."""
+    xp = namespace(gain, state.radius)
     right = gain > 0.75 * state.predicted
     wrong = ~(gain > 0.25 * state.predicted)
-    larger = jnp.where(state.length > LONGEST * state.radius, 3.0 * state.radius, state.radius)
-    smaller = 0.25 * jnp.where(state.length > 0, jnp.minimum(state.length, state.radius), state.radius)
+    larger = xp.where(state.length > LONGEST * state.radius, 3.0 * state.radius, state.radius)
+    smaller = 0.25 * xp.where(state.length > 0, xp.minimum(state.length, state.radius), state.radius)
     hidden = state.near & accepted  # in rounding: says nothing of the model
-    return jnp.where(right | hidden, larger, jnp.where(wrong, smaller, state.radius))
+    return xp.where(right | hidden, larger, xp.where(wrong, smaller, state.radius))
 
 
 def _snapped(here: Vector, step: Vector, lower: Vector, upper: Vector) -> Vector:
     """The next point. `here + (bound - here)` may miss the bound by rounding; only on it a parameter is held."""
-    there = here + step
-    rounding = 4 * np.finfo(np.float64).eps * jnp.abs(here)
-    return jnp.where(there <= lower + rounding, lower, jnp.where(there >= upper - rounding, upper, there))
+    xp, there = namespace(here, step), here + step
+    rounding = 4 * np.finfo(np.float64).eps * xp.abs(here)
+    return xp.where(there <= lower + rounding, lower, xp.where(there >= upper - rounding, upper, there))
 
 
 def _one_side(
@@ -259,11 +264,12 @@ def _one_side(
     A parameter on its kink may leave it to the side where the objective falls; where it rises on both, the kink is the
     minimum, and its bounds close.
     """
+    xp = namespace(here)
     on_kink = kinked & (here == 0.0)
-    above = expand(jnp.where(on_kink, TINY, here)).gradient
+    above = expand(xp.where(on_kink, TINY, here)).gradient
     up = on_kink & (above <= 0) & (-above >= below.gradient)
     down = on_kink & (below.gradient > 0) & ~up
-    side = expand(jnp.where(up, TINY, here))
-    lower = jnp.where(kinked & (here >= 0) & ~down, jnp.maximum(lower, 0.0), lower)
-    upper = jnp.where(kinked & (here <= 0) & ~up, jnp.minimum(upper, 0.0), upper)
+    side = expand(xp.where(up, TINY, here))
+    lower = xp.where(kinked & (here >= 0) & ~down, xp.maximum(lower, 0.0), lower)
+    upper = xp.where(kinked & (here <= 0) & ~up, xp.minimum(upper, 0.0), upper)
     return side.gradient, side.hessian, lower, upper

@@ -9,10 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaincc
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
 
 from pipeline.inference.fit import Fit, covariance, fit
+from pipeline.inference.histfactory.arrays import Array, namespace, upper_gamma
 from pipeline.inference.histfactory.constraints import (
     constrained_positions,
     constraint_widths,
@@ -131,12 +131,13 @@ def impacts(
 
 def correlation(errors: Float64[Array, "parameters parameters"]) -> Float64[Array, "parameters parameters"]:
     """The correlation matrix of a covariance; 0 for parameters without uncertainty, 1 on the diagonal."""
-    sigma = jnp.sqrt(jnp.diag(errors))
-    known = (sigma > 0) & jnp.isfinite(sigma)
-    scale = jnp.where(known, 1.0 / jnp.where(known, sigma, 1.0), 0.0)
+    xp = namespace(errors)
+    sigma = xp.sqrt(xp.diag(errors))
+    known = (sigma > 0) & xp.isfinite(sigma)
+    scale = xp.where(known, 1.0 / xp.where(known, sigma, 1.0), 0.0)
     both = known[:, None] & known[None, :]
-    matrix = jnp.where(both, errors, 0.0) * scale[:, None] * scale[None, :]
-    return jnp.where(np.eye(len(errors), dtype=bool), 1.0, matrix)
+    matrix = xp.where(both, errors, 0.0) * scale[:, None] * scale[None, :]
+    return xp.where(np.eye(len(errors), dtype=bool), 1.0, matrix)
 
 
 def yields(
@@ -146,11 +147,12 @@ def yields(
     errors: Float64[Array, "parameters parameters"],
 ) -> Yields:
     """Expected events after a fit. A parameter that nothing is known of (infinite variance) moves no yield."""
+    xp = namespace(numbers, parameters)
     slopes = rate_slopes(structure, effects(structure, numbers), parameters)
-    spread = slopes @ jnp.where(jnp.isfinite(errors), errors, 0.0) @ slopes.T
+    spread = slopes @ xp.where(xp.isfinite(errors), errors, 0.0) @ slopes.T
     return Yields(
         expected=expected_rates(structure, numbers, parameters),
-        uncertainty=jnp.sqrt(jnp.maximum(jnp.diag(spread), 0.0)),
+        uncertainty=xp.sqrt(xp.maximum(xp.diag(spread), 0.0)),
         covariance=spread,
     )
 
@@ -160,7 +162,7 @@ def goodness_of_fit(structure: Structure, best: Fit) -> GoodnessOfFit:
     held = np.array([flag for s in structure.parameter_sets for flag in s.fixed or (False,) * s.size], dtype=bool)
     constrained = np.isin(np.arange(structure.size), constrained_positions(structure, "normal", "poisson"))
     freedom = structure.bins - int(np.sum(~held & ~constrained))
-    p_value = gammaincc(0.5 * max(freedom, 1), 0.5 * best.deviance) if freedom > 0 else jnp.asarray(jnp.nan)
+    p_value = upper_gamma(0.5 * max(freedom, 1), 0.5 * best.deviance) if freedom > 0 else np.float64(np.nan)
     return GoodnessOfFit(deviance=best.deviance, degrees_of_freedom=freedom, p_value=p_value)
 
 

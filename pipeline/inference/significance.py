@@ -20,9 +20,10 @@ from functools import partial
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
 
 from pipeline.inference.fit import Fit, fit, fit_terms
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.constraints import (
     bounds,
     constrained_positions,

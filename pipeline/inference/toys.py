@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import ndtri
-from jaxtyping import Array, Bool, Float64, Int, PRNGKeyArray
+from jaxtyping import Bool, Float64, Int, PRNGKeyArray
 
 from pipeline.inference.fit import fit
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.constraints import constrained_positions, constraint_widths, initial_parameters
 from pipeline.inference.histfactory.likelihood import expected_data
 from pipeline.inference.histfactory.model import Numbers, Structure

@@ -5,13 +5,20 @@ has none, because it curves down somewhere, to the smallest value within the rad
 Stat. Comput. 4 (1983) 553).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
+
+from pipeline.inference.histfactory.arrays import (
+    Array,
+    cholesky,
+    choose,
+    namespace,
+    solve_cholesky,
+    solve_lower,
+    while_loop,
+)
 
 __all__ = ["FLAT", "LONGEST", "TINY", "restricted", "trust_region_step"]
 
@@ -47,32 +54,33 @@ def trust_region_step(
     Of several ways to meet the bounds the one is taken that the model likes best. The first is right where few bounds
     are met, the second and the last always lead down.
     """
+    xp = namespace(matrix, slope)
     chosen, distance = _at_radius(matrix, slope, radius, guess)
 
     def along_the_curvature(chosen: _Step) -> Vector:
         down = _downward(chosen.factor, slope, free)
-        length = jnp.linalg.norm(chosen.newton)
+        length = xp.linalg.norm(chosen.newton)
         curves = (length < LONGEST * radius) & (down @ matrix @ down < 0)
-        reach = jnp.where(curves, jnp.sqrt(jnp.maximum(radius**2 - length**2, 0.0)), 0.0)
+        reach = xp.where(curves, xp.sqrt(xp.maximum(radius**2 - length**2, 0.0)), 0.0)
         return chosen.newton + reach * down
 
     # Where the model curves down, its slope may not say which way.
-    whole = jax.lax.cond(jnp.isfinite(distance), lambda chosen: chosen.newton, along_the_curvature, chosen)
-    room = jnp.where(whole > 0, highest, jnp.where(whole < 0, -lowest, jnp.inf)) / jnp.maximum(jnp.abs(whole), TINY)
-    square, curvature = jnp.dot(slope, slope), slope @ matrix @ slope
-    cauchy = jnp.where(curvature > 0, square / jnp.maximum(curvature, TINY), jnp.inf)
-    steepest = -slope * jnp.minimum(cauchy, radius / jnp.maximum(jnp.sqrt(square), TINY))
-    raised = matrix + chosen.shift * jnp.eye(len(slope), dtype=jnp.float64)
-    steps = jnp.stack(
+    whole = choose(xp.isfinite(distance), lambda chosen: chosen.newton, along_the_curvature, chosen)
+    room = xp.where(whole > 0, highest, xp.where(whole < 0, -lowest, xp.inf)) / xp.maximum(xp.abs(whole), TINY)
+    square, curvature = xp.dot(slope, slope), slope @ matrix @ slope
+    cauchy = xp.where(curvature > 0, square / xp.maximum(curvature, TINY), xp.inf)
+    steepest = -slope * xp.minimum(cauchy, radius / xp.maximum(xp.sqrt(square), TINY))
+    raised = matrix + chosen.shift * xp.eye(len(slope), dtype=np.float64)
+    steps = xp.stack(
         [
             _within(raised, slope, whole, free, lowest, highest),
-            whole * jnp.minimum(1.0, jnp.min(room)),
-            jnp.clip(whole, lowest, highest),
-            jnp.clip(steepest, lowest, highest),
+            whole * xp.minimum(1.0, xp.min(room)),
+            xp.clip(whole, lowest, highest),
+            xp.clip(steepest, lowest, highest),
         ]
     )
-    falls = -(steps @ slope) - 0.5 * jnp.sum(steps * (steps @ matrix), axis=1)
-    return steps[jnp.nanargmax(falls)], distance, chosen.shift
+    falls = -(steps @ slope) - 0.5 * xp.sum(steps * (steps @ matrix), axis=1)
+    return steps[xp.argmax(xp.where(xp.isnan(falls), -np.inf, falls))], distance, chosen.shift
 
 
 def _at_radius(
@@ -82,56 +90,59 @@ def _at_radius(
 
     With it the height above the minimum, infinite where the matrix is not definite.
     """
-    highest = jnp.linalg.norm(slope) / radius + 1.1 * jnp.max(jnp.sum(jnp.abs(matrix), axis=1))  # Gershgorin
+    xp = namespace(matrix, slope)
+    highest = xp.linalg.norm(slope) / radius + 1.1 * xp.max(xp.sum(xp.abs(matrix), axis=1))  # Gershgorin
     Carry = tuple[_Step, Array, Array, Array, Array]
 
     def going(carry: Carry) -> Bool[Array, ""]:
         step, low, high, _, count = carry
-        length = jnp.linalg.norm(step.newton)
+        length = xp.linalg.norm(step.newton)
         edge = (length >= LONGEST * radius) | (step.shift <= FLAT) | (high - low <= 1e-1 * high)
         return (count == 0) | (~(step.definite & (length <= radius) & edge) & (count < SHIFTS))
 
     def again(carry: Carry) -> Carry:
         step, low, high, distance, count = carry
-        length = jnp.linalg.norm(step.newton)
+        length = xp.linalg.norm(step.newton)
         # Newton's method on 1 / length, which is nearly a straight line in the shift.
-        slant = jax.lax.cond(
+        slant = choose(
             count > 0,
-            lambda step: jnp.sum(solve_triangular(step.factor, step.newton, lower=True) ** 2),
-            lambda _: jnp.ones((), jnp.float64),
+            lambda step: xp.sum(solve_lower(step.factor, step.newton) ** 2),
+            lambda _: xp.ones((), np.float64),
             step,
         )
         newton = step.shift + length**2 / slant * (length - 0.9 * radius) / (0.9 * radius)
-        middle = jnp.maximum(jnp.sqrt(low * high), low + 1e-3 * (high - low))
-        middle = jnp.where((count == 1) & (guess > low), guess, middle)
+        middle = xp.maximum(xp.sqrt(low * high), low + 1e-3 * (high - low))
+        middle = xp.where((count == 1) & (guess > low), guess, middle)
         inside = step.definite & (newton > low) & (newton < high)
-        shift = jnp.where(count == 0, FLAT, jnp.where(inside, newton, middle))
-        shift = jnp.where(count == SHIFTS - 1, high, shift)  # the highest one is always enough
-        factor = jnp.linalg.cholesky(matrix + shift * jnp.eye(len(slope), dtype=jnp.float64))
-        solution = -cho_solve((factor, True), slope)
-        following = _Step(shift, solution, factor, jnp.all(jnp.isfinite(jnp.diag(factor))))
-        height = jnp.where(following.definite, -0.5 * jnp.dot(slope, solution), jnp.inf)
-        short = following.definite & (jnp.linalg.norm(solution) <= radius)
-        low, high = jnp.where(short, low, shift), jnp.where(short, shift, high)
-        return following, low, high, jnp.where(count == 0, height, distance), count + 1
+        shift = xp.where(count == 0, FLAT, xp.where(inside, newton, middle))
+        shift = xp.where(count == SHIFTS - 1, high, shift)  # the highest one is always enough
+        factor = cholesky(matrix + shift * xp.eye(len(slope), dtype=np.float64))
+        solution = -solve_cholesky(factor, slope)
+        following = _Step(shift, solution, factor, xp.all(xp.isfinite(xp.diag(factor))))
+        height = xp.where(following.definite, -0.5 * xp.dot(slope, solution), xp.inf)
+        short = following.definite & (xp.linalg.norm(solution) <= radius)
+        low, high = xp.where(short, low, shift), xp.where(short, shift, high)
+        return following, low, high, xp.where(count == 0, height, distance), count + 1
 
-    nothing, least = jnp.zeros_like(slope), jnp.asarray(FLAT)
-    blank = _Step(least, nothing, jnp.zeros_like(matrix), jnp.asarray(False))
-    start = (blank, least, highest, jnp.asarray(jnp.inf), jnp.asarray(0))
-    step, _, _, distance, _ = jax.lax.while_loop(going, again, start)
+    nothing, least = xp.zeros_like(slope), xp.asarray(FLAT)
+    blank = _Step(least, nothing, xp.zeros_like(matrix), xp.asarray(False))
+    start = (blank, least, highest, xp.asarray(xp.inf), xp.asarray(0))
+    step, _, _, distance, _ = while_loop(going, again, start)
     return step, distance
 
 
 def _downward(factor: Matrix, slope: Vector, free: Bool[Array, " parameters"]) -> Vector:
     """The direction of the smallest curvature, by inverse iteration, turned to where the objective falls."""
+    xp = namespace(factor, slope)
+    Carry = tuple[Array, Vector]
 
-    def nearer(_: Any, direction: Vector) -> Vector:
-        solution: Vector = cho_solve((factor, True), direction)
-        return solution / jnp.maximum(jnp.linalg.norm(solution), TINY)
+    def nearer(carry: Carry) -> Carry:
+        solution = solve_cholesky(factor, carry[1])
+        return carry[0] + 1, solution / xp.maximum(xp.linalg.norm(solution), TINY)
 
-    start = jnp.where(free, jnp.cos(jnp.arange(len(slope), dtype=jnp.float64)), 0.0)
-    direction: Vector = jax.lax.fori_loop(0, 3, nearer, start)
-    return jnp.where(jnp.dot(slope, direction) > 0, -direction, direction)
+    start = xp.where(free, np.cos(np.arange(float(len(slope)))), 0.0)
+    _, direction = while_loop(lambda carry: carry[0] < 3, nearer, (xp.asarray(0), start))
+    return xp.where(xp.dot(slope, direction) > 0, -direction, direction)
 
 
 def _within(
@@ -141,6 +152,7 @@ def _within(
 
     A parameter that would pass is pinned at its bound and the others are solved again, until none passes.
     """
+    xp = namespace(raised, slope)
 
     def passing(carry: tuple[Array, Array]) -> Bool[Array, " parameters"]:
         step, inside = carry
@@ -149,16 +161,17 @@ def _within(
     def again(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         step, inside = carry
         rest = inside & ~passing(carry)
-        pinned = jnp.where(free & ~rest, jnp.clip(step, lowest, highest), 0.0)
-        target = jnp.where(rest, slope + raised @ pinned, 0.0)
-        factor = jnp.linalg.cholesky(restricted(raised, rest))
-        return pinned - cho_solve((factor, True), target), rest
+        pinned = xp.where(free & ~rest, xp.clip(step, lowest, highest), 0.0)
+        target = xp.where(rest, slope + raised @ pinned, 0.0)
+        factor = cholesky(restricted(raised, rest))
+        return pinned - solve_cholesky(factor, target), rest
 
     step: Vector
-    step, _ = jax.lax.while_loop(lambda carry: jnp.any(passing(carry)), again, (newton, free))
+    step, _ = while_loop(lambda carry: xp.any(passing(carry)), again, (newton, free))
     return step
 
 
 def restricted(matrix: Matrix, free: Bool[Array, " parameters"]) -> Matrix:
     """The matrix among the free parameters, and the identity among the others."""
-    return jnp.where(free[:, None] & free[None, :], matrix, jnp.eye(len(free), dtype=jnp.float64))
+    xp = namespace(matrix, free)
+    return xp.where(free[:, None] & free[None, :], matrix, xp.eye(len(free), dtype=np.float64))

@@ -8,9 +8,10 @@ walks back over zero is on its way to where it came from, and is let go. What th
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float64, Int
+import numpy as np
+from jaxtyping import Bool, Float64, Int
 
+from pipeline.inference.histfactory.arrays import Array, namespace, while_loop
 from pipeline.inference.newton import CLOSE, Minimum, unsought
 
 __all__ = ["smallest"]
@@ -40,37 +41,40 @@ def smallest(
         max_iterations: towards each minimum.
         thorough: without the budget. Static.
     """
+    xp, everything = namespace(start), np.arange(len(start))
 
     def going(carry: Carry) -> Bool[Array, ""]:
         best, tried, promises, spent, budget = carry
-        return (spent == 0) | (best.converged & jnp.any((promises > 0) & ~tried) & (spent < budget))
+        return (spent == 0) | (best.converged & xp.any((promises > 0) & ~tried) & (spent < budget))
 
     def again(carry: Carry) -> Carry:
         best, tried, promises, spent, budget = carry
         first = spent == 0
-        position = jnp.argmax(jnp.where(tried, 0.0, promises))
+        position = xp.argmax(xp.where(tried, 0.0, promises))
         here = best.parameters[position]
-        there = jnp.where(here < 0, 1.0, -1.0) * jnp.maximum(jnp.abs(here), OTHER_SIDE)
-        left = jnp.where(first, max_iterations, jnp.minimum(max_iterations, budget - spent))
+        there = xp.where(here < 0, 1.0, -1.0) * xp.maximum(xp.abs(here), OTHER_SIDE)
+        left = xp.where(first, max_iterations, xp.minimum(max_iterations, budget - spent))
 
         def is_back(state: Minimum) -> Bool[Array, ""]:
             return ~first & (state.parameters[position] * there <= 0) & (not thorough)
 
-        other = minimise(jnp.where(first, start, best.parameters.at[position].set(there)), left, is_back)
+        other = minimise(
+            xp.where(first, start, xp.where(everything == position, there, best.parameters)), left, is_back
+        )
         smaller = first | ((other.value < best.value - CLOSE) & other.converged)
-        best = jax.tree.map(lambda new, old: jnp.where(smaller, new, old), other, best)
+        best = jax.tree.map(lambda new, old: xp.where(smaller, new, old), other, best)
         spent = spent + other.iterations
-        limit = jnp.asarray(LONGEST_SEARCH) if thorough else (1 + BUDGET) * spent
+        limit = xp.asarray(LONGEST_SEARCH) if thorough else (1 + BUDGET) * spent
         # An attempt that the budget cut short has not been one.
         complete = ~other.going | (left == max_iterations) | is_back(other)
-        tried = jnp.where(smaller, False, tried.at[position].set(complete))
-        return best, tried, promise(best), spent, jnp.where(first, limit, budget)
+        tried = xp.where(smaller, False, xp.where(everything == position, complete, tried))
+        return best, tried, promise(best), spent, xp.where(first, limit, budget)
 
-    none, untried = jnp.asarray(0), jnp.zeros(start.shape, bool)
-    state = (unsought(start, ~untried), untried, jnp.zeros_like(start), none, none)
-    best, tried, promises, spent, _ = jax.lax.while_loop(going, again, state)
+    none, untried = xp.asarray(0), xp.zeros(start.shape, bool)
+    state = (unsought(start, ~untried), untried, xp.zeros_like(start), none, none)
+    best, tried, promises, spent, _ = while_loop(going, again, state)
     best = _with_iterations(best, spent)
-    return best, jnp.where(best.converged, jnp.sum((promises > 0) & ~tried), 0)
+    return best, xp.where(best.converged, xp.sum((promises > 0) & ~tried), 0)
 
 
 def _with_iterations(best: Minimum, spent: Int[Array, ""]) -> Minimum:

@@ -41,9 +41,9 @@ from pipeline.inference.significance import discovery_significance, poi_position
 OURS = """
 import json, sys
 from pipeline.inference.histfactory import from_pyhf
-from pipeline.inference.limits import compiled_fit
+from pipeline.inference.fit import fit_at_once
 structure, numbers, data = from_pyhf(json.load(open(sys.argv[1])))
-print(float(compiled_fit(structure, numbers, data).twice_nll))
+print(float(fit_at_once(structure, numbers, data).twice_nll))
 """
 THEIRS = """
 import json, sys, pyhf
@@ -74,9 +74,9 @@ import json, resource, sys, time
 start = time.perf_counter()
 if sys.argv[2] == "ours":
     from pipeline.inference.histfactory import from_pyhf
-    from pipeline.inference.limits import compiled_fit
+    from pipeline.inference.fit import fit_at_once
     structure, numbers, data = from_pyhf(json.load(open(sys.argv[1])))
-    run = lambda: float(compiled_fit(structure, numbers, data).twice_nll)
+    run = lambda: float(fit_at_once(structure, numbers, data).twice_nll)
 else:
     import pyhf
     workspace = pyhf.Workspace(json.load(open(sys.argv[1])))

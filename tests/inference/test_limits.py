@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pyhf
 import pytest
-from pipeline.inference import limits
-from pipeline.inference.fit import fit
 from pipeline.inference.histfactory import expected_data, from_pyhf
 from pipeline.inference.limits import hypothesis_test, upper_limits
 from pipeline.inference.toys import discovery_by_toys, p_value, pseudo_data, toy_statistics
@@ -18,14 +16,12 @@ from reference.workspaces import EVERYTHING, HELLO_WORLD, MU, modifier, workspac
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
 
 
-quick_fit = quick_jit(fit, static_argnums=0, static_argnames="thorough")
 fluctuated = quick_jit(pseudo_data, static_argnums=(0, 4))
 quick_statistics = quick_jit(toy_statistics, static_argnums=0, static_argnames="statistic")
 
 
 @pytest.fixture(autouse=True)
-def precise_pyhf(monkeypatch):
-    monkeypatch.setattr(limits, "compiled_fit", quick_fit)
+def precise_pyhf():
     pyhf.set_backend("numpy", pyhf.optimize.scipy_optimizer(tolerance=1e-11))
     yield
     pyhf.set_backend("numpy")

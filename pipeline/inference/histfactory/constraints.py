@@ -8,11 +8,13 @@ start and its width is read as 1, as in pyhf.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
+from pipeline.inference.histfactory.arrays import Array, namespace
 from pipeline.inference.histfactory.model import (
     Modifier,
     Numbers,
@@ -26,6 +28,7 @@ from pipeline.inference.histfactory.modifiers import bin_table, parameter_of_bin
 __all__ = [
     "auxdata",
     "bounds",
+    "constrained_places",
     "constrained_positions",
     "constraint_widths",
     "free_parameters",
@@ -33,12 +36,13 @@ __all__ = [
     "interpolated_positions",
     "kinked_parameters",
     "nominal_parameters",
+    "starts",
 ]
 
 
 def constraint_widths(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:
     """The width of every Gaussian constraint and the factor of every Poisson one; 1 without constraint."""
-    widths = jnp.concatenate([numbers.constraint_width, *_derived_widths(structure, numbers)])
+    widths = namespace(numbers).concatenate([numbers.constraint_width, *_derived_widths(structure, numbers)])
     return widths[_places(structure, _has_derived_width)]
 
 
@@ -47,13 +51,23 @@ def free_parameters(structure: Structure, numbers: Numbers) -> Bool[Array, " par
     _, staterror = _staterror_widths(structure, numbers)
     _, shapesys = _shapesys_factors(structure, numbers)
     held = np.array([flag for one in structure.parameter_sets for flag in one.fixed or (False,) * one.size], dtype=bool)
-    return jnp.concatenate([jnp.asarray(~held), staterror, shapesys])[_places(structure, _is_held_by_numbers)]
+    return namespace(numbers).concatenate([~held, staterror, shapesys])[_places(structure, _is_held_by_numbers)]
 
 
+@lru_cache(maxsize=256)
 def constrained_positions(structure: Structure, *constraints: str) -> Int[np.ndarray, " constrained"]:
     """The positions of the parameters with these kinds of constraint ('normal', 'poisson')."""
     kinds = [s.constraint for s in structure.parameter_sets for _ in range(s.size)]
     return np.flatnonzero([kind in constraints for kind in kinds])
+
+
+@lru_cache(maxsize=256)
+def constrained_places(structure: Structure) -> Int[np.ndarray, " parameters"]:
+    """The place of each parameter's auxiliary datum among all of them; behind the last one if it has none."""
+    positions = constrained_positions(structure, "normal", "poisson")
+    places = np.full(structure.size, len(positions))
+    places[positions] = np.arange(len(positions))
+    return places
 
 
 def auxdata(structure: Structure, numbers: Numbers) -> Float64[Array, " aux"]:
@@ -61,20 +75,26 @@ def auxdata(structure: Structure, numbers: Numbers) -> Float64[Array, " aux"]:
     sets = structure.parameter_sets
     stated = np.array([a for s in sets for a in (s.auxdata or (np.nan,) * s.size)], dtype=np.float64)
     # A count that is not stated follows from the bins, even where its factor is stated: pyhf's rule.
-    counts = jnp.concatenate([jnp.ones(structure.size, jnp.float64), *_derived_widths(structure, numbers)])
-    observed = jnp.where(np.isnan(stated), counts[_places(structure, _has_derived_auxdata)], stated)
+    xp = namespace(numbers)
+    counts = xp.concatenate([xp.ones(structure.size, np.float64), *_derived_widths(structure, numbers)])
+    observed = xp.where(np.isnan(stated), counts[_places(structure, _has_derived_auxdata)], stated)
     return observed[constrained_positions(structure, "normal", "poisson")]
 
 
 def initial_parameters(structure: Structure) -> Float64[Array, " parameters"]:
     """Where a fit starts: pyhf's `suggested_init`."""
-    return jnp.array([value for s in structure.parameter_sets for value in s.initial], dtype=jnp.float64)
+    return jnp.asarray(starts(structure))
 
 
-def bounds(structure: Structure) -> tuple[Float64[Array, " parameters"], Float64[Array, " parameters"]]:
+def starts(structure: Structure) -> Float64[np.ndarray, " parameters"]:
+    """`initial_parameters`, static."""
+    return np.array([value for s in structure.parameter_sets for value in s.initial], dtype=np.float64)
+
+
+def bounds(structure: Structure) -> tuple[Float64[np.ndarray, " parameters"], Float64[np.ndarray, " parameters"]]:
     """Lower and upper bound of every parameter: pyhf's `suggested_bounds`."""
     table = np.array([pair for s in structure.parameter_sets for pair in s.bounds], dtype=np.float64).reshape(-1, 2)
-    return jnp.asarray(table[:, 0]), jnp.asarray(table[:, 1])
+    return table[:, 0], table[:, 1]
 
 
 def kinked_parameters(structure: Structure) -> Bool[np.ndarray, " parameters"]:
@@ -95,23 +115,25 @@ def nominal_parameters(structure: Structure, numbers: Numbers) -> Float64[Array,
     """What the auxiliary data say of every parameter that a fit may move; its start where they say nothing."""
     positions = constrained_positions(structure, "normal", "poisson")
     normal = np.isin(positions, constrained_positions(structure, "normal"))
-    scale = jnp.where(normal, 1.0, constraint_widths(structure, numbers)[positions])
-    initial = initial_parameters(structure)
-    measured = initial.at[positions].set(auxdata(structure, numbers) / scale)
-    return jnp.where(free_parameters(structure, numbers), measured, initial)
+    xp, initial = namespace(numbers), starts(structure)
+    scale = xp.where(normal, 1.0, constraint_widths(structure, numbers)[positions])
+    places = constrained_places(structure)
+    measured = xp.concatenate([auxdata(structure, numbers) / scale, xp.zeros(1, np.float64)])[places]
+    moves = free_parameters(structure, numbers) & (places < len(positions))
+    return xp.where(moves, measured, initial)
 
 
 def _staterror_widths(
     structure: Structure, numbers: Numbers
 ) -> tuple[Float64[Array, " staterror_bins"], Bool[Array, " staterror_bins"]]:
     """Relative uncertainty of the sum of samples, and whether there is one, for each modifier and bin."""
-    modifiers = modifiers_of(structure, "staterror")
+    xp, modifiers = namespace(numbers), modifiers_of(structure, "staterror")
     acts = _bin_tables(structure, modifiers)
-    sigma = jnp.where(acts, jnp.broadcast_to(numbers.staterror, acts.shape), 0.0)
-    variance = jnp.sum(sigma**2, axis=1).ravel()
-    total = jnp.sum(jnp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
+    sigma = xp.where(acts, xp.broadcast_to(numbers.staterror, acts.shape), 0.0)
+    variance = xp.sum(sigma**2, axis=1).ravel()
+    total = xp.sum(xp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
     measured = (variance > 0) & (total > 0)
-    width = jnp.sqrt(jnp.where(measured, variance, 1.0)) / jnp.where(measured, total, 1.0)
+    width = xp.sqrt(xp.where(measured, variance, 1.0)) / xp.where(measured, total, 1.0)
     return width, measured
 
 
@@ -119,11 +141,11 @@ def _shapesys_factors(
     structure: Structure, numbers: Numbers
 ) -> tuple[Float64[Array, " shapesys_bins"], Bool[Array, " shapesys_bins"]]:
     """The number of auxiliary events `tau`, and whether there are any, for each modifier and bin."""
-    acts = _bin_tables(structure, modifiers_of(structure, "shapesys"))
-    nominal = jnp.sum(jnp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
+    xp, acts = namespace(numbers), _bin_tables(structure, modifiers_of(structure, "shapesys"))
+    nominal = xp.sum(xp.where(acts, numbers.nominal[None], 0.0), axis=1).ravel()
     sigma = numbers.shapesys.ravel()
     measured = (nominal > 0) & (sigma > 0)
-    tau = jnp.where(measured, nominal, 1.0) ** 2 / jnp.where(measured, sigma, 1.0) ** 2
+    tau = xp.where(measured, nominal, 1.0) ** 2 / xp.where(measured, sigma, 1.0) ** 2
     return tau, measured
 
 

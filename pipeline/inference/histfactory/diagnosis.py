@@ -6,6 +6,7 @@ Whether it should is for the user to say, and so the sentences name channel, bin
 
 import jax
 import numpy as np
+from jaxtyping import Float64
 
 from pipeline.inference.histfactory.constraints import free_parameters, nominal_parameters
 from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, expected_rates
@@ -23,14 +24,10 @@ from pipeline.inference.histfactory.modifiers import bin_table
 
 __all__ = ["diagnose"]
 
-# Once compiled, instead of operation by operation.
-_rates = jax.jit(expected_rates, static_argnums=0)
-_free = jax.jit(free_parameters, static_argnums=0)
-_nominal = jax.jit(nominal_parameters, static_argnums=0)
-
 
 def diagnose(structure: Structure, numbers: Numbers) -> tuple[str, ...]:
     """A sentence for every degenerate parameter, bin, channel and factor of the model at its nominal parameters."""
+    numbers = jax.tree.map(np.asarray, numbers)
     return (
         *_not_numbers(structure, numbers),
         *_parameters(structure, numbers),
@@ -43,7 +40,7 @@ def diagnose(structure: Structure, numbers: Numbers) -> tuple[str, ...]:
 def _parameters(structure: Structure, numbers: Numbers) -> list[str]:
     """Parameters that do not move, or do not start, where the workspace seems to say."""
     sentences, names = [], parameter_names(structure)
-    first, free = first_parameter(structure), np.asarray(_free(structure, numbers))
+    first, free = first_parameter(structure), np.asarray(free_parameters(structure, numbers))
     for entry in structure.parameter_sets:
         for i, (value, (low, high)) in enumerate(zip(entry.initial, entry.bounds, strict=True)):
             if not low <= value <= high and free[first[entry.name] + i]:
@@ -71,11 +68,11 @@ def _signal(structure: Structure, numbers: Numbers) -> list[str]:
     if structure.poi is None or structure.poi not in first_parameter(structure):
         return []
     poi = first_parameter(structure)[structure.poi]
-    nominal = _nominal(structure, numbers)
+    nominal = nominal_parameters(structure, numbers)
 
     def signal(position: int | None, alpha: float) -> float:
-        at = nominal if position is None else nominal.at[position].set(alpha)
-        rates = [np.asarray(_rates(structure, numbers, at.at[poi].set(mu))) for mu in (0.0, 1.0)]
+        at = nominal if position is None else _moved(nominal, position, alpha)
+        rates = [np.asarray(expected_rates(structure, numbers, _moved(at, poi, mu))) for mu in (0.0, 1.0)]
         return float(np.sum(rates[1] - rates[0]))
 
     whole = signal(None, 0.0)
@@ -128,13 +125,19 @@ def _factors(structure: Structure, numbers: Numbers) -> list[str]:
     return sentences
 
 
+def _moved(
+    parameters: Float64[np.ndarray, " parameters"], position: int, value: float
+) -> Float64[np.ndarray, " parameters"]:
+    return np.where(np.arange(len(parameters)) == position, value, parameters)
+
+
 def _channels(structure: Structure, numbers: Numbers) -> list[str]:
-    nominal = _nominal(structure, numbers)
-    total = np.asarray(_rates(structure, numbers, nominal))
+    nominal = nominal_parameters(structure, numbers)
+    total = np.asarray(expected_rates(structure, numbers, nominal))
     background = total
     if structure.poi is not None:
-        without = nominal.at[first_parameter(structure)[structure.poi]].set(0.0)
-        background = np.asarray(_rates(structure, numbers, without))
+        without = _moved(nominal, first_parameter(structure)[structure.poi], 0.0)
+        background = np.asarray(expected_rates(structure, numbers, without))
     sentences, start = [], 0
     for channel in structure.channels:
         bins = slice(start, start + channel.bins)

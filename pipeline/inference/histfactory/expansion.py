@@ -12,27 +12,25 @@ A factor that is exactly zero has no logarithm. It is moved off zero by less tha
 over itself is so large that the product of both is right.
 """
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
-from pipeline.inference.histfactory.interpolation import histosys_weights, normsys_expansion, normsys_sides
-from pipeline.inference.histfactory.likelihood import Terms, constraint_masks, poisson_deviance, spread_auxdata
-from pipeline.inference.histfactory.model import Structure, channel_of_bins, first_parameter, modifiers_of
-from pipeline.inference.histfactory.modifiers import (
-    Effects,
-    bin_table,
-    bins_of_parameters,
-    parameter_of_bins,
-    scalar_positions,
+from pipeline.inference.histfactory.arrays import Array, namespace, part
+from pipeline.inference.histfactory.interpolation import histosys_expansion, normsys_expansion, normsys_sides
+from pipeline.inference.histfactory.likelihood import (
+    Terms,
+    constraint_masks,
+    poisson_deviance,
+    poisson_slopes,
+    spread_auxdata,
 )
+from pipeline.inference.histfactory.model import Structure, channel_of_bins, first_parameter, modifiers_of, target_table
+from pipeline.inference.histfactory.modifiers import Effects, bin_table, parameter_of_bins
 
 __all__ = ["Expanded", "expanded_deviance", "rate_slopes", "varied_rates"]
 
@@ -49,33 +47,47 @@ class Expanded(eqx.Module):
 
 
 class _Wiring(NamedTuple):
-    """Which parameter acts where: shared parameters in the order [interpolated, others], local ones in (rank, bin)."""
+    """Which parameter acts where: shared ones in the order [scalar, spread], local ones in (rank, bin).
 
-    normsys_rows: Int[np.ndarray, " interpolated"]
-    histosys_rows: Int[np.ndarray, " interpolated"]
-    shared: Int[np.ndarray, " shared"]
-    factors: Bool[np.ndarray, "others samples bins"]
+    `interpolated` stand among the scalar ones where their names say; `normsys` and `histosys` are the rows of those
+    modifiers among them, `*_rows` the other way round. `padded` are the bins of each channel, filled up.
+    """
+
+    scalar: Int[np.ndarray, " scalars"]
+    normsys: Int[np.ndarray, " normsys"]
+    histosys: Int[np.ndarray, " histosys"]
+    normsys_rows: Int[np.ndarray, " scalars"]
+    histosys_rows: Int[np.ndarray, " scalars"]
+    interpolated: Int[np.ndarray, " interpolated"]
+    factors: Bool[np.ndarray, "scalars samples channels"]
+    spread: Int[np.ndarray, " spread"]
+    spread_factors: Bool[np.ndarray, "spread samples bins"]
     local: Int[np.ndarray, "ranks bins"]
     local_factors: Bool[np.ndarray, "ranks samples bins"]
+    channels: Int[np.ndarray, " bins"]
+    padded: Int[np.ndarray, "channels width"]
+    within: Int[np.ndarray, " bins"]
+    order: Int[np.ndarray, " parameters"]
 
 
 class _Samples(NamedTuple):
     """Every sample in every bin: its rate as product times sum, and the slopes of both.
 
-    `log_slopes`, `sum_slopes` and `curvatures` (the second derivative of a factor over itself) have a row for each
-    shared parameter; `local_slopes` for each rank of local ones.
+    The slopes of the logarithm of the product are those of scalar parameters, the same in all bins of a channel, and
+    those of spread and of local ones. `curvatures` are second derivatives, of a factor over itself.
     """
 
     total: Float64[Array, "samples bins"]
     product: Float64[Array, "samples bins"]
-    log_slopes: Float64[Array, "shared samples bins"]
-    sum_slopes: Float64[Array, "shared samples bins"]
-    factor_curvatures: Float64[Array, "shared samples bins"]
-    sum_curvatures: Float64[Array, "shared samples bins"]
+    log_slopes: Float64[Array, "scalars samples channels"]
+    curvatures: Float64[Array, "scalars samples channels"]
+    sum_slopes: Float64[Array, "histosys samples bins"]
+    sum_curvatures: Float64[Array, "histosys samples bins"]
+    spread_slopes: Float64[Array, "spread samples bins"]
     local_slopes: Float64[Array, "ranks samples bins"]
 
 
-@partial(jax.jit, static_argnums=0)
+@part()
 def expanded_deviance(
     structure: Structure,
     model: Terms,
@@ -83,51 +95,28 @@ def expanded_deviance(
     data: Float64[Array, " data"],
 ) -> Expanded:
     """`likelihood.deviance` with its first and second derivatives by the parameters."""
-    wiring = _wiring(structure)
+    xp, wiring = namespace(model, parameters, data), _wiring(structure)
     samples = _samples(structure, wiring, model.effects, parameters)
     weighted = samples.product * samples.total
-    rate = jnp.sum(weighted, axis=0)
-    count = data[: structure.bins]
-    value, first, second = _elementwise(lambda r: poisson_deviance(count, r), rate)
-    shared, local = _slopes(samples)
+    rate, count = xp.sum(weighted, axis=0), data[: structure.bins]
+    first, second = poisson_slopes(count, rate)
+    shared, local = _slopes(wiring, samples)
     constraint = _constraints(structure, model, parameters, data)
 
-    # Shared with shared: left right' + right left', bins after samples.
-    half = (
-        first[None, None]
-        * samples.product[None]
-        * (0.5 * samples.total[None] * samples.log_slopes + samples.sum_slopes)
-    )
-    left = jnp.concatenate([_flat(samples.log_slopes), shared], axis=1)
-    right = jnp.concatenate([_flat(half), 0.5 * second[None] * shared], axis=1)
-    block = left @ right.T
-    curvature = first[None] * jnp.sum(
-        samples.product[None]
-        * (
-            samples.total[None] * samples.factor_curvatures
-            + 2.0 * samples.sum_slopes * samples.log_slopes
-            + samples.sum_curvatures
-        ),
-        axis=1,
-    )
-    diagonal = jnp.sum(curvature + second[None] * shared**2, axis=1)
-    together = _with_diagonal(block + block.T, diagonal)
-
-    # Shared with local, and local with local of the same bin.
-    pull = samples.product[None] * (samples.total[None] * samples.log_slopes + samples.sum_slopes)
-    across = first[None, None] * jnp.einsum("psb,qsb->pqb", pull, samples.local_slopes)
+    together = _together(wiring, samples, first)
+    together = together + (shared * second[None]) @ shared.T
+    across = _across(wiring, samples, first)
     across = across + second[None, None] * shared[:, None] * local[None]
-    within = first[None, None] * jnp.einsum("sb,psb,qsb->pqb", weighted, samples.local_slopes, samples.local_slopes)
+    within = first[None, None] * xp.einsum("sb,psb,qsb->pqb", weighted, samples.local_slopes, samples.local_slopes)
     ranks = np.eye(len(wiring.local), dtype=bool)[:, :, None]
-    within = jnp.where(ranks, 0.0, within) + second[None, None] * local[:, None] * local[None]
+    within = xp.where(ranks, 0.0, within) + second[None, None] * local[:, None] * local[None]
 
-    gradient = jnp.concatenate([shared @ first, (local * first[None])[wiring.local < structure.size]])
-    order = _order(structure, wiring)
-    hessian = _assembled(structure, wiring, together, across, within)[order][:, order]
+    gradient = xp.concatenate([shared @ first, (local * first[None])[wiring.local < structure.size]])
+    hessian = _assembled(structure, wiring, together, across, within)[wiring.order][:, wiring.order]
     return Expanded(
-        value=jnp.sum(value) + jnp.sum(constraint[0]),
-        gradient=gradient[order] + constraint[1],
-        hessian=hessian + jnp.diag(constraint[2]),
+        value=xp.sum(poisson_deviance(count, rate)) + xp.sum(constraint[0]),
+        gradient=gradient[wiring.order] + constraint[1],
+        hessian=hessian + xp.diag(constraint[2]),
     )
 
 
@@ -135,11 +124,11 @@ def rate_slopes(
     structure: Structure, effects: Effects, parameters: Float64[Array, " parameters"]
 ) -> Float64[Array, "bins parameters"]:
     """The slopes of the expected events of every bin."""
-    wiring = _wiring(structure)
-    shared, local = _slopes(_samples(structure, wiring, effects, parameters))
+    xp, wiring = namespace(effects, parameters), _wiring(structure)
+    shared, local = _slopes(wiring, _samples(structure, wiring, effects, parameters))
     spread = local[:, None, :] * np.eye(structure.bins)[None]  # ranks, bins, bins: a local parameter acts in its bin
-    rows = jnp.concatenate([shared, spread[wiring.local < structure.size]])
-    return rows[_order(structure, wiring)].T
+    rows = xp.concatenate([shared, spread[wiring.local < structure.size]])
+    return rows[wiring.order].T
 
 
 def varied_rates(
@@ -151,95 +140,116 @@ def varied_rates(
 
     The parameters stand in the order of `interpolated_positions`.
     """
-    wiring, channels = _wiring(structure), channel_of_bins(structure)
+    xp, wiring = namespace(effects, parameters), _wiring(structure)
     samples = _samples(structure, wiring, effects, parameters)
-    norms, histos = (parameters[scalar_positions(structure, kind)] for kind in ("normsys", "histosys"))
+    norms, histos = parameters[wiring.scalar[wiring.normsys]], parameters[wiring.scalar[wiring.histosys]]
     factor = _off_zero(normsys_expansion(effects.normsys, norms)[0])
     low, high = normsys_sides(effects.normsys)
-
-    def scales(table: Float64[Array, "normsys samples channels"]) -> Float64[Array, "interpolated samples bins"]:
-        return _rows_of(table / factor, wiring.normsys_rows, 1.0)[:, :, channels]
-
-    def added(alpha: Float64[Array, " histosys"]) -> Float64[Array, "interpolated samples bins"]:
-        weights = jnp.stack(histosys_weights(structure.histosys_code, alpha))
-        return _rows_of(_shifts(effects, weights), wiring.histosys_rows, 0.0)
-
-    without, one = samples.total[None] - added(histos), jnp.ones_like(histos)
+    added = _shifts(effects, histosys_expansion(structure.histosys_code, histos)[0])
 
     def events(
-        scale: Float64[Array, "interpolated samples bins"], shift: Float64[Array, "interpolated samples bins"]
+        table: Float64[Array, "normsys samples channels"], alpha: Float64[Array, " histosys"]
     ) -> Float64[Array, "interpolated bins"]:
-        return jnp.sum(samples.product[None] * scale * (without + shift), axis=1)
+        scales = _rows_of(table / factor, wiring.normsys_rows, 1.0)
+        whole = _summed(wiring, scales, (samples.product * samples.total)[None])[0]
+        shift = _shifts(effects, histosys_expansion(structure.histosys_code, alpha)[0]) - added
+        moved = xp.sum(samples.product[None] * scales[wiring.histosys][:, :, wiring.channels] * shift, axis=1)
+        return (whole + _rows_of(moved, wiring.histosys_rows, 0.0))[wiring.interpolated]
 
-    middle = events(scales(jnp.ones_like(factor)), jnp.zeros_like(without))
-    return events(scales(low), added(-one)), middle, events(scales(high), added(one))
+    side = xp.ones_like(histos)
+    return events(low, -side), events(xp.ones_like(low), xp.zeros_like(side)), events(high, side)
 
 
 def _samples(
     structure: Structure, wiring: _Wiring, effects: Effects, parameters: Float64[Array, " parameters"]
 ) -> _Samples:
-    channels = channel_of_bins(structure)
-    norms, histos = (parameters[scalar_positions(structure, kind)] for kind in ("normsys", "histosys"))
+    xp = namespace(effects, parameters)
+    norms, histos = parameters[wiring.scalar[wiring.normsys]], parameters[wiring.scalar[wiring.histosys]]
     factor, slope, curvature = normsys_expansion(effects.normsys, norms)
     factor = _off_zero(factor)
-    weights, weight_slopes, weight_curvatures = _elementwise(
-        lambda alpha: jnp.stack(histosys_weights(structure.histosys_code, alpha)), histos
-    )
-
-    def shifts(weights: Float64[Array, "two histosys"]) -> Float64[Array, "histosys samples bins"]:
-        return _shifts(effects, weights)
-
-    def rows(
-        table: Float64[Array, "rows samples columns"], places: Int[np.ndarray, " interpolated"]
-    ) -> Float64[Array, "interpolated samples columns"]:
-        return _rows_of(table, places, 0.0)
-
-    others = _off_zero(parameters[wiring.shared[len(wiring.normsys_rows) :]])[:, None, None]
-    with_one = jnp.concatenate([parameters, jnp.ones(1, jnp.float64)])
+    weights, weight_slopes, weight_curvatures = histosys_expansion(structure.histosys_code, histos)
+    others = _off_zero(parameters[wiring.scalar])[:, None, None]
+    spread = _off_zero(parameters[wiring.spread])[:, None, None]
+    with_one = xp.concatenate([parameters, xp.ones(1, np.float64)])
     local = _off_zero(with_one[wiring.local])[:, None, :]
-    product = jnp.prod(factor, axis=0)[:, channels]
-    product = product * jnp.prod(jnp.where(wiring.factors, others, 1.0), axis=0)
-    product = product * jnp.prod(jnp.where(wiring.local_factors, local, 1.0), axis=0)
-    nothing = jnp.zeros(wiring.factors.shape, jnp.float64)
-
-    def padded(table: Float64[Array, "interpolated samples bins"]) -> Float64[Array, "shared samples bins"]:
-        return jnp.concatenate([table, nothing])
-
+    scaled = xp.prod(factor, axis=0) * xp.prod(xp.where(wiring.factors, others, 1.0), axis=0)
+    product = scaled[:, wiring.channels] * xp.prod(xp.where(wiring.spread_factors, spread, 1.0), axis=0)
     return _Samples(
-        total=effects.nominal + jnp.sum(shifts(weights), axis=0),
-        product=product,
-        log_slopes=jnp.concatenate(
-            [rows(slope / factor, wiring.normsys_rows)[:, :, channels], jnp.where(wiring.factors, 1.0 / others, 0.0)]
-        ),
-        sum_slopes=padded(rows(shifts(weight_slopes), wiring.histosys_rows)),
-        factor_curvatures=padded(rows(curvature / factor, wiring.normsys_rows)[:, :, channels]),
-        sum_curvatures=padded(rows(shifts(weight_curvatures), wiring.histosys_rows)),
-        local_slopes=jnp.where(wiring.local_factors, 1.0 / local, 0.0),
+        total=effects.nominal + xp.sum(_shifts(effects, weights), axis=0),
+        product=product * xp.prod(xp.where(wiring.local_factors, local, 1.0), axis=0),
+        log_slopes=_rows_of(slope / factor, wiring.normsys_rows, 0.0) + xp.where(wiring.factors, 1.0 / others, 0.0),
+        curvatures=_rows_of(curvature / factor, wiring.normsys_rows, 0.0),
+        sum_slopes=_shifts(effects, weight_slopes),
+        sum_curvatures=_shifts(effects, weight_curvatures),
+        spread_slopes=xp.where(wiring.spread_factors, 1.0 / spread, 0.0),
+        local_slopes=xp.where(wiring.local_factors, 1.0 / local, 0.0),
     )
 
 
-def _slopes(samples: _Samples) -> tuple[Float64[Array, "shared bins"], Float64[Array, "ranks bins"]]:
+def _slopes(wiring: _Wiring, samples: _Samples) -> tuple[Float64[Array, "shared bins"], Float64[Array, "ranks bins"]]:
     """Of the rate of every bin, by shared and by local parameters."""
-    summed = samples.total[None] * samples.log_slopes + samples.sum_slopes
-    shared = jnp.sum(samples.product[None] * summed, axis=1)
-    return shared, jnp.sum((samples.product * samples.total)[None] * samples.local_slopes, axis=1)
+    xp, weighted = namespace(samples), samples.product * samples.total
+    added = xp.sum(samples.product[None] * samples.sum_slopes, axis=1)
+    scalar = _summed(wiring, samples.log_slopes, weighted[None])[0] + _rows_of(added, wiring.histosys_rows, 0.0)
+    spread = xp.sum(weighted[None] * samples.spread_slopes, axis=1)
+    return xp.concatenate([scalar, spread]), xp.sum(weighted[None] * samples.local_slopes, axis=1)
+
+
+def _together(wiring: _Wiring, samples: _Samples, first: Float64[Array, " bins"]) -> Float64[Array, "shared shared"]:
+    """What the second derivatives of the rates say of two shared parameters, weighed with the slopes by the rates.
+
+    Sums over the bins of a channel come first: what then is left of a product of two slopes has an entry for each
+    sample and channel.
+    """
+    xp = namespace(samples, first)
+    by_sum = first[None] * samples.product
+    weighted = by_sum * samples.total
+    added, spread = by_sum[None] * samples.sum_slopes, weighted[None] * samples.spread_slopes
+    in_channels = wiring.channels[:, None] == np.arange(samples.log_slopes.shape[2])[None]
+    in_channels = in_channels.astype(np.float64)
+    weight, of_added, of_spread = weighted @ in_channels, _flat(added @ in_channels), _flat(spread @ in_channels)
+    slopes = _flat(samples.log_slopes)
+
+    block = (slopes * weight.reshape(1, -1)) @ slopes.T
+    crossed = _rows_of(of_added @ slopes.T, wiring.histosys_rows, 0.0)
+    between = slopes @ of_spread.T
+    between = between + _rows_of(_flat(added) @ _flat(samples.spread_slopes).T, wiring.histosys_rows, 0.0)
+    corner = _flat(spread) @ _flat(samples.spread_slopes).T
+    matrix = xp.block([[block + crossed + crossed.T, between], [between.T, corner]])
+
+    of_sum = 2.0 * xp.sum(of_added * slopes[wiring.histosys], axis=1)
+    of_sum = of_sum + xp.sum(by_sum[None] * samples.sum_curvatures, axis=(1, 2))
+    curvature = xp.sum(weight[None] * samples.curvatures, axis=(1, 2)) + _rows_of(of_sum, wiring.histosys_rows, 0.0)
+    diagonal = xp.concatenate([curvature, xp.zeros(len(wiring.spread), np.float64)])
+    return xp.where(np.eye(len(diagonal), dtype=bool), diagonal[:, None], matrix)
+
+
+def _across(wiring: _Wiring, samples: _Samples, first: Float64[Array, " bins"]) -> Float64[Array, "shared ranks bins"]:
+    """The same of a shared and a local parameter."""
+    xp = namespace(samples, first)
+    by_sum = first[None] * samples.product
+    weighted = by_sum * samples.total
+    scalar = xp.moveaxis(_summed(wiring, samples.log_slopes, weighted[None] * samples.local_slopes), 0, 1)
+    added = xp.einsum("hsb,rsb->hrb", by_sum[None] * samples.sum_slopes, samples.local_slopes)
+    spread = xp.einsum("qsb,rsb->qrb", weighted[None] * samples.spread_slopes, samples.local_slopes)
+    return xp.concatenate([scalar + _rows_of(added, wiring.histosys_rows, 0.0), spread])
 
 
 def _constraints(
     structure: Structure, model: Terms, parameters: Float64[Array, " parameters"], data: Float64[Array, " data"]
 ) -> tuple[Float64[Array, " parameters"], Float64[Array, " parameters"], Float64[Array, " parameters"]]:
     """Every parameter's constraint in the deviance, with its slope and its curvature."""
-    measured = spread_auxdata(structure, data)
+    xp, measured = namespace(model, parameters, data), spread_auxdata(structure, data)
     is_normal, is_poisson = constraint_masks(structure)
-    pull = jnp.where(is_normal, (parameters - measured) / model.width, 0.0)
-    value, slope, curvature = pull**2, 2.0 * pull / model.width, jnp.where(is_normal, 2.0 / model.width**2, 0.0)
+    pull = xp.where(is_normal, (parameters - measured) / model.width, 0.0)
+    value, slope, curvature = pull**2, 2.0 * pull / model.width, xp.where(is_normal, 2.0 / model.width**2, 0.0)
     if is_poisson.any():
-        count = jnp.where(is_poisson, measured, 1.0)
-        rate = jnp.where(is_poisson, model.width * parameters, 1.0)
-        terms = _elementwise(lambda r: poisson_deviance(count, r), rate)
-        value = value + terms[0]
-        slope = slope + jnp.where(is_poisson, model.width * terms[1], 0.0)
-        curvature = curvature + jnp.where(is_poisson, model.width**2 * terms[2], 0.0)
+        count = xp.where(is_poisson, measured, 1.0)
+        rate = xp.where(is_poisson, model.width * parameters, 1.0)
+        first, second = poisson_slopes(count, rate)
+        value = value + poisson_deviance(count, rate)
+        slope = slope + xp.where(is_poisson, model.width * first, 0.0)
+        curvature = curvature + xp.where(is_poisson, model.width**2 * second, 0.0)
     return value, slope, curvature
 
 
@@ -249,11 +259,23 @@ def _shifts(effects: Effects, weights: Float64[Array, "two histosys"]) -> Float6
     return odd * effects.odd + even * effects.even
 
 
+def _summed(
+    wiring: _Wiring, slopes: Float64[Array, "rows samples channels"], weights: Float64[Array, "sets samples bins"]
+) -> Float64[Array, "sets rows bins"]:
+    """The sum over samples, in every bin, of weights times what is the same in all bins of a channel."""
+    xp = namespace(slopes, weights)
+    with_none = xp.concatenate([weights, xp.zeros((*weights.shape[:2], 1), np.float64)], axis=2)
+    by_channel = xp.moveaxis(with_none[:, :, wiring.padded], 1, 2)  # sets, channels, samples, bins
+    total = xp.moveaxis(xp.moveaxis(slopes, 2, 0)[None] @ by_channel, 1, 2)
+    return total.reshape(len(weights), len(slopes), wiring.padded.size)[:, :, wiring.within]
+
+
 def _rows_of(
-    table: Float64[Array, "rows samples columns"], places: Int[np.ndarray, " interpolated"], fill: float
-) -> Float64[Array, "interpolated samples columns"]:
-    """A table's row for every interpolated parameter; a constant for those that it does not know."""
-    return jnp.concatenate([table, jnp.full((1, *table.shape[1:]), fill, jnp.float64)])[places]
+    table: Float64[Array, "rows *shape"], places: Int[np.ndarray, " scalars"], fill: float
+) -> Float64[Array, "scalars *shape"]:
+    """A table's row for every scalar parameter; a constant for those that it does not know."""
+    xp = namespace(table)
+    return xp.concatenate([table, xp.full((1, *table.shape[1:]), fill, np.float64)])[places]
 
 
 def _assembled(
@@ -266,92 +288,99 @@ def _assembled(
     """The Hessian in the order [shared, local]."""
     if not wiring.local.size:
         return together
-    present = np.flatnonzero(wiring.local.ravel() < structure.size)
+    xp, present = namespace(together), np.flatnonzero(wiring.local.ravel() < structure.size)
     ranks = len(wiring.local)
     spread = within[:, None, :, :].transpose(0, 3, 2, 1) * np.eye(structure.bins)[None, :, None, :]
     spread = spread.reshape(ranks * structure.bins, ranks * structure.bins)[present][:, present]
     across = across.reshape(len(together), ranks * structure.bins)[:, present]
-    return jnp.block([[together, across], [across.T, spread]])
-
-
-def _elementwise(f: Callable[[Array], Array], x: Array) -> tuple[Array, Array, Array]:
-    """A function of which every value depends on one entry of `x` only, with its first and second derivatives."""
-
-    def slope(at: Array) -> tuple[Array, Array]:
-        return jax.jvp(f, (at,), (jnp.ones_like(at),))
-
-    (value, first), (_, second) = jax.jvp(slope, (x,), (jnp.ones_like(x),))
-    return value, first, second
+    return xp.block([[together, across], [across.T, spread]])
 
 
 def _off_zero(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
-    return jnp.where(jnp.abs(factor) < NEARLY_ZERO, NEARLY_ZERO, factor)
+    xp = namespace(factor)
+    return xp.where(xp.abs(factor) < NEARLY_ZERO, NEARLY_ZERO, factor)
 
 
-def _flat(table: Float64[Array, "rows samples bins"]) -> Float64[Array, "rows entries"]:
+def _flat(table: Float64[Array, "rows samples columns"]) -> Float64[Array, "rows entries"]:
     return table.reshape(len(table), table.shape[1] * table.shape[2])
-
-
-def _with_diagonal(
-    matrix: Float64[Array, "parameters parameters"], diagonal: Float64[Array, " parameters"]
-) -> Float64[Array, "parameters parameters"]:
-    return jnp.where(np.eye(len(matrix), dtype=bool), diagonal[:, None], matrix)
-
-
-def _order(structure: Structure, wiring: _Wiring) -> Int[np.ndarray, " parameters"]:
-    """Where each parameter stands in [shared, local]."""
-    internal = np.concatenate([wiring.shared, wiring.local[wiring.local < structure.size]])
-    return np.argsort(internal)
 
 
 @lru_cache(maxsize=64)
 def _wiring(structure: Structure) -> _Wiring:
-    first, acts = first_parameter(structure), bins_of_parameters(structure)
-    by_bin = [m for m in structure.modifiers if m.kind in ("shapefactor", "shapesys", "staterror")]
-    per_bin = {m.name for m in by_bin}
-    sets = [s.name for s in structure.parameter_sets for _ in range(s.size)]
-    single = np.array([name in per_bin for name in sets], dtype=bool) & (acts.sum(axis=1) == 1)
-    rows = {kind: [m.name for m in modifiers_of(structure, kind)] for kind in ("normsys", "histosys")}
-    interpolated = [s.name for s in structure.parameter_sets if s.name in {*rows["normsys"], *rows["histosys"]}]
-    taken = np.isin(np.arange(structure.size), [first[name] for name in interpolated])
-    others = np.flatnonzero(~single & ~taken)
-    factors = np.zeros((structure.size, len(structure.samples), structure.bins), dtype=bool)
-    for modifier in structure.modifiers:
-        if modifier.kind in ("normsys", "histosys"):
-            continue
-        per_bin_positions = modifier in by_bin
-        position = (
-            parameter_of_bins(structure, modifier)
-            if per_bin_positions
-            else np.full(structure.bins, first[modifier.name])
-        )
-        for sample, b in zip(*np.nonzero(bin_table(structure, modifier)), strict=True):
-            factors[position[b], sample, b] = True
-    local = _local(single, acts, structure)
-    with_none = np.concatenate([factors, np.zeros((1, *factors.shape[1:]), dtype=bool)])
-    bins = np.arange(structure.bins)
+    first, channels = first_parameter(structure), channel_of_bins(structure)
+    kinds = {kind: modifiers_of(structure, kind) for kind in ("normsys", "histosys", "normfactor", "lumi")}
+    scalar = np.array(sorted({first[m.name] for group in kinds.values() for m in group}), dtype=np.int64)
+    row = {int(position): i for i, position in enumerate(scalar)}
+    rows = {kind: np.array([row[first[m.name]] for m in group], dtype=np.int64) for kind, group in kinds.items()}
+    factors = np.zeros((len(scalar), len(structure.samples), len(structure.channels)), dtype=bool)
+    for modifier in (*kinds["normfactor"], *kinds["lumi"]):
+        factors[row[first[modifier.name]]] |= target_table(structure, modifier)
+    spread, spread_factors, local, local_factors = _by_bin(structure)
+    starts = np.searchsorted(channels, np.arange(len(structure.channels)))
+    inside = np.arange(structure.bins) - starts[channels]
+    padded = np.full((len(starts), int(inside.max(initial=-1)) + 1), structure.bins)
+    padded[channels, inside] = np.arange(structure.bins)
     return _Wiring(
-        normsys_rows=_rows(rows["normsys"], interpolated),
-        histosys_rows=_rows(rows["histosys"], interpolated),
-        shared=np.concatenate([[first[name] for name in interpolated], others]).astype(np.int64),
-        factors=factors[others],
+        scalar=scalar,
+        normsys=rows["normsys"],
+        histosys=rows["histosys"],
+        normsys_rows=_inverse(rows["normsys"], len(scalar)),
+        histosys_rows=_inverse(rows["histosys"], len(scalar)),
+        interpolated=np.union1d(rows["normsys"], rows["histosys"]),
+        factors=factors,
+        spread=spread,
+        spread_factors=spread_factors,
         local=local,
-        local_factors=np.moveaxis(with_none[local, :, bins[None]], 2, 1),
+        local_factors=local_factors,
+        channels=channels,
+        padded=padded,
+        within=channels * padded.shape[1] + inside,
+        order=np.argsort(np.concatenate([scalar, spread, local[local < structure.size]])),
     )
 
 
-def _rows(names: list[str], interpolated: list[str]) -> Int[np.ndarray, " interpolated"]:
-    """The row of each interpolated parameter; behind the last one if it has none."""
-    return np.array([names.index(name) if name in names else len(names) for name in interpolated], dtype=np.int64)
+def _inverse(rows: Int[np.ndarray, " modifiers"], size: int) -> Int[np.ndarray, " scalars"]:
+    """The modifier of each parameter; behind the last one if it has none."""
+    places = np.full(size, len(rows))
+    places[rows] = np.arange(len(rows))
+    return places
 
 
-def _local(
-    single: Bool[np.ndarray, " parameters"], acts: Bool[np.ndarray, "parameters bins"], structure: Structure
-) -> Int[np.ndarray, "ranks bins"]:
-    """The first, the second, ... of the parameters that act in each bin only; `structure.size` where there is none."""
-    lists = [np.flatnonzero(single & acts[:, b]) for b in range(structure.bins)]
-    depth = max((len(entry) for entry in lists), default=0)
-    table = np.full((depth, structure.bins), structure.size, dtype=np.int64)
-    for b, entry in enumerate(lists):
-        table[: len(entry), b] = entry
-    return table
+def _by_bin(
+    structure: Structure,
+) -> tuple[
+    Int[np.ndarray, " spread"],
+    Bool[np.ndarray, "spread samples bins"],
+    Int[np.ndarray, "ranks bins"],
+    Bool[np.ndarray, "ranks samples bins"],
+]:
+    """The parameters of modifiers with one for each bin: those that act in several bins, and the others.
+
+    The first, the second, ... of those that act in each bin only; `structure.size` where there is none.
+    """
+    by_bin = [m for m in structure.modifiers if m.kind in ("shapefactor", "shapesys", "staterror")]
+    names, sets = {m.name for m in by_bin}, [s.name for s in structure.parameter_sets for _ in range(s.size)]
+    # Every (bin, parameter, sample) in which one acts.
+    acting = [np.zeros((0, 3), dtype=np.int64)]
+    for modifier in by_bin:
+        sample, b = np.nonzero(bin_table(structure, modifier))
+        acting.append(np.stack([b, parameter_of_bins(structure, modifier)[b], sample], axis=1))
+    entries = np.unique(np.concatenate(acting), axis=0)
+    pairs = np.unique(entries[:, :2], axis=0)
+    bins = np.bincount(pairs[:, 1], minlength=structure.size)
+    single = bins == 1
+    spread = np.flatnonzero(np.array([name in names for name in sets], dtype=bool) & ~single)
+    spread_factors = np.zeros((len(spread), len(structure.samples), structure.bins), dtype=bool)
+    several = entries[~single[entries[:, 1]]]
+    spread_factors[np.searchsorted(spread, several[:, 1]), several[:, 2], several[:, 0]] = True
+
+    alone = pairs[single[pairs[:, 1]]]
+    rank = np.arange(len(alone)) - np.searchsorted(alone[:, 0], alone[:, 0])
+    rank_of = np.zeros(structure.size, dtype=np.int64)
+    rank_of[alone[:, 1]] = rank
+    local = np.full((int(rank.max(initial=-1)) + 1, structure.bins), structure.size)
+    local[rank, alone[:, 0]] = alone[:, 1]
+    local_factors = np.zeros((len(local), len(structure.samples), structure.bins), dtype=bool)
+    one = entries[single[entries[:, 1]]]
+    local_factors[rank_of[one[:, 1]], one[:, 2], one[:, 0]] = True
+    return spread, spread_factors, local, local_factors

@@ -8,10 +8,11 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-import jax.numpy as jnp
+import jax
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Float64
 
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.model import (
     Channel,
     Modifier,
@@ -24,6 +25,7 @@ from pipeline.inference.histfactory.model import (
     modifiers_of,
     target_table,
 )
+from pipeline.inference.histfactory.validation import validated
 
 if TYPE_CHECKING:
     import pyhf
@@ -73,8 +75,8 @@ def from_pyhf(
     samples = _samples(model.spec)
     structure = _structure(model, samples)
     _check_shapefactors(structure)
-    data = None if workspace is None else jnp.asarray(_observed(structure, model, workspace))
-    return structure, _numbers(structure, model, samples), data
+    data = None if workspace is None else _observed(structure, model, workspace)
+    return structure, *jax.device_put((_numbers(structure, model, samples), data))
 
 
 def _build(
@@ -98,7 +100,7 @@ def _build(
         _check_model(source)
         spec = source.spec
     elif not {"measurements", "observations", "version"}.isdisjoint(source):
-        workspace = pyhf.Workspace(source)
+        workspace = validated(source)
         _check_measurement(workspace, measurement)
         chosen = workspace.get_measurement(measurement_name=measurement)
         options.setdefault("poi_name", chosen["config"]["poi"])
@@ -272,7 +274,7 @@ def _floats(values: Iterable[float]) -> tuple[float, ...]:
 
 
 def _numbers(structure: Structure, model: "pyhf.Model", samples: Mapping[tuple[str, str], _Sample]) -> Numbers:
-    def bins(kind: ModifierKind, part: str | None = None) -> Float64[Array, "modifiers samples bins"]:
+    def bins(kind: ModifierKind, part: str | None = None) -> Float64[np.ndarray, "modifiers samples bins"]:
         return _stack(
             structure,
             [
@@ -283,14 +285,14 @@ def _numbers(structure: Structure, model: "pyhf.Model", samples: Mapping[tuple[s
 
     staterror = bins("staterror")
     return Numbers(
-        nominal=jnp.asarray(_table(structure, samples, lambda sample: sample[0]["data"])),
+        nominal=_table(structure, samples, lambda sample: sample[0]["data"]),
         normsys_lo=_normsys(structure, samples, "lo"),
         normsys_hi=_normsys(structure, samples, "hi"),
         histosys_lo=bins("histosys", "lo_data"),
         histosys_hi=bins("histosys", "hi_data"),
         # One table for all staterrors, unless a sample carries two in the same channel.
-        staterror=staterror if _overlapping(structure) else jnp.sum(staterror, axis=0),
-        shapesys=jnp.sum(bins("shapesys"), axis=1),
+        staterror=staterror if _overlapping(structure) else np.sum(staterror, axis=0),
+        shapesys=np.sum(bins("shapesys"), axis=1),
         constraint_width=_stated_widths(structure, model),
     )
 
@@ -326,20 +328,20 @@ def _table(
     return table
 
 
-def _stack(structure: Structure, tables: list[np.ndarray]) -> Float64[Array, "modifiers samples bins"]:
-    return jnp.asarray(np.array(tables).reshape(len(tables), len(structure.samples), structure.bins))
+def _stack(structure: Structure, tables: list[np.ndarray]) -> Float64[np.ndarray, "modifiers samples bins"]:
+    return np.array(tables, dtype=np.float64).reshape(len(tables), len(structure.samples), structure.bins)
 
 
 def _normsys(
     structure: Structure, samples: Mapping[tuple[str, str], _Sample], part: str
-) -> Float64[Array, "normsys samples channels"]:
+) -> Float64[np.ndarray, "normsys samples channels"]:
     modifiers = modifiers_of(structure, "normsys")
     factors = np.ones((len(modifiers), len(structure.samples), len(structure.channels)))
     for i, modifier in enumerate(modifiers):
         for s, c in np.argwhere(target_table(structure, modifier)):
             _, present = samples[structure.channels[c].name, structure.samples[s]]
             factors[i, s, c] = present["normsys", modifier.name]["data"][part]
-    return jnp.asarray(factors)
+    return factors
 
 
 def _overlapping(structure: Structure) -> bool:
@@ -348,7 +350,7 @@ def _overlapping(structure: Structure) -> bool:
     return len(set(targets)) < len(targets)
 
 
-def _stated_widths(structure: Structure, model: "pyhf.Model") -> Float64[Array, " parameters"]:
+def _stated_widths(structure: Structure, model: "pyhf.Model") -> Float64[np.ndarray, " parameters"]:
     widths = np.ones(structure.size)
     first = first_parameter(structure)
     for parameter_set in structure.parameter_sets:
@@ -357,7 +359,7 @@ def _stated_widths(structure: Structure, model: "pyhf.Model") -> Float64[Array, 
         pyhf_set = model.config.param_set(parameter_set.name)
         stated = pyhf_set.factors if parameter_set.constraint == "poisson" else pyhf_set.width()
         widths[first[parameter_set.name] : first[parameter_set.name] + parameter_set.size] = stated
-    return jnp.asarray(widths)
+    return widths
 
 
 def _check_shapefactors(structure: Structure) -> None:

@@ -15,9 +15,19 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Float64
 
-__all__ = ["NormsysCurve", "histosys_weights", "normsys_curve", "normsys_expansion", "normsys_factor", "normsys_sides"]
+from pipeline.inference.histfactory.arrays import Array, namespace
+
+__all__ = [
+    "NormsysCurve",
+    "histosys_expansion",
+    "histosys_weights",
+    "normsys_curve",
+    "normsys_expansion",
+    "normsys_factor",
+    "normsys_sides",
+]
 
 SMALLEST_FACTOR = 1e-10  # a normsys factor must be positive to have a power; smaller ones are read as this
 
@@ -48,6 +58,7 @@ def histosys_weights(
             +1; all are linear outside.
         alpha: the parameters, in standard deviations.
     """
+    xp = namespace(alpha)
     match code:
         case "code0":
             return alpha, _absolute(alpha)
@@ -55,12 +66,36 @@ def histosys_weights(
             # pyhf's code 2 jumps at +1 and -1: the outer slopes multiply `alpha - 1` and `alpha`, without the offset
             # that would meet the parabola. A workspace that asks for code 2 means pyhf's, so the jumps are kept.
             above, below = alpha > 1, alpha < -1
-            even = jnp.where(above, 2.0 * (alpha - 1.0), jnp.where(below, -2.0 * alpha, alpha**2))
-            return jnp.where(above, alpha - 1.0, alpha), even
+            even = xp.where(above, 2.0 * (alpha - 1.0), xp.where(below, -2.0 * alpha, alpha**2))
+            return xp.where(above, alpha - 1.0, alpha), even
         case "code4p":
             square = alpha**2
             inner = square * (15.0 + square * (3.0 * square - 10.0)) / 8.0
-            return alpha, jnp.where(square < 1, inner, _absolute(alpha))
+            return alpha, xp.where(square < 1, inner, _absolute(alpha))
+
+
+def histosys_expansion(
+    code: Literal["code0", "code2", "code4p"], alpha: Float64[Array, " histosys"]
+) -> tuple[Float64[Array, "two histosys"], Float64[Array, "two histosys"], Float64[Array, "two histosys"]]:
+    """`histosys_weights`, odd and even, with their first and second derivatives by alpha."""
+    xp = namespace(alpha)
+    nothing, outer = xp.zeros_like(alpha), xp.where(alpha > 0, 1.0, -1.0)
+    match code:
+        case "code0":
+            slope, curvature = outer, nothing
+        case "code2":
+            inside = xp.abs(alpha) <= 1
+            slope, curvature = xp.where(inside, 2.0 * alpha, 2.0 * outer), xp.where(inside, 2.0, 0.0)
+        case "code4p":
+            square = alpha**2
+            inside = square < 1
+            slope = xp.where(inside, alpha * (15.0 + square * (9.0 * square - 20.0)) / 4.0, outer)
+            curvature = xp.where(inside, (15.0 + square * (45.0 * square - 60.0)) / 4.0, 0.0)
+    return (
+        xp.stack(histosys_weights(code, alpha)),
+        xp.stack([xp.ones_like(alpha), slope]),
+        xp.stack([nothing, curvature]),
+    )
 
 
 class NormsysCurve(eqx.Module):
@@ -91,14 +126,15 @@ def normsys_curve(
             here, which a fit survives.
         hi: factors at +1 sigma.
     """
-    lo, hi = jnp.maximum(lo, SMALLEST_FACTOR), jnp.maximum(hi, SMALLEST_FACTOR)
-    log_lo, log_hi = jnp.log(lo), jnp.log(hi)
+    xp = namespace(lo, hi)
+    lo, hi = xp.maximum(lo, SMALLEST_FACTOR), xp.maximum(hi, SMALLEST_FACTOR)
+    log_lo, log_hi = xp.log(lo), xp.log(hi)
     if code == "code1":
-        coefficients = jnp.zeros((0, *lo.shape), jnp.float64)
+        coefficients = xp.zeros((0, *lo.shape), np.float64)
     else:
-        boundary = jnp.stack([hi - 1.0, lo - 1.0, log_hi * hi, -log_lo * lo, log_hi**2 * hi, log_lo**2 * lo])
-        inner = jnp.tensordot(jnp.asarray(_CODE4_COEFFICIENTS), boundary, axes=1)
-        coefficients = jnp.concatenate([jnp.ones((1, *lo.shape), jnp.float64), inner])
+        boundary = xp.stack([hi - 1.0, lo - 1.0, log_hi * hi, -log_lo * lo, log_hi**2 * hi, log_lo**2 * lo])
+        inner = xp.tensordot(xp.asarray(_CODE4_COEFFICIENTS), boundary, axes=1)
+        coefficients = xp.concatenate([xp.ones((1, *lo.shape), np.float64), inner])
     return NormsysCurve(odd=0.5 * (log_hi - log_lo), even=0.5 * (log_hi + log_lo), coefficients=coefficients)
 
 
@@ -106,12 +142,13 @@ def normsys_factor(
     curve: NormsysCurve, alpha: Float64[Array, " normsys"]
 ) -> Float64[Array, "normsys samples channels"]:
     """The factor of every normsys on every sample and channel, at `alpha` standard deviations."""
-    column = alpha[:, None, None]
-    outer = jnp.exp(column * curve.odd + _absolute(column) * curve.even)
+    xp, column = namespace(curve, alpha), alpha[:, None, None]
+    outer = xp.exp(column * curve.odd + _absolute(column) * curve.even)
     if not len(curve.coefficients):
         return outer
-    inner = jnp.sum(curve.coefficients * _powers(alpha)[:, :, None, None], axis=0)
-    return jnp.where(jnp.abs(column) < 1, inner, outer)
+    powers = _powers(alpha) if xp is jnp else alpha ** np.arange(7.0)[:, None]
+    inner = xp.sum(curve.coefficients * powers[:, :, None, None], axis=0)
+    return xp.where(xp.abs(column) < 1, inner, outer)
 
 
 def normsys_expansion(
@@ -122,19 +159,19 @@ def normsys_expansion(
     Float64[Array, "normsys samples channels"],
 ]:
     """`normsys_factor` with its first and second derivative by alpha."""
-    column = alpha[:, None, None]
-    rate = curve.odd + jnp.where(column > 0, curve.even, -curve.even)
-    outer = jnp.exp(column * rate)
+    xp, column = namespace(curve, alpha), alpha[:, None, None]
+    rate = curve.odd + xp.where(column > 0, curve.even, -curve.even)
+    outer = xp.exp(column * rate)
     if not len(curve.coefficients):
         return outer, outer * rate, outer * rate**2
-    value, slope, half = curve.coefficients[-1], jnp.zeros_like(outer), jnp.zeros_like(outer)
+    value, slope, half = curve.coefficients[-1], xp.zeros_like(outer), xp.zeros_like(outer)
     for coefficient in curve.coefficients[-2::-1]:  # Horner's rule, for the derivatives too
         value, slope, half = value * column + coefficient, slope * column + value, half * column + slope
-    inside = jnp.abs(column) < 1
+    inside = xp.abs(column) < 1
     return (
-        jnp.where(inside, value, outer),
-        jnp.where(inside, slope, outer * rate),
-        jnp.where(inside, 2.0 * half, outer * rate**2),
+        xp.where(inside, value, outer),
+        xp.where(inside, slope, outer * rate),
+        xp.where(inside, 2.0 * half, outer * rate**2),
     )
 
 
@@ -142,12 +179,13 @@ def normsys_sides(
     curve: NormsysCurve,
 ) -> tuple[Float64[Array, "normsys samples channels"], Float64[Array, "normsys samples channels"]]:
     """The factors at -1 and at +1 standard deviation."""
-    return jnp.exp(curve.even - curve.odd), jnp.exp(curve.even + curve.odd)
+    xp = namespace(curve)
+    return xp.exp(curve.even - curve.odd), xp.exp(curve.even + curve.odd)
 
 
 def _absolute(alpha: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
     """The absolute value, with the slope from below at zero, where codes 0 and 1 have a kink: pyhf takes that side."""
-    return jnp.where(alpha > 0, alpha, -alpha)
+    return namespace(alpha).where(alpha > 0, alpha, -alpha)
 
 
 @jax.custom_jvp

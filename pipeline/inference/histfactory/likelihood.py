@@ -12,16 +12,17 @@ rates, and every rate above is untouched.
 """
 
 from dataclasses import KW_ONLY
-from functools import partial
+from functools import lru_cache
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import gammaln
-from jaxtyping import Array, Bool, Float64
+from jaxtyping import Bool, Float64
 
+from pipeline.inference.histfactory.arrays import Array, log_gamma, namespace, part
 from pipeline.inference.histfactory.constraints import (
+    constrained_places,
     constrained_positions,
     constraint_widths,
     free_parameters,
@@ -40,6 +41,7 @@ __all__ = [
     "expected_rates",
     "logpdf",
     "poisson_deviance",
+    "poisson_slopes",
     "saturated_logpdf",
     "spread_auxdata",
     "terms",
@@ -96,8 +98,9 @@ def expectation(
     """`expected_data` of a prepared model."""
     positions = constrained_positions(structure, "normal", "poisson")
     is_poisson = np.isin(positions, constrained_positions(structure, "poisson"))
-    auxdata = parameters[positions] * jnp.where(is_poisson, model.width[positions], 1.0)
-    return jnp.concatenate([rates(structure, model.effects, parameters), auxdata])
+    xp = namespace(model, parameters)
+    auxdata = parameters[positions] * xp.where(is_poisson, model.width[positions], 1.0)
+    return xp.concatenate([rates(structure, model.effects, parameters), auxdata])
 
 
 def asimov_data(
@@ -128,7 +131,7 @@ def logpdf(
 
 
 # Compiled as a part of its own: its derivatives begin from one trace.
-@partial(jax.jit, static_argnums=0)
+@part()
 def deviance(
     structure: Structure,
     model: Terms,
@@ -139,33 +142,35 @@ def deviance(
 
     A negative count, as of weighted events, has no best rate: of its term only what depends on the rate is kept.
     """
+    xp = namespace(model, parameters, data)
     count, rate = data[: structure.bins], rates(structure, model.effects, parameters)
     # Constraints as vectors over all parameters, not over the constrained ones: without gathers the Hessian is short.
     measured = spread_auxdata(structure, data)
     is_normal, is_poisson = constraint_masks(structure)
-    pull = jnp.where(is_normal, (parameters - measured) / model.width, 0.0)
+    pull = xp.where(is_normal, (parameters - measured) / model.width, 0.0)
     if is_poisson.any():
-        count = jnp.concatenate([count, jnp.where(is_poisson, measured, 1.0)])
-        rate = jnp.concatenate([rate, jnp.where(is_poisson, model.width * parameters, 1.0)])
-    return jnp.sum(poisson_deviance(count, rate)) + jnp.sum(pull**2)
+        count = xp.concatenate([count, xp.where(is_poisson, measured, 1.0)])
+        rate = xp.concatenate([rate, xp.where(is_poisson, model.width * parameters, 1.0)])
+    return xp.sum(poisson_deviance(count, rate)) + xp.sum(pull**2)
 
 
 def saturated_logpdf(structure: Structure, model: Terms, data: Float64[Array, " data"]) -> Float64[Array, ""]:
     """The logarithm of the largest likelihood that these data allow."""
-    measured = spread_auxdata(structure, data)
+    xp, measured = namespace(model, data), spread_auxdata(structure, data)
     is_normal, is_poisson = constraint_masks(structure)
-    counts = jnp.concatenate([data[: structure.bins], measured[np.flatnonzero(is_poisson)]])
-    best_poisson = jnp.where(counts < 0, 0.0, counts * _safe_log(counts) - counts) - gammaln(counts + 1.0)
+    counts = xp.concatenate([data[: structure.bins], measured[np.flatnonzero(is_poisson)]])
+    best_poisson = xp.where(counts < 0, 0.0, counts * _safe_log(counts) - counts) - log_gamma(counts + 1.0)
     width = model.width[np.flatnonzero(is_normal)]
-    return jnp.sum(best_poisson) - jnp.sum(jnp.log(width * np.sqrt(2 * np.pi)))
+    return xp.sum(best_poisson) - xp.sum(xp.log(width * np.sqrt(2 * np.pi)))
 
 
 def spread_auxdata(structure: Structure, data: Float64[Array, " data"]) -> Float64[Array, " parameters"]:
     """The auxiliary datum of every parameter; 0 for those without constraint."""
-    positions = constrained_positions(structure, "normal", "poisson")
-    return jnp.zeros(structure.size, jnp.float64).at[positions].set(data[structure.bins :])
+    xp = namespace(data)
+    return xp.concatenate([data, xp.zeros(1, np.float64)])[structure.bins + constrained_places(structure)]
 
 
+@lru_cache(maxsize=256)
 def constraint_masks(
     structure: Structure,
 ) -> tuple[Bool[np.ndarray, " parameters"], Bool[np.ndarray, " parameters"]]:
@@ -177,39 +182,53 @@ def constraint_masks(
     )
 
 
-@jax.custom_jvp
 def poisson_deviance(count: Float64[Array, " counts"], rate: Float64[Array, " counts"]) -> Float64[Array, " counts"]:
     """The deviance of every count: `2 (rate - count - count log(rate / count))`, with all its digits.
 
     Near agreement it is `2 count (d - log(1 + d))` with the relative difference d: the logarithms of large counts would
     cancel each other.
     """
-    positive = count > 0
-    reference = jnp.where(positive, count, 1.0)
+    return _poisson_deviance(count, rate) if namespace(count, rate) is np else _traced_deviance(count, rate)
+
+
+def poisson_slopes(
+    count: Float64[Array, " counts"], rate: Float64[Array, " counts"]
+) -> tuple[Float64[Array, " counts"], Float64[Array, " counts"]]:
+    """The first and the second derivative of `poisson_deviance` by the rate."""
+    xp, inside = namespace(count, rate), rate > SMALLEST_RATE
+    safe = xp.where(inside, rate, 1.0)
+    below = 1.0 - count * (2.0 - rate / SMALLEST_RATE) / SMALLEST_RATE
+    first = 2.0 * xp.where(inside, (safe - count) / safe, below)
+    return first, 2.0 * count / xp.where(inside, rate, SMALLEST_RATE) ** 2
+
+
+def _poisson_deviance(count: Float64[Array, " counts"], rate: Float64[Array, " counts"]) -> Float64[Array, " counts"]:
+    xp, positive = namespace(count, rate), count > 0
+    reference = xp.where(positive, count, 1.0)
     difference = (rate - count) / reference
-    near = positive & (jnp.abs(difference) < 0.5)
-    d = jnp.where(near, difference, 0.0)
-    best = jnp.where(positive, count * (1.0 - jnp.log(reference)), 0.0)
-    return 2.0 * jnp.where(near, reference * (d - jnp.log1p(d)), rate - count * _safe_log(rate) - best)
+    near = positive & (xp.abs(difference) < 0.5)
+    d = xp.where(near, difference, 0.0)
+    best = xp.where(positive, count * (1.0 - xp.log(reference)), 0.0)
+    return 2.0 * xp.where(near, reference * (d - xp.log1p(d)), rate - count * _safe_log(rate) - best)
 
 
-@poisson_deviance.defjvp
+_traced_deviance = jax.custom_jvp(_poisson_deviance)
+
+
+@_traced_deviance.defjvp
 def _poisson_deviance_jvp(
     primals: tuple[Float64[Array, " counts"], Float64[Array, " counts"]],
     tangents: tuple[Float64[Array, " counts"], Float64[Array, " counts"]],
 ) -> tuple[Float64[Array, " counts"], Float64[Array, " counts"]]:
     count, rate = primals
-    inside = rate > SMALLEST_RATE
-    safe = jnp.where(inside, rate, 1.0)
-    below = 1.0 - count * (2.0 - rate / SMALLEST_RATE) / SMALLEST_RATE
-    by_rate = 2.0 * jnp.where(inside, (safe - count) / safe, below)
+    by_rate, _ = poisson_slopes(count, rate)
     by_count = -2.0 * (_safe_log(rate) - jnp.where(count < 0, 0.0, _safe_log(count)))
-    return poisson_deviance(count, rate), by_count * tangents[0] + by_rate * tangents[1]
+    return _traced_deviance(count, rate), by_count * tangents[0] + by_rate * tangents[1]
 
 
 def _safe_log(x: Float64[Array, " counts"]) -> Float64[Array, " counts"]:
     """The logarithm; below `SMALLEST_RATE` the parabola with the same value, slope and curvature there."""
-    inside = x > SMALLEST_RATE
-    logarithm = jnp.log(jnp.where(inside, x, 1.0))
-    u = jnp.where(inside, 0.0, x / SMALLEST_RATE - 1.0)
-    return jnp.where(inside, logarithm, np.log(SMALLEST_RATE) + u - 0.5 * u**2)
+    xp, inside = namespace(x), x > SMALLEST_RATE
+    logarithm = xp.log(xp.where(inside, x, 1.0))
+    u = xp.where(inside, 0.0, x / SMALLEST_RATE - 1.0)
+    return xp.where(inside, logarithm, np.log(SMALLEST_RATE) + u - 0.5 * u**2)

@@ -11,12 +11,15 @@ another, one row for each modifier of a kind in the order of `modifiers_of(struc
 """
 
 from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
 from typing import Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int
+
+from pipeline.inference.histfactory.arrays import Array
 
 __all__ = [
     "Channel",
@@ -108,12 +111,16 @@ class Structure:
     normsys_code: Literal["code1", "code4"] = "code4"
     histosys_code: Literal["code0", "code2", "code4p"] = "code4p"
 
-    @property
+    def __hash__(self) -> int:
+        """By its sizes: all that is compiled and every table is looked up by it, and the whole takes long to hash."""
+        return hash((self.bins, self.size, len(self.modifiers), self.samples, self.poi))
+
+    @cached_property
     def bins(self) -> int:
         """The number of bins of all channels together."""
         return sum(channel.bins for channel in self.channels)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """The number of parameters."""
         return sum(parameter_set.size for parameter_set in self.parameter_sets)
@@ -175,11 +182,12 @@ def channel_of_bins(structure: Structure) -> Int[np.ndarray, " bins"]:
 
 def target_table(structure: Structure, modifier: Modifier) -> Bool[np.ndarray, "samples channels"]:
     """Where a modifier acts."""
-    targets = set(modifier.targets)
-    return np.array(
-        [[(channel.name, sample) in targets for channel in structure.channels] for sample in structure.samples],
-        dtype=bool,
-    )
+    channels = {channel.name: c for c, channel in enumerate(structure.channels)}
+    samples = {sample: s for s, sample in enumerate(structure.samples)}
+    table = np.zeros((len(samples), len(channels)), dtype=bool)
+    for channel, sample in modifier.targets:
+        table[samples[sample], channels[channel]] = True
+    return table
 
 
 def neutral_numbers(structure: Structure) -> Numbers:

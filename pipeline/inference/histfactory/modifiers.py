@@ -10,11 +10,11 @@ bin, not the number of modifiers.
 from dataclasses import KW_ONLY
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64, Int
+from jaxtyping import Bool, Float64, Int
 
+from pipeline.inference.histfactory.arrays import Array, constant, namespace
 from pipeline.inference.histfactory.interpolation import NormsysCurve, histosys_weights, normsys_curve, normsys_factor
 from pipeline.inference.histfactory.model import (
     Modifier,
@@ -27,7 +27,7 @@ from pipeline.inference.histfactory.model import (
     target_table,
 )
 
-__all__ = ["Effects", "bin_table", "bins_of_parameters", "effects", "parameter_of_bins", "rates", "scalar_positions"]
+__all__ = ["Effects", "bin_table", "effects", "parameter_of_bins", "rates", "scalar_positions"]
 
 
 class Effects(eqx.Module):
@@ -59,17 +59,18 @@ def effects(structure: Structure, numbers: Numbers) -> Effects:
             "needs 64 bits. Import pipeline.inference.histfactory before arrays are made, and leave jax_enable_x64 "
             "switched on."
         )
+    xp = namespace(numbers)
     shifts = _tables(structure, "histosys")[:, :, channel_of_bins(structure)]
     scales = _tables(structure, "normsys")
     high, low, nominal = numbers.histosys_hi, numbers.histosys_lo, numbers.nominal
     return Effects(
         nominal=nominal,
-        odd=jnp.where(shifts, 0.5 * (high - low), 0.0),
-        even=jnp.where(shifts, 0.5 * ((high - nominal[None]) + (low - nominal[None])), 0.0),
+        odd=xp.where(shifts, 0.5 * (high - low), 0.0),
+        even=xp.where(shifts, 0.5 * ((high - nominal[None]) + (low - nominal[None])), 0.0),
         normsys=normsys_curve(
             structure.normsys_code,
-            jnp.where(scales, numbers.normsys_lo, 1.0),
-            jnp.where(scales, numbers.normsys_hi, 1.0),
+            xp.where(scales, numbers.normsys_lo, 1.0),
+            xp.where(scales, numbers.normsys_hi, 1.0),
         ),
     )
 
@@ -79,16 +80,17 @@ def rates(structure: Structure, effects: Effects, parameters: Float64[Array, " p
     histosys, normsys = scalar_positions(structure, "histosys"), scalar_positions(structure, "normsys")
     direct = _direct_positions(structure)
     # All parameters in one gather: its derivative is one scatter, and those are slow to compile.
-    with_one = jnp.concatenate([parameters, jnp.ones(1, jnp.float64)])
+    xp = namespace(effects, parameters)
+    with_one = xp.concatenate([parameters, xp.ones(1, np.float64)])
     picked = with_one[np.concatenate([histosys, normsys, direct.ravel()])]
-    for_histosys, for_normsys, factors = jnp.split(picked, [len(histosys), len(histosys) + len(normsys)])
+    for_histosys, for_normsys, factors = xp.split(picked, [len(histosys), len(histosys) + len(normsys)])
 
     odd, even = histosys_weights(structure.histosys_code, for_histosys)
-    shifted = effects.nominal + jnp.tensordot(odd, effects.odd, 1) + jnp.tensordot(even, effects.even, 1)
+    shifted = effects.nominal + xp.tensordot(odd, effects.odd, 1) + xp.tensordot(even, effects.even, 1)
     scaled = _product(normsys_factor(effects.normsys, for_normsys)) @ _channel_indicator(structure)
     for factor in factors.reshape(direct.shape):
         scaled = scaled * factor
-    return jnp.sum(shifted * scaled, axis=0)
+    return xp.sum(shifted * scaled, axis=0)
 
 
 def parameter_of_bins(structure: Structure, modifier: Modifier) -> Int[np.ndarray, " bins"]:
@@ -103,19 +105,6 @@ def parameter_of_bins(structure: Structure, modifier: Modifier) -> Int[np.ndarra
     else:
         within = np.cumsum(touched) - 1
     return np.where(touched, first_parameter(structure)[modifier.name] + within, -1)
-
-
-def bins_of_parameters(structure: Structure) -> Bool[np.ndarray, "parameters bins"]:
-    """Which bins each parameter acts in."""
-    table = np.zeros((structure.size, structure.bins), dtype=bool)
-    first = first_parameter(structure)
-    for modifier in structure.modifiers:
-        touched = np.flatnonzero(bin_table(structure, modifier).any(axis=0))
-        if modifier.kind in ("shapefactor", "shapesys", "staterror"):
-            table[parameter_of_bins(structure, modifier)[touched], touched] = True
-        else:
-            table[first[modifier.name], touched] = True
-    return table
 
 
 def bin_table(structure: Structure, modifier: Modifier) -> Bool[np.ndarray, "samples bins"]:
@@ -165,5 +154,6 @@ def _product(factors: Float64[Array, "factors samples channels"]) -> Float64[Arr
     A factor of exactly zero, where the polynomial of code 4 crosses from plus to minus, is the only one that this
     cannot differentiate; it is moved off zero by less than anything can notice.
     """
-    size = jnp.maximum(jnp.abs(factors), np.finfo(np.float64).tiny)
-    return jnp.prod(jnp.sign(jax.lax.stop_gradient(factors)), axis=0) * jnp.exp(jnp.sum(jnp.log(size), axis=0))
+    xp = namespace(factors)
+    size = xp.maximum(xp.abs(factors), np.finfo(np.float64).tiny)
+    return xp.prod(xp.sign(constant(factors)), axis=0) * xp.exp(xp.sum(xp.log(size), axis=0))
