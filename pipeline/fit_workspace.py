@@ -22,10 +22,9 @@ import sys
 import time
 import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from pipeline.command import user_path
+from pipeline.command import keep_compiled, user_path
 
 LONGEST = 240  # characters of an error that are printed
 SHOWN = 20  # rows of the ranking
@@ -34,7 +33,11 @@ SHOWN = 20  # rows of the ranking
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; see the exit codes above."""
     options = _parser().parse_args(argv)
-    _compile_quickly(options)
+    # For matrices of some hundred rows the threads of OpenBLAS wait for each other longer than they compute, and beside
+    # another job many times as long. It must know before it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if options.cache:
+        keep_compiled()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
@@ -83,23 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--plots", type=user_path, metavar="DIR", help="write plots into this folder")
     parser.add_argument("--json", type=user_path, metavar="OUT", help="write the results here")
     parser.add_argument("--thorough", action="store_true", help="look for further minima whatever that costs")
-    parser.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing")
+    parser.add_argument(
+        "--no-cache", action="store_false", dest="cache", help="compile everything anew, and keep nothing for next time"
+    )
     return parser
-
-
-def _compile_quickly(options: argparse.Namespace) -> None:
-    """Keep what toys and the ranking compile for the next time.
-
-    OpenBLAS gets one thread, unless the user says otherwise: for matrices of some hundred rows its threads wait for
-    each other longer than they compute, and beside another job many times as long. It must know before it is loaded.
-    """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    import jax
-
-    if not options.no_cache:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "diff-pipeline" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
 
 
 def _read(options: argparse.Namespace) -> Any:

@@ -42,12 +42,12 @@ def look(config: Config, names: Names, dataset: Dataset, location: str) -> Seen:
     seen: Seen = {}
     for of, variable in _named(config):
         if of is None:
-            found = columns.events.get(names.branches.get(variable, ""))
+            values = columns.events.get(names.branches.get(variable, ""))
         else:
             collection = config.objects[of]
-            found = columns.collections[collection.branch].variables.get(collection.variables.get(variable, ""))
-        if found is not None:
-            seen[variable if of is None else f"{of}.{variable}"] = found.astype(np.float64)
+            values = columns.collections[collection.branch].variables.get(collection.variables.get(variable, ""))
+        if values is not None:
+            seen[variable if of is None else f"{of}.{variable}"] = values.astype(np.float64)
     return seen
 
 

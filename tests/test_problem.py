@@ -195,3 +195,26 @@ def test_mistakes_get_a_sentence(changes, sentence):
 def test_a_misspelt_threshold_gets_a_sentence(problem):
     with pytest.raises(ConfigError, match="no threshold is called 'mte'; there are: met, bdt"):
         problem.loss({"mte": 3.0})
+
+
+@pytest.mark.slow
+def test_more_cuts_on_events_than_a_bit_mask_holds_have_the_derivatives_of_each_alone():
+    rng, number = np.random.default_rng(8), 33
+    tables = {
+        name: {f"x{place}": rng.normal(shift, 1, 400) for place in range(number)} | {"mass": rng.uniform(0, 4, 400)}
+        for name, shift in (("signal", 2.0), ("background", 1.7))
+    }
+    problem = pl.Problem.from_arrays(
+        tables,
+        cuts=[pl.Cut(f"x{place}", above=0.0, bounds=(-2, 2), bandwidth=0.8) for place in range(number)],
+        regions=[pl.Region("SR", observable="mass", bins=[0, 2, 4])],
+        signal="signal",
+        systematics=[pl.Norm("rate", 0.1, on="background")],
+    )
+    together = problem.value_and_grad().gradient.value
+    assert len(together) == number
+    at, widths = arrays(problem.thresholds), arrays(problem.bandwidths)
+    for name in ("x0", "x30", "x31", "x32"):
+        alone = exact.evaluate(problem.analysis, at, {name: widths[name]}, problem.training).gradient.value[name]
+        assert float(together[name]) == pytest.approx(float(alone), rel=1e-5)
+        assert float(alone) != 0

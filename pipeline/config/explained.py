@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from pipeline.config.model import ConfigError
 from pipeline.config.run import Config
@@ -87,8 +86,8 @@ def _of_key(place: str, model: type[BaseModel], name: str) -> str:
 
 def _row(shown: str, model: type[BaseModel], name: str | None = None) -> str:
     field = model.model_fields[name or shown]
-    default = field.get_default(call_default_factory=True)
-    stated = "needed" if default is PydanticUndefined else f"default: {'none' if default in (None, '') else default}"
+    default = None if field.is_required() else field.get_default(call_default_factory=True)
+    stated = "needed" if field.is_required() else f"default: {'none' if default in (None, '') else default}"
     unit = UNITS.get(name or shown)
     return f"  {shown}  ({_type(field.annotation)}; {stated}{f'; unit: {unit}' if unit else ''})"
 

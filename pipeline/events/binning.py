@@ -109,7 +109,7 @@ def edge_flux(
 ) -> dict[str, Float[Array, "copies bins columns"]]:
     """The derivative of the histogram of a region by each threshold that moves its edges, by copies of it.
 
-    All at once: `jax.jacfwd` of `binned` by hundreds of copies gives the same numbers, and half of a step would be it.
+    It is what `jax.jacfwd` of `binned` gives, without a tangent for each copy of each threshold.
     """
     places = edges.astype(columns.dtype)
     density = _densities(places, bandwidth, values, columns, copy)
@@ -197,6 +197,6 @@ def _densities(
     near = jnp.zeros(values.shape, bool)
     for edge in range(number):
         near |= jnp.abs(values - edges[0, edge]) < bandwidth
-    near &= columns[0] != 0
+    near &= jnp.any(columns != 0, axis=0)
     start = jnp.zeros((copies, number * columns.shape[0]), columns.dtype)
     return for_each_flip(near.astype(jnp.uint32), 1, visit, start).reshape(copies, number, -1)

@@ -96,40 +96,48 @@ def _flux_of_event_cuts(
         sides = side_flux(cut, at.thresholds, at.bandwidths, variables, ~jnp.isnan(variables[cut.variable]))
         flux |= sides
         cuts += [cut.name] * len(sides)
-    columns, bins, first = columns_of(event.weight, hard.factors), at.selection.bins, _first_place(at, event)
-
-    def of_some(flux: dict[str, Array], cuts: list[str]) -> dict[str, Array]:
-        terms, end = jnp.stack(list(flux.values())), len(flux) * at.subsamples * bins
-        crossed = {name: jnp.asarray([name == own for own in cuts]) for name in hard.accepted}
-
-        def visit(
-            event: Int32[Array, " flips"],
-            name: Int32[Array, " flips"],
-            real: Bool[Array, " flips"],
-            total: Float32[Array, "places columns"],
-        ) -> Float32[Array, "places columns"]:
-            accepted = {cut: own[event] ^ crossed[cut][name] for cut, own in hard.accepted.items()}
-            there = (
-                {key: own[event] for key, own in counts.items()},
-                {key: own[event] for key, own in variables.items()},
-            )
-            _, enters = placed(at, *there, accepted)
-            leaves, rows = hard.position[event], (terms[name, event][None] * columns[:, event]).T
-            for position, row in ((enters, rows), (leaves, -rows)):
-                inside = real & (enters != leaves) & (position < bins)
-                place = jnp.where(inside, name * at.subsamples * bins + first[event] + position, end)
-                total = add_to_histogram(total, place, row)
-            return total
-
-        start = jnp.zeros((end, columns.shape[0]), jnp.float32)
-        total = for_each_flip(pack(terms != 0), len(flux), visit, start)
-        return dict(zip(flux, total.reshape(len(flux), at.subsamples, bins, -1), strict=True))
-
-    names = list(flux)
+    names, result = list(flux), dict[str, Array]()
     for start in range(0, len(names), MAX_OBJECTS):
-        some = names[start : start + MAX_OBJECTS]
-        flux |= of_some({name: flux[name] for name in some}, cuts[start : start + MAX_OBJECTS])
-    return flux
+        some = slice(start, start + MAX_OBJECTS)
+        terms = {name: flux[name] for name in names[some]}
+        result |= _flux_of_crossings(at, event, hard, counts, variables, terms, cuts[some])
+    return result
+
+
+def _flux_of_crossings(
+    at: Point,
+    event: Event,
+    hard: Evaluated,
+    counts: dict[str, Int32[Array, " events"]],
+    variables: dict[str, Array],
+    flux: dict[str, Float32[Array, " events"]],
+    cuts: list[str],
+) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    """Of some thresholds and the cuts that they are of: only events near one of them are placed again."""
+    columns, bins, first = columns_of(event.weight, hard.factors), at.selection.bins, _first_place(at, event)
+    terms, end = jnp.stack(list(flux.values())), len(flux) * at.subsamples * bins
+    crossed = {name: jnp.asarray([name == own for own in cuts]) for name in hard.accepted}
+
+    def visit(
+        event: Int32[Array, " flips"],
+        name: Int32[Array, " flips"],
+        real: Bool[Array, " flips"],
+        total: Float32[Array, "places columns"],
+    ) -> Float32[Array, "places columns"]:
+        accepted = {cut: own[event] ^ crossed[cut][name] for cut, own in hard.accepted.items()}
+        own_counts = {key: own[event] for key, own in counts.items()}
+        own_variables = {key: own[event] for key, own in variables.items()}
+        _, enters = placed(at, own_counts, own_variables, accepted)
+        leaves, rows = hard.position[event], (terms[name, event][None] * columns[:, event]).T
+        for position, row in ((enters, rows), (leaves, -rows)):
+            inside = real & (enters != leaves) & (position < bins)
+            place = jnp.where(inside, name * at.subsamples * bins + first[event] + position, end)
+            total = add_to_histogram(total, place, row)
+        return total
+
+    start = jnp.zeros((end, columns.shape[0]), jnp.float32)
+    total = for_each_flip(pack(terms != 0), len(flux), visit, start)
+    return dict(zip(flux, total.reshape(len(flux), at.subsamples, bins, -1), strict=True))
 
 
 def _boundaries(at: Point, hard: Evaluated) -> list[_Boundary]:

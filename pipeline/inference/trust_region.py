@@ -124,8 +124,8 @@ def _at_radius(
         low, high = xp.where(short, low, shift), xp.where(short, shift, high)
         return following, low, high, xp.where(count == 0, height, distance), count + 1
 
-    nothing, least = xp.zeros_like(slope), xp.asarray(FLAT)
-    blank = _Step(least, nothing, xp.zeros_like(matrix), xp.asarray(False))
+    least = xp.asarray(FLAT)
+    blank = _Step(least, xp.zeros_like(slope), xp.zeros_like(matrix), xp.asarray(False))
     start = (blank, least, highest, xp.asarray(xp.inf), xp.asarray(0))
     step, _, _, distance, _ = while_loop(going, again, start)
     return step, distance

@@ -83,8 +83,8 @@ def _profiled(model: pyhf.Model, mu: float) -> tuple[float, float]:
 def advice(poi: str) -> str:
     """What whoever goes on with a workspace has to know of the error that other programs find."""
     return (
-        "The error that pyhf and cabinetry report is Minuit's Hesse, numerical derivatives that miss what is curved on "
-        "a small scale: in the quickstart 0.030 where the profile likelihood has 0.070. Ask for MINOS instead, "
+        "The error that pyhf and cabinetry report is Minuit's Hesse: numerical derivatives, which miss what is curved "
+        "on a small scale, and may come out far too small. Ask for MINOS instead, "
         f'cabinetry.fit.fit(model, data, minos="{poi}"), or for the exact Hessian, python -m pipeline.fit_workspace '
         "workspace.json."
     )

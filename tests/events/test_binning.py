@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from pipeline.events.binning import bin_index, binned, hard_histogram, placed_edges
+from pipeline.events.binning import bin_index, binned, edge_flux, hard_histogram, placed_edges
 from pipeline.events.cuts import Region, Selection, arrays
 from pipeline.events.flux import kernel_integral
 
@@ -233,6 +233,22 @@ def test_each_copy_of_the_edges_moves_its_own_events(sample):
         alone = jax.jacfwd(lambda edges, own=own: hard(edges, values, own))(edges[:1])
         np.testing.assert_allclose(slopes[:, :, number], alone[:, :, 0], rtol=1e-4, atol=1e-2)
         assert np.any(np.asarray(alone) != 0)
+
+
+def test_the_flux_of_edges_is_the_derivative_of_the_histogram(sample):
+    """By every threshold and copy at once; a column may count events that the first one does not."""
+    values, columns = of_sample(sample)
+    columns = columns.at[0, ::2].set(0)
+    copy = jnp.asarray(np.random.default_rng(5).integers(0, 2, EVENTS), jnp.int32)
+    edges, region = jnp.asarray(np.stack([PLACES, PLACES])), regions(RANGE)[1]
+    slopes = jax.jacfwd(lambda edges: hard(edges, values, columns, copy))(edges)
+    flux = edge_flux(region, edges, f32(WIDTH), values, columns, copy)
+    assert len(flux) == 2  # a range: both ends move the edges between them
+    along = (PLACES - PLACES[0]) / (PLACES[-1] - PLACES[0])
+    for name, share in zip(region.edges, (1 - along, along), strict=True):
+        expected = np.einsum("bcke,e->kbc", slopes, share)
+        np.testing.assert_allclose(flux[name], expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
+        assert np.all(expected != 0)
 
 
 def test_without_a_bandwidth_there_is_no_derivative(sample):

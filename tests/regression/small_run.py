@@ -10,6 +10,7 @@ from pipeline.config import load_config
 from pipeline.ingest.samples import Sample
 from pipeline.problem import divide, read
 from pipeline.tuning.tune import Tuned, tune
+from pipeline.validation.crosscheck import cross_check
 from pipeline.validation.outcome import judge
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,9 @@ def numbers(events: tuple[Sample, ...], seed: int = 1) -> dict[str, float]:
     """The run's own result, flat."""
     config = load_config(ROOT / "configs" / "quickstart.yaml", {**SETTINGS, "seed": seed})
     prepared = divide(config, events).with_bandwidths()
-    return dict(_of_interest(judge([Tuned(prepared, tuple(tune(prepared)))]).as_json()))
+    outcome = judge([Tuned(prepared, tuple(tune(prepared)))])
+    by_pyhf = {f"pyhf, Z {when}": cross_check(outcome.workspaces[when]).significance for when in ("before", "after")}
+    return dict(_of_interest(outcome.as_json())) | by_pyhf
 
 
 def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

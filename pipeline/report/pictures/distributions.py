@@ -53,7 +53,7 @@ def draw(shown: Sequence[Distribution], labels: Mapping[str, str], source: str) 
             axes.text(0.5, 0.5, "none passes all other cuts", transform=axes.transAxes, ha="center", fontsize=9)
             axes.set_yticks([])
         axes.set_xlim(distribution.edges[0], distribution.edges[-1])
-    look.title(panels[0], "all other cuts applied", source)
+    look.title(panels[0], "all other cuts applied", source, narrow=True)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=4)
     return figure

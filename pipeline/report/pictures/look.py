@@ -100,9 +100,9 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, gridspec_kw=grid)
 
 
-def title(axes: Axes, text: str, source: str) -> None:
-    """What is shown on the left, where the events come from on the right."""
-    axes.set_title(text, loc="left", fontsize=10)
+def title(axes: Axes, text: str, source: str, *, narrow: bool = False) -> None:
+    """What is shown on the left, where the events come from on the right; in a narrow panel one above the other."""
+    axes.set_title(f"{text}\n" if narrow else text, loc="left", fontsize=10)
     axes.text(1, 1.01, source, transform=axes.transAxes, ha="right", va="bottom", fontsize=8, style="italic")
 
 

@@ -51,7 +51,7 @@ def draw(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, so
     lowest, highest = (pick(axes.get_ylim()[end] for axes in panels) for end, pick in ((0, min), (1, max)))
     for axes in panels:
         axes.set_ylim(lowest, highest)
-    look.title(panels[0], "one threshold moves", source)
+    look.title(panels[0], "one threshold moves", source, narrow=True)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=min(3, 1 + len(profiles)))
     return figure
