@@ -31,8 +31,10 @@ PlacedEdges = dict[str, Float[Array, "_copies _edges"]]
 """Bin edges of each region where the thresholds put them; copies of them for disjoint parts of the events."""
 
 
-def bin_index(values: Float32[Array, "*shape"], edges: Float32[Array, " edges"]) -> Int32[Array, "*shape"]:
-    """Bin of each value, and the number of bins where there is none.
+def bin_index(
+    values: Float32[Array, "*shape"], edges: Float32[Array, " edges"], overflow: bool = False
+) -> Int32[Array, "*shape"]:
+    """Bin of each value, and the number of bins where there is none; with `overflow`, only NaN is in none.
 
     A sum of comparisons, not a binary search: edges are few, and this vectorises over events.
     """
@@ -40,6 +42,8 @@ def bin_index(values: Float32[Array, "*shape"], edges: Float32[Array, " edges"])
     below = jnp.zeros(values.shape, jnp.int32)
     for edge in range(bins + 1):
         below += (values >= edges[edge]).astype(jnp.int32)
+    if overflow:
+        return jnp.where(jnp.isnan(values), bins, jnp.clip(below - 1, 0, bins - 1))
     return jnp.where((below == 0) | (below == bins + 1), bins, below - 1)
 
 
@@ -99,6 +103,12 @@ def _shares(region: Region, edges: Float[Array, " edges"]) -> Float[Array, "edge
     return jnp.stack([1 - along, along], axis=1)
 
 
+def widths_beside(edges: Float[Array, " edges"]) -> Float[Array, " edges"]:
+    """The mean width of the two bins beside each edge; of the one bin at either end."""
+    widths = jnp.diff(edges)
+    return 0.5 * (jnp.concatenate([widths[:1], widths]) + jnp.concatenate([widths, widths[-1:]]))
+
+
 def edge_flux(
     region: Region,
     edges: Float[Array, "copies edges"],
@@ -114,11 +124,13 @@ def edge_flux(
     places = edges.astype(columns.dtype)
     density = _densities(places, bandwidth, values, columns, copy)
     across = -jnp.einsum("kec,em->mkec", density, _shares(region, places[0]))
-    return dict(zip(region.edges, _between(across), strict=True))
+    return dict(zip(region.edges, _between(across, region), strict=True))
 
 
-def _between(across: Float[Array, "*shape edges columns"]) -> Float[Array, "*shape bins columns"]:
-    """What crosses an edge leaves the bin below it and enters the one above."""
+def _between(across: Float[Array, "*shape edges columns"], region: Region) -> Float[Array, "*shape bins columns"]:
+    """What crosses an edge leaves the bin below it and enters the one above; nothing crosses the end of an open bin."""
+    if region.overflow:
+        across = across.at[..., jnp.asarray([0, -1]), :].set(0)
     return across[..., :-1, :] - across[..., 1:, :]
 
 
@@ -138,7 +150,7 @@ def binned(
         selection: with the regions.
         position: bin of each event on their joint axis; the number of bins for none.
         copy: which copy of the edges each event looks at.
-        bandwidths: of the kernel, by region; a region without one has no derivative.
+        bandwidths: of the kernel, by region: one for all edges, or one for each; without one there is no derivative.
         edges: of each region.
         observables: of each region, NaN for events that are not in it.
         columns: what each event adds to its bin.
@@ -168,15 +180,22 @@ def _rule(selection: Selection, primals: tuple[Any, ...], tangents: tuple[Any, .
             across -= jnp.einsum("kec,ke->ec", density, moved.astype(columns.dtype))
         moved = d_observables[region.name]
         if not isinstance(moved, SymbolicZero):
-            at_edges = kernel(values[None] - places[0][:, None], bandwidth)
+            at_edges = _at_edges(values, places[0], bandwidth)
             across += at_edges @ (columns * moved.astype(columns.dtype)[None]).T
-        tangent = tangent.at[region.offset : region.offset + region.bins].add(_between(across))
+        tangent = tangent.at[region.offset : region.offset + region.bins].add(_between(across, region))
     return histogram, tangent
+
+
+def _at_edges(
+    values: Float[Array, " events"], edges: Float[Array, " edges"], bandwidth: Float[Array, "..."]
+) -> Float[Array, "edges events"]:
+    """How much of each event lies at each edge."""
+    return kernel(values[None] - edges[:, None], jnp.broadcast_to(bandwidth, edges.shape)[:, None])
 
 
 def _densities(
     edges: Float[Array, "copies edges"],
-    bandwidth: Float[Array, ""],
+    bandwidth: Float[Array, "..."],
     values: Float[Array, " events"],
     columns: Float[Array, "columns events"],
     copy: Int32[Array, " events"],
@@ -190,13 +209,13 @@ def _densities(
         real: Bool[Array, " some"],
         total: Float[Array, "copies terms"],
     ) -> Float[Array, "copies terms"]:
-        at_edges = kernel(values[event][None] - edges[0][:, None], bandwidth)
+        at_edges = _at_edges(values[event], edges[0], bandwidth)
         terms = (at_edges[:, None] * columns[None, :, event]).reshape(total.shape[1], -1)
         return add_to_histogram(total, jnp.where(real, copy[event], copies), terms.T)
 
-    near = jnp.zeros(values.shape, bool)
+    near, width = jnp.zeros(values.shape, bool), jnp.broadcast_to(bandwidth, (number,))
     for edge in range(number):
-        near |= jnp.abs(values - edges[0, edge]) < bandwidth
+        near |= jnp.abs(values - edges[0, edge]) < width[edge]
     near &= jnp.any(columns != 0, axis=0)
     start = jnp.zeros((copies, number * columns.shape[0]), columns.dtype)
     return for_each_flip(near.astype(jnp.uint32), 1, visit, start).reshape(copies, number, -1)

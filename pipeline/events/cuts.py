@@ -7,8 +7,9 @@ float32, the precision of the data: |eta| = float32(2.1) fails |eta| < 2.1, as i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Float64
 
@@ -34,8 +35,11 @@ __all__ = [
     "within",
 ]
 
-Thresholds = dict[str, Float[Array, "..."]]
-"""A number a threshold, keyed by its name, in its own unit; or copies of it (`pipeline.events.yields`)."""
+Thresholds = dict[str, Any]
+"""A number a threshold, keyed by its name, in its own unit; or copies of it (`pipeline.events.yields`).
+
+The networks that make variables stand beside them (`pipeline.events.scores`): all parameters are one pytree.
+"""
 
 EVENT = "event"
 """What a cut on events names in the place of sets."""
@@ -102,7 +106,8 @@ class Region:
     """The events that meet all requirements and all cuts on events that concern the region, and their observable.
 
     Its bins stand at `offset` … in the joint axis of all regions. `edges` names the thresholds that move the bin edges:
-    none, or the first and the last edge, or each of them (`pipeline.events.binning`).
+    none, or the first and the last edge, or each of them (`pipeline.events.binning`). With `overflow`, the outer bins
+    are open: what lies beyond the edges is in them.
     """
 
     name: str
@@ -111,6 +116,7 @@ class Region:
     bins: int
     offset: int
     edges: tuple[str, ...] = ()
+    overflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -156,9 +162,12 @@ Columns = Mapping[str, Float32[Array, "*objects events"]]
 """Variables of objects, or of events; NaN where there is none."""
 
 
-def arrays(values: Mapping[str, float]) -> Thresholds:
-    """Thresholds from numbers."""
-    return {name: jnp.asarray(value, jnp.float64) for name, value in values.items()}
+def arrays(values: Mapping[str, Any]) -> Thresholds:
+    """Thresholds from numbers; networks stay as they are."""
+    return {
+        name: value if isinstance(value, eqx.Module) else jnp.asarray(value, jnp.float64)
+        for name, value in values.items()
+    }
 
 
 def passes(cut: Cut, thresholds: Thresholds, columns: Columns) -> Bool[Array, "*objects events"]:

@@ -9,13 +9,14 @@ from itertools import groupby
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32, UInt32
+from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 from pipeline.events.batch import Edges, Event
-from pipeline.events.binning import PlacedEdges, bin_index, binned, placed_edges
+from pipeline.events.binning import PlacedEdges, bin_index, binned, placed_edges, widths_beside
 from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thresholds, passes, passes_all, within
 from pipeline.events.flux import pack
 from pipeline.events.function import Sets, call, members
+from pipeline.events.scores import Score, in_blocks, inputs_of, score_of, standardised
 
 __all__ = [
     "Evaluated",
@@ -25,6 +26,7 @@ __all__ = [
     "Point",
     "accepted_by",
     "as_variables",
+    "call_variables",
     "columns_of",
     "concerned",
     "counts_of",
@@ -34,7 +36,10 @@ __all__ = [
     "histogram",
     "inside_regions",
     "is_derived",
+    "kernel_widths",
+    "learned_regions",
     "moving_regions",
+    "network_inputs",
     "observables_of",
     "placed",
     "point",
@@ -69,15 +74,19 @@ class Layout(NamedTuple):
 
 
 class EventAnalysis(NamedTuple):
-    """The static part of the hard analysis."""
+    """The static part of the hard analysis. `scores` are variables of the events that networks make."""
 
     selection: Selection
     function: object
     layout: Layout
+    scores: tuple[Score, ...] = ()
 
 
 class Point(NamedTuple):
-    """The hard analysis at some thresholds, with the edges of the bins where these put them."""
+    """The hard analysis at some thresholds, with the edges of the bins where these put them.
+
+    Networks stand among the thresholds, by the names of their scores.
+    """
 
     analysis: EventAnalysis
     thresholds: Thresholds
@@ -121,14 +130,16 @@ def evaluated(at: Point, event: Event) -> Evaluated:
     """Sets, variables, factors and place of some events."""
     bits, columns, used = _own_bits(at, event)
     sets = Sets(at.selection, event, members(at.selection, bits))
-    variables = variables_of(at, event, sets)
+    variables = call_variables(at, event, sets)
+    counts = counts_of(at.selection, bits)
+    if at.analysis.scores:
+        variables |= _scores_of_candidates(at, event, bits, counts, variables, sets.used)
     used_by_variables = frozenset(sets.used)
     sets = Sets(at.selection, event, members(at.selection, bits))
     factors = factors_of(at, event, sets, variables)
     used_by_factors = frozenset(sets.used)
     if any(factor.set is None and factor.variable in variables for factor in at.analysis.layout.factors):
         used_by_factors |= used_by_variables
-    counts = counts_of(at.selection, bits)
     accepted = accepted_by(at, variables | as_variables(counts))
     region, position = placed(at, counts, variables, accepted)
     return Evaluated(
@@ -168,8 +179,62 @@ def derived_bits(
 
 
 def variables_of(at: Point, event: Event, sets: Sets) -> Variables:
-    """Variables of the events: those of the file, and those of the event function."""
+    """Variables of the events: those of the file, of the event function, and of networks."""
+    variables = call_variables(at, event, sets)
+    return variables | scores_of(at, sets, variables) if at.analysis.scores else variables
+
+
+def call_variables(at: Point, event: Event, sets: Sets) -> Variables:
+    """Variables of the events that no network makes."""
     return event.columns | call(at.analysis.function, "variables", event, sets)
+
+
+def network_inputs(at: Point, score: Score, sets: Sets, variables: Variables) -> Float32[Array, "inputs events"]:
+    """What a network is told of events, standardised."""
+    parts = {union.name: union.sets for union in at.selection.unions}
+    return standardised(at.thresholds[score.name], inputs_of(score, parts, sets, variables))
+
+
+def scores_of(at: Point, sets: Sets, variables: Variables) -> Variables:
+    """What the networks say of events."""
+    return {
+        score.name: score_of(
+            score, at.thresholds[score.name].weights, network_inputs(at, score, sets, variables)
+        )
+        for score in at.analysis.scores
+    }
+
+
+def _scores_of_candidates(
+    at: Point,
+    event: Event,
+    bits: Bits,
+    counts: dict[str, Int32[Array, " events"]],
+    variables: Variables,
+    used: set[str],
+) -> Variables:
+    """The same for events that meet the requirements of a region: networks are dear, and most events are nowhere.
+
+    Cuts on events do not count: who is near one of them is flipped. What requirements count is `used`, as the inputs
+    are: an event that a flip brings into a region has no score yet.
+    """
+    names = [score.name for score in at.analysis.scores]
+    values = {**as_variables(counts), **variables, **counts}
+    candidate = jnp.zeros(event.weight.shape, bool)
+    for region in at.selection.regions:
+        requirements = [each for each in region.requirements if each.name not in names]
+        met = [within(each, values[each.name]) for each in requirements]
+        candidate |= reduce(jnp.logical_and, met, jnp.ones(event.weight.shape, bool))
+        used |= {part for each in requirements for part in at.selection.parts(each.name)}
+
+    def of_events(number: Int32[Array, " some"]) -> Float32[Array, "scores some"]:
+        own = {name: each[number] for name, each in bits.items()}
+        sets = Sets(at.selection, event.at(number), members(at.selection, own))
+        scores = scores_of(at, sets, {name: each[number] for name, each in variables.items()})
+        used.update(sets.used)
+        return jnp.stack([scores[name] for name in names])
+
+    return dict(zip(names, in_blocks(candidate, of_events, len(names)), strict=True))
 
 
 def counts_of(selection: Selection, bits: Bits) -> dict[str, Int32[Array, " events"]]:
@@ -239,7 +304,7 @@ def placed(
     position = jnp.full(inside[0].shape, at.selection.bins, jnp.int32)
     # An event in several regions is in the first of them.
     for number, region in reversed(list(enumerate(at.selection.regions))):
-        bin_ = bin_index(values[region.observable], at.edges[region.name][0].astype(jnp.float32))
+        bin_ = bin_index(values[region.observable], at.edges[region.name][0].astype(jnp.float32), region.overflow)
         place = jnp.where(bin_ < region.bins, region.offset + bin_, at.selection.bins)
         region_of = jnp.where(inside[number], number, region_of)
         position = jnp.where(inside[number], place, position)
@@ -280,11 +345,28 @@ def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> F
         at.selection,
         hard.position,
         subsample_of(at, event),
-        {region.name: at.bandwidths[region.edges[0]] for region in moving_regions(at)},
+        kernel_widths(at),
         edges,
         observables_of(at.selection, hard),
         columns_of(event.weight, hard.factors),
     )
+
+
+def kernel_widths(at: Point) -> dict[str, Float[Array, "..."]]:
+    """The kernels at the edges of each region where something moves: one for all edges, or one for each.
+
+    The bandwidth of a score has no unit: it is in widths of the bins beside the edge.
+    """
+    widths: dict[str, Array] = {region.name: at.bandwidths[region.edges[0]] for region in moving_regions(at)}
+    for region in learned_regions(at):
+        widths[region.name] = at.bandwidths[region.observable] * widths_beside(at.edges[region.name][0])
+    return widths
+
+
+def learned_regions(at: Point) -> tuple[Region, ...]:
+    """The regions in which events move when the weights of a network do."""
+    names = {score.name for score in at.analysis.scores} & set(at.bandwidths)
+    return tuple(region for region in at.selection.regions if region.observable in names)
 
 
 def moving_regions(at: Point) -> tuple[Region, ...]:

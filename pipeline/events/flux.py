@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int, Int32, UInt32
 
 __all__ = [
     "MAX_OBJECTS",
+    "block_size",
     "boundary_flux",
     "for_each",
     "for_each_flip",
@@ -92,6 +93,11 @@ def pack(passes: Bool[Array, "objects events"]) -> UInt32[Array, " events"]:
     return jnp.sum(jnp.where(passes, bits[:, None], jnp.uint32(0)), axis=0, dtype=jnp.uint32)
 
 
+def block_size(events: int) -> int:
+    """How many items are looked at together, of a chunk of so many events."""
+    return max(BLOCK, events // TURNS)
+
+
 def for_each(
     count: Int[Array, " events"],
     visit: Callable[[Int32[Array, " items"], Int[Array, " items"], Bool[Array, " items"], State], State],
@@ -103,7 +109,7 @@ def for_each(
     numbered through, and looked up in blocks of equal size: the work is that for the pairs there are, whatever their
     number. In the last block some places are not `real`.
     """
-    until, block = jnp.cumsum(count), max(BLOCK, len(count) // TURNS)
+    until, block = jnp.cumsum(count), block_size(len(count))
 
     def step(carry: tuple[Int[Array, ""], State]) -> tuple[Int[Array, ""], State]:
         done, state = carry
@@ -176,6 +182,7 @@ def with_derivatives(
     @partial(differentiable.defjvp, symbolic_zeros=True)
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         result, flux = compiled_flux(*primals)
+        # What is no threshold (a network) has no flux: its derivative is that of a whole loss (`pipeline.analysis`).
         moved = {name: tangents[0][name] for name in flux if not isinstance(tangents[0][name], SymbolicZero)}
         still = jnp.zeros_like(result)
         return result, _across({name: flux[name] for name in moved}, moved, still) if moved else still

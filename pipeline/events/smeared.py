@@ -209,6 +209,9 @@ def _shares_of_region(at: Point, region: Region, observable: Array) -> Float64[A
     if region.edges and region.edges[0] in at.bandwidths:
         distance = edges[:, None] - observable.astype(jnp.float64)[None]
         below = kernel_integral(distance, at.bandwidths[region.edges[0]])
+        if region.overflow:
+            below = below.at[0].set(0).at[-1].set(1)
         return jnp.where(jnp.isnan(observable)[None], 0, below[1:] - below[:-1])
     bins = jnp.arange(region.bins, dtype=jnp.int32)
-    return (bin_index(observable, edges.astype(jnp.float32))[None] == bins[:, None]).astype(jnp.float64)
+    place = bin_index(observable, edges.astype(jnp.float32), region.overflow)
+    return (place[None] == bins[:, None]).astype(jnp.float64)

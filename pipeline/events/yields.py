@@ -20,7 +20,7 @@ from typing import TypeVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, Float64, Int32
+from jaxtyping import Array, Float32, Float64, Int32, PyTree
 
 from pipeline.events.batch import Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
@@ -36,7 +36,9 @@ from pipeline.events.evaluation import (
     point,
 )
 from pipeline.events.flux import with_derivatives
+from pipeline.events.scores import Network
 from pipeline.events.threshold_flux import threshold_flux
+from pipeline.events.weight_flux import weight_flux
 
 __all__ = [
     "SUBSAMPLES",
@@ -45,6 +47,8 @@ __all__ = [
     "event_outcomes",
     "hard_yields",
     "sum_over_chunks",
+    "total_over_chunks",
+    "weight_gradient",
     "yields_and_flux",
 ]
 
@@ -52,6 +56,9 @@ SUBSAMPLES = 16
 """Disjoint parts of the collisions whose fluxes are told apart: how they scatter is the error of their sum."""
 
 Result = TypeVar("Result")
+
+Place = tuple[Int32[Array, ""], Int32[Array, ""]]
+"""Of a chunk: its kinematic variation and its data set."""
 
 
 class EventOutcomes(eqx.Module, strict=True):
@@ -84,7 +91,8 @@ def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinema
     def value_and_flux(
         thresholds: Thresholds, bandwidths: Thresholds, events: Events
     ) -> tuple[Array, dict[str, Array]]:
-        copies = max((each.shape[1] for each in thresholds.values() if each.ndim == 2), default=1)
+        scalars = [each for each in thresholds.values() if not _is_network(each)]
+        copies = max((each.shape[1] for each in scalars if each.ndim == 2), default=1)
         at = _without_copies(thresholds)
         return yields_and_flux(analysis, at, bandwidths, events, subsamples=copies)
 
@@ -93,11 +101,20 @@ def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinema
 
 def copies_of(thresholds: Thresholds, layout: Layout) -> Thresholds:
     """The thresholds, once for each subsample of each data set."""
-    return {name: jnp.broadcast_to(each, (layout.datasets, SUBSAMPLES)) for name, each in thresholds.items()}
+    axes = (layout.datasets, SUBSAMPLES)
+    return {
+        name: each if _is_network(each) else jnp.broadcast_to(each, axes) for name, each in thresholds.items()
+    }
 
 
 def _without_copies(thresholds: Thresholds) -> Thresholds:
-    return {name: each if each.ndim == 0 else each[0, 0] for name, each in thresholds.items()}
+    return {
+        name: each if _is_network(each) or each.ndim == 0 else each[0, 0] for name, each in thresholds.items()
+    }
+
+
+def _is_network(parameter: Array | Network) -> bool:
+    return isinstance(parameter, Network)
 
 
 def yields_and_flux(
@@ -118,22 +135,52 @@ def yields_and_flux(
     return sum_over_chunks(partial(_chunk_yields_and_flux, at), analysis.layout, events)
 
 
+def weight_gradient(
+    analysis: EventAnalysis,
+    thresholds: Thresholds,
+    bandwidths: Thresholds,
+    events: Events,
+    slope: Float64[Array, "kinematics datasets bins columns"],
+) -> dict[str, PyTree]:
+    """The derivative of a loss by the weights of each network that has a bandwidth, given its slope by the yields.
+
+    A second pass over the events, chunk by chunk: it takes the memory of one chunk and a few copies of the weights.
+
+    Returns:
+        by the name of the score, the weights with an axis "halves" in front: two disjoint halves of the collisions,
+        whose sum is the derivative, and whose difference is as large as its statistical error.
+    """
+    at = point(analysis, thresholds, bandwidths, events.edges)
+    return total_over_chunks(lambda event, place: weight_flux(at, event, evaluated(at, event), slope[place]), events)
+
+
 def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events: Events) -> Result:
     """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set."""
+    return _sum_over_chunks(lambda event, _: of_chunk(event), (layout.kinematics, layout.datasets), events)
 
+
+def total_over_chunks(of_chunk: Callable[[Event, Place], Result], events: Events) -> Result:
+    """The sum over all chunks; `of_chunk` is told the kinematic variation and the data set of its events."""
+    return _sum_over_chunks(of_chunk, (), events)
+
+
+def _sum_over_chunks(of_chunk: Callable[[Event, Place], Result], axes: tuple[int, ...], events: Events) -> Result:
     def of_group(group: EventGroup) -> Result:
+        def place_of(number: Array) -> Place:
+            return group.task_kinematic[number], group.dataset[group.task_chunk[number]]
+
         @jax.jit  # so that it is traced once, for its shape and in the loop
         def of_task(number: Array) -> Result:
-            return of_chunk(take_chunk(group, group.task_kinematic[number], group.task_chunk[number]))
+            event = take_chunk(group, group.task_kinematic[number], group.task_chunk[number])
+            return of_chunk(event, place_of(number))
 
         def add(number: Array, sums: Result) -> Result:
-            place = group.task_kinematic[number], group.dataset[group.task_chunk[number]]
+            place = place_of(number) if axes else ...
             return jax.tree.map(
                 lambda total, part: total.at[place].add(part.astype(total.dtype)), sums, of_task(number)
             )
 
         shapes = jax.eval_shape(of_task, jnp.int32(0))
-        axes = (layout.kinematics, layout.datasets)
         start = jax.tree.map(lambda part: jnp.zeros((*axes, *part.shape), jnp.float64), shapes)
         # A part of a larger set of events may have room for more tasks than it has: they come last, and are not done.
         return jax.lax.fori_loop(0, jnp.sum(group.task_chunk >= 0, dtype=jnp.int32), add, start)
