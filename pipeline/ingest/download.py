@@ -204,7 +204,7 @@ def _understood(location: str, answer: urllib3.BaseHTTPResponse, have: int) -> _
     answer.release_conn()
     if answer.status == 416:
         whole = span is not None and span[2] == str(have)
-        return _Rest(start=have, total=have, tag=tag, blocks=(block for block in ())) if whole else None
+        return _Rest(start=have, total=have, tag=tag, blocks=_no_blocks()) if whole else None
     raise InputError(refusal(location, answer.status, answer.reason or ""))
 
 
@@ -216,6 +216,10 @@ def _blocks(answer: urllib3.BaseHTTPResponse) -> Generator[bytes, None, None]:
         raise _BrokenOffError(str(error.args[0] if error.args else error)) from error
     finally:
         answer.close()
+
+
+def _no_blocks() -> Generator[bytes, None, None]:
+    yield from ()
 
 
 def _rest_by_fsspec(location: str, have: int) -> _Rest:
