@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import fsspec
@@ -46,7 +46,7 @@ class _Rest:
     start: int
     total: int | None
     tag: str
-    blocks: Iterator[bytes]
+    blocks: Generator[bytes, None, None]
 
 
 def download(
@@ -156,7 +156,7 @@ def _fetch_rest(location: str, part: Path, size: int | None, advance: Callable[[
         # The tag first: a part without its tag would be taken for this version.
         _tag_file(part).write_text(rest.tag)
         file = part.open("r+b" if rest.start else "wb")
-    with file:
+    with file, contextlib.closing(rest.blocks):
         file.seek(rest.start)
         for block in rest.blocks:
             if file.tell() == 0:
@@ -204,17 +204,22 @@ def _understood(location: str, answer: urllib3.BaseHTTPResponse, have: int) -> _
     answer.release_conn()
     if answer.status == 416:
         whole = span is not None and span[2] == str(have)
-        return _Rest(start=have, total=have, tag=tag, blocks=iter(())) if whole else None
+        return _Rest(start=have, total=have, tag=tag, blocks=_no_blocks()) if whole else None
     raise InputError(refusal(location, answer.status, answer.reason or ""))
 
 
-def _blocks(answer: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
+def _blocks(answer: urllib3.BaseHTTPResponse) -> Generator[bytes, None, None]:
+    """What is not read to its end cannot be used again: its connection is closed."""
     try:
         yield from answer.stream(BLOCK, decode_content=False)
     except urllib3.exceptions.HTTPError as error:
         raise _BrokenOffError(str(error.args[0] if error.args else error)) from error
     finally:
-        answer.release_conn()
+        answer.close()
+
+
+def _no_blocks() -> Generator[bytes, None, None]:
+    yield from ()
 
 
 def _rest_by_fsspec(location: str, have: int) -> _Rest:
@@ -223,7 +228,7 @@ def _rest_by_fsspec(location: str, have: int) -> _Rest:
         total = system.info(path)["size"]
     start = have if have <= total else 0
 
-    def blocks() -> Iterator[bytes]:
+    def blocks() -> Generator[bytes, None, None]:
         try:
             with system.open(path, "rb") as remote:
                 remote.seek(start)
