@@ -21,16 +21,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float64
+from jaxtyping import Array, Float64, PyTree
 
 from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
 from pipeline.events.design_effect import design_effects
 from pipeline.events.evaluation import EventAnalysis, Layout
+from pipeline.events.scores import Network
 from pipeline.events.smeared import smeared_yields
 from pipeline.events.table import EventList, list_events
-from pipeline.events.yields import SUBSAMPLES, hard_yields, yields_and_flux
+from pipeline.events.yields import SUBSAMPLES, hard_yields, weight_gradient, yields_and_flux
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
@@ -99,6 +100,9 @@ class Gradient(eqx.Module):
 
     The error is that of the boundary flux: how many simulated events lie near the threshold, and how much each of them
     matters. The uncertainty of the slope of the loss by the yields is not in it.
+
+    The derivative by a network has the structure of its weights; its error is one number, the length of its noise: that
+    of a single weight says little (there are many, and most are within their error of zero).
     """
 
     _: KW_ONLY
@@ -148,6 +152,10 @@ def loss(
     # One compiled function for value and slope serves every caller: fits take long to compile.
     (value, merit), slope = loss_of_yields_and_slope(jax.lax.stop_gradient(yields), analysis, recipe)
     value = _with_slope(value, slope, yields)
+    networks = {score.name: thresholds[score.name] for score in analysis.events.scores if score.name in bandwidths}
+    if networks and not smooth:
+        parts = data if isinstance(data, Data) else tuple(data)
+        value = _with_weights(analysis, value, networks, (thresholds, bandwidths, parts, slope))
     # The loss is the figure of merit or minus it, and the other way round.
     return value, eqx.tree_at(lambda each: each.value, merit, -value if analysis.objective.larger_is_better else value)
 
@@ -172,12 +180,44 @@ def evaluate(
         (value, merit), slopes = jax.value_and_grad(of_moving, has_aux=True)(moving)
         return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slopes, error=_zeros(slopes)))
 
+    widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
+
     def of_part(part: Data) -> tuple[Yields, Flux]:
-        return _yields_and_flux(analysis.events, thresholds, bandwidths, part.events, SUBSAMPLES)
+        return _yields_and_flux(analysis.events, thresholds, widths, part.events, SUBSAMPLES)
 
     (yields, flux), recipe = _sum_over_parts(of_part, data)
     (value, merit), slope = loss_of_yields_and_slope(yields, analysis, recipe)
-    return Evaluation(loss=value, merit=merit, gradient=_gradient(slope, flux))
+    gradient = _gradient(slope, flux)
+    if any(score.name in bandwidths for score in analysis.events.scores):
+        by_weights = _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
+        gradient = Gradient(value=gradient.value | by_weights.value, error=gradient.error | by_weights.error)
+    return Evaluation(loss=value, merit=merit, gradient=gradient)
+
+
+def _weight_gradient(
+    analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts, slope: Yields
+) -> dict[str, PyTree]:
+    """By the weights of each network that has a bandwidth, in two halves: a second pass over the events."""
+    networks = {name: width for name, width in bandwidths.items() if isinstance(thresholds[name], Network)}
+
+    def of_part(part: Data) -> dict[str, PyTree]:
+        return _compiled_weight_gradient(analysis.events, thresholds, networks, part.events, slope)
+
+    return _sum_over_parts(of_part, data)[0]
+
+
+_compiled_weight_gradient = jax.jit(weight_gradient, static_argnums=0)
+
+
+@jax.jit
+def _of_weights(halves: dict[str, PyTree]) -> Gradient:
+    """Two halves of the events: what they disagree by is as long as the noise of their sum."""
+    value = jax.tree.map(lambda each: each.sum(axis=0), halves)
+    noise = {
+        name: jnp.sqrt(sum(jnp.sum((each[0] - each[1]) ** 2) for each in jax.tree.leaves(own)))
+        for name, own in halves.items()
+    }
+    return Gradient(value=value, error=noise)
 
 
 _yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 4))
@@ -240,6 +280,33 @@ def _with_slope(value: Float64[Array, ""], slope: Yields, yields: Yields) -> Flo
 def _along_slope(primals: Any, tangents: Any) -> tuple[Array, Array]:
     still = isinstance(tangents[2], SymbolicZero)
     return primals[0], jnp.zeros(()) if still else jnp.vdot(primals[1], tangents[2])
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _with_weights(
+    analysis: Analysis, value: Float64[Array, ""], networks: dict[str, Network], point: tuple[Any, ...]
+) -> Float64[Array, ""]:
+    """A function of the weights of networks that was computed elsewhere; its derivative takes a pass over the events.
+
+    `point`: thresholds, bandwidths, parts of the events, and the slope of the value by their yields.
+    """
+    del analysis, networks, point
+    return value
+
+
+@partial(_with_weights.defjvp, symbolic_zeros=True)
+def _along_weights(analysis: Analysis, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    value, _, point = primals
+    change = jnp.zeros(()) if isinstance(tangents[0], SymbolicZero) else tangents[0]
+    moved = {name: jax.tree.leaves(network.weights) for name, network in tangents[1].items()}
+    if all(isinstance(leaf, SymbolicZero) for leaves in moved.values() for leaf in leaves):
+        return value, change
+    halves = _weight_gradient(analysis, *point)
+    for name, leaves in moved.items():
+        for half, tangent in zip(jax.tree.leaves(halves[name]), leaves, strict=True):
+            if not isinstance(tangent, SymbolicZero):
+                change = change + jnp.vdot(half.sum(axis=0), tangent.astype(half.dtype))
+    return value, change
 
 
 def _merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:

@@ -34,7 +34,7 @@ class Names:
     Attributes:
         function: the event function.
         branches: variables of the events that are branches of the file, by our names.
-        made: variables of the events that the event function makes.
+        made: variables of the events that the event function makes, and those that are learned.
         weights: factors that it makes.
         counts: numbers of members.
     """
@@ -66,15 +66,18 @@ def names_of(config: Config, function: object | None = None) -> Names:
     clash = sorted({*config.event_variables, *corrections} & {*made, *counts})
     if clash:
         raise ConfigError(f"event_variables.{clash[0]}: is also what the event function makes; choose another name")
+    clash = sorted(set(config.observables) & {*config.event_variables, *corrections, *made, *counts, *weights})
+    if clash:
+        raise ConfigError(f"observables.{clash[0]}: there is another variable of this name; choose another one")
     _check_object_variables(config, of_objects)
     for each in config.corrections.values():
         if each.objects is None:
             wanted |= dict.fromkeys(value for value in each.inputs.values() if value in config.event_variables)
-    needless = {*made, *weights, *counts, *corrections}
+    needless = {*made, *weights, *counts, *corrections, *config.observables}
     branches = config.event_variables | {
         name: name for name in wanted if name not in needless and name not in config.event_variables
     }
-    return Names(function, branches, made, weights, tuple(counts))
+    return Names(function, branches, (*made, *config.observables), weights, tuple(counts))
 
 
 @cache
@@ -123,6 +126,8 @@ def _wanted(config: Config) -> Iterable[str]:
     for name, region in config.regions.items():
         yield from (each for each in config.requirements(name) if each not in sets)
         yield region.observable
+    for observable in config.observables.values():
+        yield from (each for each in observable.inputs if isinstance(each, str))
     for variation in config.variations.values():
         yield from (factor for factor in variation.weights if factor != "nominal" and "." not in factor)
         yield from (column for column in variation.varied_columns if "." not in column)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import awkward as ak
-import jax.numpy as jnp
+import equinox as eqx
 import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
@@ -26,13 +26,15 @@ from pipeline.errors import InputError
 from pipeline.events import split
 from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.scores import Network
 from pipeline.events.table import EventList, shared_events
 from pipeline.ingest.arrays import Table, sample_of
 from pipeline.ingest.samples import Sample, read_samples, skim
 from pipeline.names import Names, names_of
 from pipeline.parts import data_of, left_out, make_data, pick
+from pipeline.networks import fresh_networks, place_edges, start_networks
 from pipeline.progress import SILENT, Progress
-from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis
+from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis, make_edges
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
 __all__ = [
@@ -66,6 +68,7 @@ class Problem:
         left_out: objects of each collection that the analysis does not see, because their events have more of them than
             fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
         names: of the config, where its event function is an object.
+        networks: those of learned observables where they start, by name (`pipeline.networks`).
     """
 
     config: Config
@@ -76,6 +79,7 @@ class Problem:
     samples: tuple[Sample, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     names: Names | None = None
+    networks: Mapping[str, Network] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Config | Path | str, report: Callable[[str], None] = lambda _: None) -> "Problem":
@@ -146,6 +150,11 @@ class Problem:
         samples = (sample_of(process, table, wanted, config.luminosity) for process, table in tables.items())
         return divide(config, tuple(samples), names)
 
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """All parameters where they start: thresholds, trainable or not, and networks."""
+        return {**self.thresholds, **self.networks}
+
     @cached_property
     def thresholds(self) -> dict[str, float]:
         """All thresholds, trainable or not, where the config puts them."""
@@ -153,7 +162,7 @@ class Problem:
 
     @cached_property
     def bandwidths(self) -> dict[str, float]:
-        """The width of the kernel of each trainable threshold at the start, chosen from the events if not given."""
+        """The width of the kernel of each trainable parameter at the start, chosen from the events if not given."""
         config = self.with_bandwidths().config
         return {name: float(width) for name, width in default_bandwidths(config).items()}
 
@@ -164,7 +173,7 @@ class Problem:
         if not missing:
             return self
         progress.say(f"choosing the bandwidth of {', '.join(missing)}")
-        at = default_thresholds(config)
+        at = arrays(self.defaults)
         together = [names for names, _ in config.rising if missing.keys() & set(names)]
         chosen = lepski_bandwidths(
             lambda widths: evaluate(self.analysis, at, arrays(widths), self.training).gradient,
@@ -199,18 +208,18 @@ class Problem:
         return event_table(self.analysis, self._at(thresholds), self._part(part))
 
     def _at(self, thresholds: Mapping[str, Any] | None) -> Thresholds:
-        unknown = sorted(set(thresholds or ()) - set(self.thresholds))
+        unknown = sorted(set(thresholds or ()) - set(self.defaults))
         if unknown:
-            raise ConfigError(f"no threshold is called '{unknown[0]}'; there are: {', '.join(self.thresholds)}")
-        given = {name: jnp.asarray(value, jnp.float64) for name, value in (thresholds or {}).items()}
-        return default_thresholds(self.config) | given
+            raise ConfigError(f"no threshold is called '{unknown[0]}'; there are: {', '.join(self.defaults)}")
+        return arrays(self.defaults | dict(thresholds or {}))
 
     def _part(self, name: Part) -> Data:
         return self._everything if name == "all" else {"training": self.training, "validation": self.validation}[name]
 
     @cached_property
     def _everything(self) -> Data:
-        return _everything(self.config, self.names or names_of(self.config), self.analysis, self.samples)
+        names = self.names or names_of(self.config)
+        return _everything(self.config, names, self.analysis, self.samples, arrays(self.defaults))
 
     def __repr__(self) -> str:
         """A line, rather than all events."""
@@ -246,14 +255,20 @@ def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tup
     """The analysis of a config, and all its events without a split; errors as `Problem.from_config`."""
     names, samples = names_of(config), read(config, report)
     analysis = make_analysis(config, names, len(samples))
-    return analysis, _everything(config, names, analysis, samples)
+    return analysis, _everything(config, names, analysis, samples, _fresh(config))
 
 
-def _everything(config: Config, names: Names, analysis: Analysis, samples: Sequence[Sample]) -> Data:
+def _fresh(config: Config) -> Thresholds:
+    return default_thresholds(config) | fresh_networks(config)
+
+
+def _everything(
+    config: Config, names: Names, analysis: Analysis, samples: Sequence[Sample], thresholds: Thresholds
+) -> Data:
     everything = [np.ones(len(sample.events), bool) for sample in samples]
     (data,) = make_data(config, names, analysis, samples, [everything])
     if any(_has_several_of_a_collision(sample) for sample in samples):
-        (data,) = with_design_effects(analysis, default_thresholds(config), [data])
+        (data,) = with_design_effects(analysis, thresholds, [data])
     return data
 
 
@@ -288,19 +303,33 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     data = data_of(config, names, analysis, samples, picked)
     unseen = left_out(sample for part in picked[: len(shares)] for sample, _ in part)
     if config.exclusive and config.may_overlap():
-        check_exclusive(analysis, default_thresholds(config), data)
+        check_exclusive(analysis, _fresh(config), data)
     several = any(_has_several_of_a_collision(sample) for sample in samples)
     problems = []
     for number in range(len(turns)):
-        parts = data[number * len(shares) : (number + 1) * len(shares)]
+        parts = dict(zip(shares, data[number * len(shares) : (number + 1) * len(shares)], strict=True))
+        own, networks, parts = _learned(config, analysis, parts)
         if several:
-            parts = with_design_effects(analysis, default_thresholds(config), parts)
-        named = dict(zip(shares, parts, strict=True))
-        stopping = named.get("stopping")
-        problems.append(
-            Problem(config, analysis, named["training"], named["validation"], stopping, samples, unseen, names)
-        )
+            at = default_thresholds(own) | networks
+            parts = dict(zip(parts, with_design_effects(analysis, at, list(parts.values())), strict=True))
+        training, validation, stopping = parts["training"], parts["validation"], parts.get("stopping")
+        problems.append(Problem(own, analysis, training, validation, stopping, samples, unseen, names, networks))
     return tuple(problems)
+
+
+def _learned(
+    config: Config, analysis: Analysis, parts: dict[str, Data]
+) -> tuple[Config, dict[str, Network], dict[str, Data]]:
+    """Networks of the training events, and all parts with edges where these put them."""
+    if not config.observables:
+        return config, {}, parts
+    training = parts["training"]
+    networks = start_networks(config, analysis, _fresh(config), training)
+    config = place_edges(config, analysis, default_thresholds(config) | networks, training)
+    edges = make_edges(config)
+    return config, networks, {
+        name: eqx.tree_at(lambda each: each.events.edges, part, edges) for name, part in parts.items()
+    }
 
 
 def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:

@@ -17,6 +17,7 @@ from pipeline.inference.measurement import Channel, Measurement, Nuisance, skele
 from pipeline.inference.objectives import Objective
 from pipeline.inference.templates import Templates
 from pipeline.names import Names, object_sets
+from pipeline.networks import make_scores
 from pipeline.ragged import kinematics
 
 __all__ = [
@@ -37,7 +38,8 @@ def make_selection(config: Config) -> Selection:
     for name, region in config.regions.items():
         requirements = tuple(Requirement(n, each.min, each.max) for n, each in config.requirements(name).items())
         bins, moving = len(region.bins.places) - 1, tuple(config.moving_edges[name])
-        regions.append(Region(name, requirements, region.observable, bins, offset, moving))
+        overflow = region.bins.overflow or region.bins.place is not None
+        regions.append(Region(name, requirements, region.observable, bins, offset, moving, overflow))
         offset += bins
     cuts = tuple(
         Cut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions) for name, cut in config.cuts.items()
@@ -56,8 +58,9 @@ def default_thresholds(config: Config) -> Thresholds:
 
 
 def default_bandwidths(config: Config) -> Thresholds:
-    """The bandwidth of each trainable threshold at the start of an optimisation."""
-    trained = {name: each.bandwidth for name, each in config.thresholds.items() if each.trainable}
+    """The bandwidth of each trainable parameter at the start of an optimisation."""
+    parameters = {**config.thresholds, **config.observables}
+    trained = {name: each.bandwidth for name, each in parameters.items() if each.trainable}
     return arrays({name: width for name, width in trained.items() if width is not None})
 
 
@@ -69,7 +72,7 @@ def make_analysis(config: Config, names: Names, datasets: int) -> Analysis:
     )
     measured = make_measurement(config, selection)
     structure, _, _ = from_pyhf(skeleton(measured))
-    events = EventAnalysis(selection, names.function, layout)
+    events = EventAnalysis(selection, names.function, layout, make_scores(config))
     return Analysis(events, measured, structure, Objective(**config.objective.model_dump()))
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
+from pipeline.config.learning import MemberInputs, Observable
 from pipeline.config.model import HomePath, Model
 from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Ranges, Region, Threshold
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
@@ -128,6 +129,7 @@ class Config(Model):
     require: Ranges = {}
     regions: Annotated[dict[str, Region], Field(min_length=1)]
     exclusive: bool = True
+    observables: dict[str, Observable] = {}
     processes: dict[str, Process]
     variations: dict[str, Variation] = {}
     systematics: dict[str, Systematic] = {}
@@ -261,8 +263,37 @@ class Config(Model):
                 known = self.variables_of(collection)
                 if not made_by_function:
                     _known(cut.variable, known, f"cuts.{name}.variable: objects.{collection}.variables", "variable")
-        if not any(threshold.trainable for threshold in self.thresholds.values()):
+        trainable = (*self.thresholds.values(), *self.observables.values())
+        if not any(each.trainable for each in trainable):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
+        return self
+
+    @model_validator(mode="after")
+    def _networks_are_possible(self) -> "Config":
+        for name, observable in self.observables.items():
+            where = f"observables.{name}"
+            if name in self.thresholds or name in self.cuts:
+                raise ValueError(f"{where}: a cut has this name; choose another one")
+            if not any(region.observable == name for region in self.regions.values()):
+                raise ValueError(f"{where}: no region has it as its observable, so nothing would train it")
+            for each in observable.inputs:
+                if isinstance(each, MemberInputs):
+                    _known(each.objects, self.object_sets, f"{where}.inputs", "set")
+                    known = self.variables_of(self.object_sets[each.objects].of or "")
+                    for variable in each.variables:
+                        _known(variable, known, f"{where}.inputs: {each.objects}", "variable")
+                elif each in self.observables:
+                    raise ValueError(f"{where}.inputs: '{each}' is learned, too; one network cannot be told of another")
+            for process in observable.pretrain.signal if observable.pretrain else ():
+                _known(process, self.processes, f"{where}.pretrain.signal", "process")
+            for variation, content in self.variations.items():
+                if name in content.weights:
+                    raise ValueError(f"variations.{variation}.weights: '{name}' is learned and cannot be a weight")
+        if self.observables and self.optimiser.forward == "smooth":
+            raise ValueError("optimiser.forward: smooth has no derivative by the weights of networks; use 'exact'")
+        for name, region in self.regions.items():
+            if region.bins.place is not None and region.observable not in self.observables:
+                raise ValueError(f"regions.{name}.bins.place: '{region.observable}' is not learned; state the edges")
         return self
 
     def variables_of(self, collection: str) -> tuple[str, ...]:

@@ -255,17 +255,20 @@ Ranges = Annotated[dict[str, Range], BeforeValidator(_ranges)]
 
 
 class Bins(Model):
-    """Bins of an observable; neither under- nor overflow is used, as in the AGC.
+    """Bins of an observable; neither under- nor overflow is used, as in the AGC, but with `overflow: true`.
 
     Either equal bins from `start` to `stop`, or explicit `edges`. With `trainable: range` the first and the last edge
     move, called `<region>.start` and `<region>.stop`, and the others keep their places between them; with
-    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`.
+    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`. Of a learned
+    observable, `number` bins may have their `place: quantiles`: equally many expected events in each at the start.
     """
 
     start: float | None = None
     stop: float | None = None
     number: Annotated[int, Field(ge=1)] | None = None
     edges: tuple[float, ...] | None = None
+    place: Literal["quantiles"] | None = None
+    overflow: bool = False
     trainable: Literal["range", "edges"] | None = None
     min_width: Annotated[float, Field(gt=0)] | None = None
     bounds: tuple[float, float] | None = None
@@ -276,6 +279,10 @@ class Bins(Model):
     @model_validator(mode="after")
     def _rising(self) -> "Bins":
         equal = [value is not None for value in (self.start, self.stop, self.number)]
+        if self.place is not None:
+            if equal != [False, False, True] or self.edges is not None or self.trainable is not None:
+                raise ValueError("place: quantiles needs a 'number' of bins, and nothing else that says where they are")
+            return self
         if self.edges is None and not all(equal):
             raise ValueError("give 'start', 'stop' and 'number' for equal bins, or a list of 'edges'")
         if self.edges is not None and any(equal):
@@ -306,6 +313,8 @@ class Bins(Model):
             case float(start), float(stop), int(number), None:
                 width = (stop - start) / number
                 return (*(start + n * width for n in range(number)), stop)
+            case _, _, int(number), None if self.place is not None:
+                return tuple(float(n) for n in range(number + 1))  # until the events say where
             case _, _, _, edges:
                 return edges or ()
 

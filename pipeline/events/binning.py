@@ -130,7 +130,8 @@ def edge_flux(
 def _between(across: Float[Array, "*shape edges columns"], region: Region) -> Float[Array, "*shape bins columns"]:
     """What crosses an edge leaves the bin below it and enters the one above; nothing crosses the end of an open bin."""
     if region.overflow:
-        across = across.at[..., jnp.asarray([0, -1]), :].set(0)
+        inner = jnp.arange(1, across.shape[-2] + 1) % across.shape[-2] > 1
+        across = jnp.where(inner[:, None], across, 0)
     return across[..., :-1, :] - across[..., 1:, :]
 
 
@@ -182,7 +183,8 @@ def _rule(selection: Selection, primals: tuple[Any, ...], tangents: tuple[Any, .
         if not isinstance(moved, SymbolicZero):
             at_edges = _at_edges(values, places[0], bandwidth)
             across += at_edges @ (columns * moved.astype(columns.dtype)[None]).T
-        tangent = tangent.at[region.offset : region.offset + region.bins].add(_between(across, region))
+        around = (region.offset, selection.bins - region.offset - region.bins)
+        tangent += jnp.pad(_between(across, region), (around, (0, 0)))
     return histogram, tangent
 
 

@@ -13,12 +13,21 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
-from pipeline.events.cuts import Thresholds
-from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, point
-from pipeline.events.function import members
+from pipeline.events.cuts import EVENT, Thresholds
+from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, placed, point
+from pipeline.events.function import Sets, members
+from pipeline.events.scores import Score, inputs_of
 from pipeline.events.yields import EventOutcomes, event_outcomes, sum_over_chunks
 
-__all__ = ["EventList", "ObjectList", "list_events", "list_objects", "shared_events"]
+__all__ = [
+    "EventList",
+    "InputList",
+    "ObjectList",
+    "list_events",
+    "list_inputs",
+    "list_objects",
+    "shared_events",
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,56 @@ class ObjectList:
     region: Int32[np.ndarray, " rows"]
     weight: Float32[np.ndarray, " rows"]
     value: Float32[np.ndarray, " rows"]
+
+
+@dataclass(frozen=True)
+class InputList:
+    """What a network is told of all nominal events.
+
+    Attributes:
+        inputs: not yet standardised, NaN where there is none.
+        dataset: number of the data set of the event.
+        region: that it meets the requirements of and whose cuts on events it passes, those on scores left out; −1 for
+            none.
+        weight: of the event.
+    """
+
+    inputs: Float32[np.ndarray, "inputs rows"]
+    dataset: Int32[np.ndarray, " rows"]
+    region: Int32[np.ndarray, " rows"]
+    weight: Float32[np.ndarray, " rows"]
+
+
+def list_inputs(analysis: EventAnalysis, thresholds: Thresholds, events: Events, score: Score) -> InputList:
+    """What the network of a score is told of all nominal events that are not padding."""
+    parts = []
+    for group in events.groups:
+        inputs, region = map(np.asarray, _inputs_of_group(analysis, score, thresholds, events.edges, group))
+        weight = np.asarray(group.weight)
+        real = weight != 0
+        dataset = np.broadcast_to(np.asarray(group.dataset)[:, None], real.shape)
+        parts.append((np.moveaxis(inputs, 1, 0)[:, real], dataset[real], region[real], weight[real]))
+    return InputList(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _inputs_of_group(
+    analysis: EventAnalysis, score: Score, thresholds: Thresholds, edges: Edges, group: EventGroup
+) -> tuple[jax.Array, jax.Array]:
+    """Inputs, shape "chunks inputs events", and regions of the events."""
+    at = point(analysis, thresholds, {}, edges)
+    learned = {each.name for each in analysis.scores}
+
+    def of_chunk(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
+        event = take_chunk(group, jnp.int32(0), chunk)
+        hard = evaluated(at, event)
+        sets = Sets(at.selection, event, members(at.selection, hard.bits))
+        parts = {union.name: union.sets for union in at.selection.unions}
+        always = {cut.name: jnp.ones(event.weight.shape, bool) for cut in at.selection.on(EVENT) if cut.variable in learned}
+        region, _ = placed(at, counts_of(at.selection, hard.bits), hard.variables, hard.accepted | always)
+        return inputs_of(score, parts, sets, hard.variables), region
+
+    return jax.lax.map(of_chunk, jnp.arange(group.dataset.shape[0], dtype=jnp.int32))
 
 
 def list_objects(
