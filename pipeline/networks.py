@@ -55,9 +55,7 @@ def make_scores(config: Config) -> tuple[Score, ...]:
 
 def fresh_networks(config: Config) -> dict[str, Network]:
     """The networks before they have seen an event."""
-    return {
-        name: _fresh(name, observable, len(_inputs(observable))) for name, observable in config.observables.items()
-    }
+    return {name: _fresh(name, observable, len(_inputs(observable))) for name, observable in config.observables.items()}
 
 
 def start_networks(config: Config, analysis: Analysis, thresholds: Thresholds, data: Data) -> dict[str, Network]:

@@ -31,8 +31,8 @@ from pipeline.events.table import EventList, shared_events
 from pipeline.ingest.arrays import Table, sample_of
 from pipeline.ingest.samples import Sample, read_samples, skim
 from pipeline.names import Names, names_of
-from pipeline.parts import data_of, left_out, make_data, pick
 from pipeline.networks import fresh_networks, place_edges, start_networks
+from pipeline.parts import data_of, left_out, make_data, pick
 from pipeline.progress import SILENT, Progress
 from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis, make_edges
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
@@ -165,6 +165,10 @@ class Problem:
         """The width of the kernel of each trainable parameter at the start, chosen from the events if not given."""
         config = self.with_bandwidths().config
         return {name: float(width) for name, width in default_bandwidths(config).items()}
+
+    def with_networks(self, parameters: Mapping[str, Any]) -> "Problem":
+        """The problem with the networks that stand among some parameters in the place of those it starts from."""
+        return replace(self, networks={name: parameters[name] for name in self.networks})
 
     def with_bandwidths(self, progress: Progress = SILENT) -> "Problem":
         """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
@@ -327,9 +331,11 @@ def _learned(
     networks = start_networks(config, analysis, _fresh(config), training)
     config = place_edges(config, analysis, default_thresholds(config) | networks, training)
     edges = make_edges(config)
-    return config, networks, {
-        name: eqx.tree_at(lambda each: each.events.edges, part, edges) for name, part in parts.items()
-    }
+    return (
+        config,
+        networks,
+        {name: eqx.tree_at(lambda each: each.events.edges, part, edges) for name, part in parts.items()},
+    )
 
 
 def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:

@@ -137,6 +137,6 @@ def _illustrate(
             from pipeline.report.illustrate import illustrate
             from pipeline.report.pictures.scene import Scene
 
-            illustrate(folder, Scene(problem, outcome), content, warn)
+            illustrate(folder, Scene(problem.with_networks(outcome.after), outcome), content, warn)
     except KeyboardInterrupt:
         warn("stopped while drawing: the result is written, the report is not complete")

@@ -14,7 +14,6 @@ from pathlib import Path
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import listed_datasets
@@ -25,9 +24,9 @@ from pipeline.report.folder import new_folder
 from pipeline.report.terminal import Terminal
 from pipeline.result import Result, write_outcome
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Step
+from pipeline.tuning.descent import Step, first_state
 from pipeline.tuning.schedule import make_optimiser, schedule
-from pipeline.tuning.tune import Tuned, starts
+from pipeline.tuning.tune import Tuned, learners, ranges, starts
 from pipeline.tuning.tune import tune as steps_of
 from pipeline.validation.outcome import Outcome, judge
 from pipeline.validation.provenance import fingerprint
@@ -138,7 +137,7 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     config, name = problem.config, fingerprint(problem)
     history: list[Step] = []
     if resume and checkpoint is not None:
-        state = make_optimiser(schedule(config)).init(arrays(starts(config)[0]))
+        state = first_state(starts(config)[0], ranges(config), schedule(config), learners(problem))
         history += load_checkpoint(checkpoint, name, state)
         terminal.say(f"going on after step {history[-1].number}")
     clock, complete = [time.perf_counter()], False
@@ -147,6 +146,8 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
         try:
             for step in steps_of(problem, history[-1] if history else None):
                 clock.append(time.perf_counter())
+                if history:
+                    history[-1] = replace(history[-1], state=None)  # the next step had it, and networks are large
                 history.append(step)
                 show(step)
                 if checkpoint is not None and len(history) % config.optimiser.checkpoint_every == 0:

@@ -45,9 +45,9 @@ class Observable(Model):
     """A variable of the events that a network makes: what it says before any sigmoid, a number without a unit.
 
     `inputs` are variables of the events, numbers of members (`n_jet`), and variables of the members of sets. They are
-    standardised on the training events. While it is trained, weights move by AdamW with `learning_rate`, which falls as
-    that of the thresholds does, and `weight_decay`; gradients are shortened to the length `clip`. `bandwidth` is that of
-    the kernel at the edges of the bins, in widths of the bins beside them. `seed` is of the first weights.
+    standardised on the training events. While it is trained, weights move by AdamW with `learning_rate`, which falls
+    as that of the thresholds does, and `weight_decay`; gradients are shortened to the length `clip`. `bandwidth` is
+    that of the kernel at the edges of the bins, in widths of the bins beside them. `seed` is of the first weights.
     """
 
     network: Architecture = Architecture()

@@ -198,9 +198,7 @@ def network_inputs(at: Point, score: Score, sets: Sets, variables: Variables) ->
 def scores_of(at: Point, sets: Sets, variables: Variables) -> Variables:
     """What the networks say of events."""
     return {
-        score.name: score_of(
-            score, at.thresholds[score.name].weights, network_inputs(at, score, sets, variables)
-        )
+        score.name: score_of(score, at.thresholds[score.name].weights, network_inputs(at, score, sets, variables))
         for score in at.analysis.scores
     }
 

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
-from pipeline.events.batch import Event
 from pipeline.events.flux import block_size, for_each
 from pipeline.events.function import Sets
 
@@ -46,8 +45,9 @@ class Score(NamedTuple):
 class Network(eqx.Module):
     """The traced part: weights, and how inputs are made comparable.
 
-    `weights` is the half of a network with the arrays in it (`equinox.partition`): any callable pytree from standardised
-    inputs, shape "inputs", to a scalar. `centre` and `width` are those of the inputs, of log(1 + x) where `logarithmic`.
+    `weights` is the half of a network with the arrays in it (`equinox.partition`): any callable pytree from
+    standardised inputs, shape "inputs", to a scalar. `centre` and `width` are those of the inputs, of log(1 + x) where
+    an input is `logarithmic`.
     """
 
     weights: PyTree

@@ -115,7 +115,9 @@ def _inputs_of_group(
         hard = evaluated(at, event)
         sets = Sets(at.selection, event, members(at.selection, hard.bits))
         parts = {union.name: union.sets for union in at.selection.unions}
-        always = {cut.name: jnp.ones(event.weight.shape, bool) for cut in at.selection.on(EVENT) if cut.variable in learned}
+        always = {
+            cut.name: jnp.ones(event.weight.shape, bool) for cut in at.selection.on(EVENT) if cut.variable in learned
+        }
         region, _ = placed(at, counts_of(at.selection, hard.bits), hard.variables, hard.accepted | always)
         return inputs_of(score, parts, sets, hard.variables), region
 

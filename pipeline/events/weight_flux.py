@@ -38,9 +38,7 @@ HALVES = 2
 """Disjoint halves of the collisions whose derivatives are told apart: their difference is the error of their sum."""
 
 
-def weight_flux(
-    at: Point, event: Event, hard: Evaluated, slope: Float[Array, "bins columns"]
-) -> dict[str, PyTree]:
+def weight_flux(at: Point, event: Event, hard: Evaluated, slope: Float[Array, "bins columns"]) -> dict[str, PyTree]:
     """For each network that has a bandwidth, the derivative by its weights, with an axis "halves" in front."""
     moving = [score for score in at.analysis.scores if score.name in at.bandwidths]
     worth = _worth_of_rising(at, event, hard, slope.astype(jnp.float32))
@@ -55,9 +53,7 @@ def _worth_of_rising(
 
     def histogram(moving: dict[str, Array]) -> Array:
         copy = subsample_of(at, event)
-        return binned(
-            at.selection, hard.position, copy, kernel_widths(at), at.edges, observables | moving, columns
-        )
+        return binned(at.selection, hard.position, copy, kernel_widths(at), at.edges, observables | moving, columns)
 
     learned = {region.name: region.observable for region in learned_regions(at)}
     _, pull = jax.vjp(histogram, {name: observables[name] for name in learned})
@@ -88,9 +84,7 @@ def _worth_of_crossing(
     return -sum(sides.values(), start=jnp.zeros_like(gained)) * gained
 
 
-def _by_weights(
-    at: Point, event: Event, hard: Evaluated, score: Score, worth: Float32[Array, " events"]
-) -> PyTree:
+def _by_weights(at: Point, event: Event, hard: Evaluated, score: Score, worth: Float32[Array, " events"]) -> PyTree:
     """Events of which nothing depends on the score are not looked at."""
     weights = at.thresholds[score.name].weights
 

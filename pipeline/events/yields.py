@@ -102,15 +102,11 @@ def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinema
 def copies_of(thresholds: Thresholds, layout: Layout) -> Thresholds:
     """The thresholds, once for each subsample of each data set."""
     axes = (layout.datasets, SUBSAMPLES)
-    return {
-        name: each if _is_network(each) else jnp.broadcast_to(each, axes) for name, each in thresholds.items()
-    }
+    return {name: each if _is_network(each) else jnp.broadcast_to(each, axes) for name, each in thresholds.items()}
 
 
 def _without_copies(thresholds: Thresholds) -> Thresholds:
-    return {
-        name: each if _is_network(each) or each.ndim == 0 else each[0, 0] for name, each in thresholds.items()
-    }
+    return {name: each if _is_network(each) or each.ndim == 0 else each[0, 0] for name, each in thresholds.items()}
 
 
 def _is_network(parameter: Array | Network) -> bool:

@@ -23,7 +23,7 @@ from pipeline.tuning.descent import Step
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 
-_PLAIN = [field.name for field in fields(Step) if field.name not in ("merit", "state")]
+_PLAIN = [field.name for field in fields(Step) if field.name not in ("merit", "state", "networks")]
 
 
 class CheckpointError(ValueError):
@@ -100,4 +100,5 @@ def _as_step(stored: dict[str, Any], state: PyTree) -> Step:
         gradient_norm=jnp.asarray(numbers["gradient_norm"], jnp.float64),
         iterations=jnp.asarray(numbers["iterations"], jnp.int32),
     )
-    return Step(**{name: stored[name] for name in _PLAIN}, merit=merit, state=state)
+    lengths = {name: tuple(pair) for name, pair in stored["network_gradient"].items()}
+    return Step(**{name: stored[name] for name in _PLAIN} | {"network_gradient": lengths}, merit=merit, state=state)

@@ -10,15 +10,20 @@ only its size relative to earlier ones, so it turns numerical dust into a steady
 shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule with k = `significance`: what is compatible
 with zero is zero, what is certain stays as it is.
 
+Networks move by optimisers of their own, at the same steps. The noise of their derivative is judged as one vector: most
+single weights are within their error of zero, and to leave these out would keep a biased rest.
+
 An optimiser that searches along a line (L-BFGS) compares losses that its own derivatives must explain. It needs a loss
 that is smooth, not one of which the gradient is an estimate, and takes every derivative as it is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -27,17 +32,21 @@ from scipy.optimize import isotonic_regression
 
 from pipeline.analysis import Evaluation, Gradient
 from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.scores import Network
 from pipeline.inference.objectives import Merit
 from pipeline.tuning.schedule import Schedule, make_optimiser, update_of
 
 __all__ = [
     "Evaluate",
+    "Learner",
     "Ordered",
     "Range",
     "Search",
+    "State",
     "Step",
     "bandwidths_at",
     "descend",
+    "first_state",
     "in_order",
 ]
 
@@ -46,7 +55,7 @@ Evaluate = Callable[[Thresholds, Thresholds], Evaluation]
 """(thresholds, bandwidths) to what is known there."""
 
 Monitor = Callable[[Thresholds], float]
-"""Thresholds to the loss on events that the gradient does not see."""
+"""Parameters to the loss on events that the gradient does not see."""
 
 Update = Callable[[Thresholds, PyTree, Thresholds], tuple[Thresholds, PyTree]]
 """(gradient, state, position) to (update of the position, state), in units of the steps."""
@@ -64,6 +73,28 @@ class Range:
     step: float
     bandwidth: float
     bandwidth_end: float
+
+
+@dataclass(frozen=True)
+class Learner:
+    """How a network is trained: where it starts, its optimiser, and the kernel at the edges, in widths of bins."""
+
+    start: Network
+    optimiser: optax.GradientTransformation
+    bandwidth: float
+
+
+class State(NamedTuple):
+    """What a step leaves to the next one, besides thresholds: all arrays.
+
+    `optimiser` is the state of the thresholds' one, `moments` those of the networks'; `networks` are those of the next
+    step, and `best` those of the best step so far.
+    """
+
+    optimiser: PyTree
+    networks: dict[str, Network]
+    moments: dict[str, PyTree]
+    best: dict[str, Network]
 
 
 @dataclass(frozen=True)
@@ -90,10 +121,13 @@ class Step:
         monitored: the loss on the events of the monitor; the loss itself without one.
         best_loss: the lowest monitored loss so far, this step included, of all starts.
         best: its thresholds.
+        best_number: its number; −1 as long as no fit has converged.
         lowest: the lowest monitored loss of this start.
         waited: steps since then.
         following: thresholds of the next step, if this start goes on.
-        state: the optimiser's, for the next step.
+        state: of the optimisers, for the next step; of the last step of an interrupted loop that is all one needs.
+        networks: where the analysis was evaluated; a step that is read from a checkpoint has none.
+        network_gradient: length of the gradient by the weights of each network, and of its noise.
     """
 
     number: int
@@ -106,10 +140,13 @@ class Step:
     monitored: float
     best_loss: float
     best: dict[str, float]
+    best_number: int
     lowest: float
     waited: int
     following: dict[str, float]
-    state: PyTree
+    state: State | None
+    networks: dict[str, Network] | None = None
+    network_gradient: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def descend(
@@ -121,6 +158,7 @@ def descend(
     monitor: Monitor | None = None,
     search: Search | None = None,
     resume: Step | None = None,
+    learners: Mapping[str, Learner] | None = None,
 ) -> Iterator[Step]:
     """Yield one step after another; stop asking, and it stops.
 
@@ -133,23 +171,31 @@ def descend(
         monitor: judges which step is the best; without it the loss does.
         search: the step of the optimiser, where it needs more than a gradient (`pipeline.tuning.line_search`).
         resume: the last step of an earlier, interrupted loop: this one goes on bit-identically.
+        learners: the networks that are trained, by the names of their scores.
     """
-    optimiser, taken = make_optimiser(schedule), resume
-    while (place := _next_place(taken, optimiser, ranges, starts, schedule)) is not None:
+    learners, optimiser, taken = learners or {}, make_optimiser(schedule), resume
+    kernels = {name: learner.bandwidth for name, learner in learners.items()}
+    while (place := _next_place(taken, ranges, starts, schedule, learners)) is not None:
         bandwidths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
-        here = evaluate(arrays(place.thresholds), arrays(bandwidths))
+        parameters = arrays({**place.thresholds, **place.state.networks})
+        here = evaluate(parameters, arrays(bandwidths | kernels))
         usable = bool(here.merit.converged)
-        monitored = float(here.loss) if monitor is None else monitor(arrays(place.thresholds))
-        best, best_loss = (place.thresholds, np.inf) if taken is None else (taken.best, taken.best_loss)
+        monitored = float(here.loss) if monitor is None else monitor(parameters)
+        best, best_loss, best_number = place.thresholds, np.inf, -1
+        best_networks = place.state.best
+        if taken is not None:
+            best, best_loss, best_number = taken.best, taken.best_loss, taken.best_number
         if usable and monitored < best_loss:
-            best, best_loss = place.thresholds, monitored
+            best, best_loss, best_number = place.thresholds, monitored, place.number
+            best_networks = place.state.networks
         improved = usable and monitored < place.lowest
         if search is None:
             update: Update = partial(update_of, optimiser)
             certain = _without_dust(here.gradient, schedule.significance)
         else:
             update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
-        following, state = _move(update, certain, place.state, place.thresholds, ranges)
+        following, state = _move(update, certain, place.state.optimiser, place.thresholds, ranges)
+        networks, moments = _trained(learners, place.state, certain)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,
@@ -161,10 +207,15 @@ def descend(
             monitored=monitored,
             best_loss=best_loss,
             best=best,
+            best_number=best_number,
             lowest=monitored if improved else place.lowest,
             waited=0 if improved else place.waited + 1,
             following=in_order(following, ranges, ordered),
-            state=state,
+            state=State(state, networks, moments, best_networks),
+            networks=place.state.networks,
+            network_gradient={
+                name: (float(_length(here.gradient.value[name])), float(here.gradient.error[name])) for name in learners
+            },
         )
         yield taken
 
@@ -174,39 +225,70 @@ class _Place(NamedTuple):
 
     number: int
     thresholds: dict[str, float]
-    state: PyTree
+    state: State
     lowest: float
     waited: int
 
 
+def first_state(
+    start: Mapping[str, float], ranges: Mapping[str, Range], schedule: Schedule, learners: Mapping[str, Learner]
+) -> State:
+    """What the first step of a start begins with."""
+    networks = {name: learner.start for name, learner in learners.items()}
+    moments = {name: learner.optimiser.init(learner.start.weights) for name, learner in learners.items()}
+    return State(make_optimiser(schedule).init(_scaled(start, ranges)), networks, moments, networks)
+
+
 def _next_place(
     taken: Step | None,
-    optimiser: optax.GradientTransformation,
     ranges: Mapping[str, Range],
     starts: Sequence[Mapping[str, float]],
     schedule: Schedule,
+    learners: Mapping[str, Learner],
 ) -> _Place | None:
     """After a step of a start that goes on: where it led. Else the next start, or None after the last one."""
     start = 0
     if taken is not None:
         start, number = divmod(taken.number, schedule.steps)
         given_up = schedule.patience is not None and taken.waited >= schedule.patience
-        if number + 1 < schedule.steps and not given_up:
+        if number + 1 < schedule.steps and not given_up and taken.state is not None:
             return _Place(taken.number + 1, taken.following, taken.state, taken.lowest, taken.waited)
         start += 1
     if start == len(starts):
         return None
     begin = dict(starts[start])
-    return _Place(start * schedule.steps, begin, optimiser.init(_scaled(begin, ranges)), np.inf, 0)
+    state = first_state(begin, ranges, schedule, learners)
+    if taken is not None and taken.state is not None:
+        state = state._replace(best=taken.state.best)
+    return _Place(start * schedule.steps, begin, state, np.inf, 0)
 
 
 def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
     """The derivatives, shrunk by the rule at the head of this module."""
     kept = {}
     for name, value in gradient.value.items():
-        dust = significance * gradient.error[name]
-        kept[name] = value * jnp.maximum(0.0, 1.0 - (dust / jnp.where(value == 0, 1.0, value)) ** 2)
+        dust, size = significance * gradient.error[name], _length(value)
+        factor = jnp.maximum(0.0, 1.0 - (dust / jnp.where(size == 0, 1.0, size)) ** 2)
+        kept[name] = jax.tree.map(lambda each, factor=factor: each * factor, value)
     return kept
+
+
+def _length(value: PyTree) -> Array:
+    return jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(value)), start=jnp.zeros(())))
+
+
+def _trained(
+    learners: Mapping[str, Learner], state: State, gradient: Thresholds
+) -> tuple[dict[str, Network], dict[str, PyTree]]:
+    """One step of the optimiser of each network."""
+    networks, moments = dict(state.networks), dict(state.moments)
+    for name, learner in learners.items():
+        weights = state.networks[name].weights
+        slope = jax.tree.map(lambda each, weight: each.astype(weight.dtype), gradient[name], weights)
+        change, moments[name] = update_of(learner.optimiser, slope, state.moments[name], weights)
+        moved = jax.tree.map(lambda weight, step: weight + step.astype(weight.dtype), weights, change)
+        networks[name] = eqx.tree_at(lambda each: each.weights, state.networks[name], moved)
+    return networks, moments
 
 
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:

@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
 from pipeline.config import Config
+from pipeline.config.learning import Observable
 
-__all__ = ["RATES", "Schedule", "make_optimiser", "schedule", "searches", "update_of"]
+__all__ = ["RATES", "Schedule", "make_learner", "make_optimiser", "schedule", "searches", "update_of"]
 
 RATES: Mapping[str, Callable[[float, int, float], float | optax.Schedule]] = {
     "constant": lambda rate, _steps, _to: rate,
@@ -103,6 +104,13 @@ def make_optimiser(schedule: Schedule) -> optax.GradientTransformation:
     return optimiser if schedule.clip is None else optax.chain(optax.clip_by_global_norm(schedule.clip), optimiser)
 
 
+def make_learner(observable: Observable, schedule: Schedule) -> optax.GradientTransformation:
+    """The optimiser of a network; its rate falls as that of the thresholds does."""
+    rate = RATES[schedule.decay](observable.learning_rate, schedule.steps, schedule.decay_to)
+    adam = optax.adamw(rate, weight_decay=observable.weight_decay)
+    return optax.chain(optax.clip_by_global_norm(observable.clip), adam)
+
+
 def searches(optimiser: optax.GradientTransformation) -> bool:
     """Whether an optimiser evaluates the loss by itself.
 
@@ -126,11 +134,11 @@ def searches(optimiser: optax.GradientTransformation) -> bool:
 
 def update_of(
     optimiser: optax.GradientTransformation,
-    gradient: dict[str, Array],
+    gradient: PyTree,
     state: PyTree,
-    position: dict[str, Array],
+    position: PyTree,
     **extra: Any,
-) -> tuple[dict[str, Array], PyTree]:
+) -> tuple[PyTree, PyTree]:
     """(update, state) of one step of an optimiser."""
     # optax mixes its float32 constants with float64 gradients; this alone is why promotion is relaxed, and only here.
     with jax.numpy_dtype_promotion("standard"):

@@ -5,6 +5,7 @@ It yields steps and knows nobody who looks at them: who wants to show, keep or s
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Float64
@@ -17,9 +18,9 @@ from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
-from pipeline.translation import default_thresholds
 from pipeline.tuning.descent import (
     Evaluate,
+    Learner,
     Monitor,
     Ordered,
     Range,
@@ -29,13 +30,14 @@ from pipeline.tuning.descent import (
     in_order,
 )
 from pipeline.tuning.line_search import LossAndGradient, make_search
-from pipeline.tuning.schedule import make_optimiser, schedule, searches
+from pipeline.tuning.schedule import make_learner, make_optimiser, schedule, searches
 
 __all__ = [
     "Tuned",
     "defaults",
     "evaluation",
     "exact_evaluation",
+    "learners",
     "ordered",
     "ranges",
     "starts",
@@ -75,14 +77,24 @@ class Tuned:
             )
 
     @property
-    def best(self) -> dict[str, float]:
-        """All thresholds: those of the best step, and the ones that do not move."""
-        return defaults(self.problem.config) | self.history[-1].best
+    def best(self) -> dict[str, Any]:
+        """All parameters: thresholds and networks of the best step, and what does not move."""
+        last = self.history[-1]
+        return self.problem.defaults | last.best | (last.state.best if last.state is not None else {})
 
 
 def defaults(config: Config) -> dict[str, float]:
     """All thresholds, trainable or not, where the config puts them."""
     return {name: cut.threshold for name, cut in config.thresholds.items()}
+
+
+def learners(problem: Problem) -> dict[str, Learner]:
+    """The networks that are trained."""
+    return {
+        name: Learner(problem.networks[name], make_learner(each, schedule(problem.config)), each.bandwidth)
+        for name, each in problem.config.observables.items()
+        if each.trainable
+    }
 
 
 def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
@@ -107,6 +119,7 @@ def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
         monitor=_monitor(problem),
         search=_search(problem),
         resume=resume,
+        learners=learners(problem),
     )
 
 
@@ -116,7 +129,7 @@ def evaluation(problem: Problem) -> Evaluate:
     A smooth analysis gives loss and gradient; the figure of merit and the error of the gradient are those of the exact
     one, beside it.
     """
-    fixed = default_thresholds(problem.config)
+    fixed = arrays(problem.defaults)
     exactly = exact_evaluation(problem.analysis, fixed, problem.training)
     if problem.config.optimiser.forward == "exact":
         return exactly
@@ -141,7 +154,7 @@ def exact_evaluation(analysis: Analysis, fixed: Thresholds, data: Data) -> Evalu
 
 
 def _smooth_loss_and_gradient(problem: Problem) -> LossAndGradient:
-    fixed = default_thresholds(problem.config)
+    fixed = arrays(problem.defaults)
 
     def loss_and_gradient(thresholds: Thresholds, bandwidths: Thresholds) -> tuple[Float64[Array, ""], Thresholds]:
         at = fixed | thresholds
@@ -163,7 +176,7 @@ def _search(problem: Problem) -> Search | None:
 def _check_price(problem: Problem) -> None:
     """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
     widths = arrays({name: r.bandwidth for name, r in ranges(problem.config).items()})
-    at = default_thresholds(problem.config)
+    at = arrays(problem.defaults)
     price = exact.outcomes_per_event(problem.analysis, at, widths, problem.training)
     if price > MOST_OUTCOMES:
         raise InputError(
@@ -179,7 +192,7 @@ def _monitor(problem: Problem) -> Monitor | None:
     """
     if problem.stopping is None and problem.config.optimiser.forward == "exact":
         return None
-    data, fixed = problem.stopping or problem.training, default_thresholds(problem.config)
+    data, fixed = problem.stopping or problem.training, arrays(problem.defaults)
 
     def monitor(thresholds: Thresholds) -> float:
         merit = exact.merit_of(problem.analysis, fixed | thresholds, data)

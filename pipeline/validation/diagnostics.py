@@ -7,6 +7,7 @@ the comparison called: they are compiled already, so a look costs an evaluation.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +32,7 @@ from pipeline.inference.histfactory.constraints import constrained_positions
 from pipeline.inference.significance import poi_position
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Step
-from pipeline.tuning.tune import defaults, ranges
+from pipeline.tuning.tune import ranges
 from pipeline.validation.regions import Values
 
 __all__ = [
@@ -137,7 +138,7 @@ def profile(problem: Problem, best: Step, points: int = 9) -> tuple[Profile, ...
         points: evaluations a cut, on either part of the events.
     """
     config, analysis = problem.config, problem.analysis
-    optimum = defaults(config) | best.thresholds
+    optimum = problem.defaults | best.thresholds
     profiles = []
     for name, bandwidth in best.bandwidths.items():
         cut = config.thresholds[name]
@@ -163,11 +164,11 @@ def profile(problem: Problem, best: Step, points: int = 9) -> tuple[Profile, ...
 
 def path(problem: Problem, steps: Sequence[Step], symbol: str, points: int = 20) -> Path:
     """The way of the optimiser, with the figure of merit on events that it has not seen at up to so many steps."""
-    config, analysis = problem.config, problem.analysis
-    fixed, trained = defaults(config), list(ranges(config))
-    best = next(place for place, step in enumerate(steps) if step.thresholds == steps[-1].best)
+    config = problem.config
+    trained = list(ranges(config))
+    best = next(place for place, step in enumerate(steps) if step.number == steps[-1].best_number)
     seen = np.unique(np.append(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(np.int64), best))
-    unseen = [_merit(analysis, problem.validation, {**fixed, **steps[place].thresholds}) for place in seen]
+    unseen = [_unseen(problem, steps[place]) for place in seen]
     stopping = None
     if config.optimiser.patience is not None:
         stopping = _sign(analysis) * np.array([step.monitored for step in steps])
@@ -186,10 +187,17 @@ def path(problem: Problem, steps: Sequence[Step], symbol: str, points: int = 20)
     )
 
 
+def _unseen(problem: Problem, step: Step) -> float:
+    """The figure of merit on validation events; NaN where a network was trained, and the step was interrupted since."""
+    if step.networks is None and any(each.trainable for each in problem.config.observables.values()):
+        return float("nan")
+    return _merit(problem.analysis, problem.validation, problem.defaults | step.thresholds | (step.networks or {}))
+
+
 def contributions(problem: Problem, step: Step) -> tuple[Contributions, ...]:
     """The gradient of a step taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
     config, analysis, data = problem.config, problem.analysis, problem.training
-    thresholds, bandwidths = arrays(defaults(config) | step.thresholds), arrays(step.bandwidths)
+    thresholds, bandwidths = arrays(problem.defaults | step.thresholds), arrays(step.bandwidths)
     yields, flux = _yields_and_flux(analysis.events, thresholds, bandwidths, data.events, SUBSAMPLES)
     _, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
@@ -276,7 +284,7 @@ def around(center: float, reach: float, bounds: tuple[float, float] | None, poin
     return np.sort(np.append(distant, center))
 
 
-def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, float]) -> float:
+def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, Any]) -> float:
     merit = merit_of(analysis, arrays(thresholds), data)
     return float(merit.value) if bool(merit.converged) else float("nan")
 

@@ -24,7 +24,7 @@ from pipeline.ingest.samples import Sample
 from pipeline.problem import Problem
 from pipeline.progress import SILENT, Progress
 from pipeline.tuning.descent import Step
-from pipeline.tuning.tune import Tuned, defaults
+from pipeline.tuning.tune import Tuned
 from pipeline.validation.comparison import Comparison, Estimate, compare, cross_validate
 from pipeline.validation.crosscheck import PyhfResult, cross_check
 from pipeline.validation.provenance import environment, provenance, sha256
@@ -47,8 +47,8 @@ class Outcome:
     Attributes:
         config: of the run, with its bandwidths.
         larger_is_better: of the figure of merit.
-        before: all thresholds where the config puts them.
-        after: all thresholds at the best step.
+        before: all parameters where they start: thresholds, and networks by the names of their scores.
+        after: all parameters at the best step.
         folds: those that each fold led to.
         history: every step.
         complete: whether these are all steps, of all folds.
@@ -68,9 +68,9 @@ class Outcome:
 
     config: Config
     larger_is_better: bool
-    before: dict[str, float]
-    after: dict[str, float]
-    folds: tuple[dict[str, float], ...]
+    before: dict[str, Any]
+    after: dict[str, Any]
+    folds: tuple[dict[str, Any], ...]
     history: tuple[Step, ...]
     complete: bool
     comparisons: dict[str, Comparison]
@@ -93,7 +93,7 @@ class Outcome:
     @property
     def thresholds(self) -> dict[str, float]:
         """What the run recommends."""
-        return self.after
+        return self._numbers(self.after)
 
     @property
     def claim(self) -> Comparison:
@@ -124,7 +124,7 @@ class Outcome:
     @property
     def best_step(self) -> Step:
         """The step of which the thresholds are kept."""
-        return next(step for step in self.history if step.thresholds == self.history[-1].best)
+        return next(step for step in self.history if step.number == self.history[-1].best_number)
 
     def gradient(self, name: str) -> dict[str, float] | None:
         """The derivative of the loss at the best step, and its largest significance on the way; None if fixed."""
@@ -175,7 +175,7 @@ class Outcome:
                 for name, merit in self.merits.items()
             },
             "pseudodata": {name: asdict(estimate) for name, estimate in self.measured.items()},
-            "folds": [dict(cuts) for cuts in self.folds] if len(self.folds) > 1 else [],
+            "folds": [self._numbers(cuts) for cuts in self.folds] if len(self.folds) > 1 else [],
             "steps": len(self.history),
             "complete": self.complete,
             "seed": config.seed,
@@ -192,6 +192,9 @@ class Outcome:
             "seconds": self.seconds,
             "environment": environment(),
         }
+
+    def _numbers(self, parameters: Mapping[str, Any]) -> dict[str, float]:
+        return {name: parameters[name] for name in self.config.thresholds}
 
     def _thresholds(self) -> dict[str, Any]:
         return {
@@ -218,7 +221,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
     first = tuned[0]
     problem, config = first.problem, first.problem.config
     folds = tuple(fold.best for fold in tuned)
-    stages = {"before": defaults(config), "after": folds[0]}
+    stages = {"before": problem.defaults, "after": folds[0]}
     started = time.perf_counter()
     progress.say("validation and bootstrap errors")
     comparisons = _comparisons(tuned, folds)
@@ -252,7 +255,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
     )
 
 
-def _shared_events(problem: Problem, thresholds: Mapping[str, float], progress: Progress) -> dict[str, int]:
+def _shared_events(problem: Problem, thresholds: Mapping[str, Any], progress: Progress) -> dict[str, int]:
     """Validation events that the tuned thresholds put into two regions."""
     if not problem.config.may_overlap():
         return {}
@@ -264,14 +267,14 @@ def _shared_events(problem: Problem, thresholds: Mapping[str, float], progress: 
     return {f"{first}, {second}": number for (first, second), number in shared.items()}
 
 
-def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -> dict[str, Comparison]:
+def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, Any]]) -> dict[str, Comparison]:
     problem = tuned[0].problem
     config, analysis = problem.config, problem.analysis
 
     def merit(thresholds: Thresholds, data: Data) -> Merit:
         return exact.merit_of(analysis, thresholds, data)
 
-    before, replicas = arrays(defaults(config)), config.validation.bootstrap
+    before, replicas = arrays(problem.defaults), config.validation.bootstrap
     parts = {"training": problem.training, "validation": problem.validation}
     comparisons = compare(merit, before, arrays(folds[0]), parts, replicas, config.seed)
     if len(tuned) > 1:
@@ -280,13 +283,13 @@ def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, float]]) -
     return comparisons
 
 
-def workspace(problem: Problem, thresholds: Mapping[str, float]) -> dict[str, Any]:
+def workspace(problem: Problem, thresholds: Mapping[str, Any]) -> dict[str, Any]:
     """The pyhf workspace of the validation events at some thresholds, with Asimov or pseudo-data."""
     numbers, data = exact.model_and_data(problem.analysis, arrays(thresholds), problem.validation)
     return to_pyhf(problem.analysis.structure, numbers, measurement=problem.config.measurement.name, data=data)
 
 
-def _merged_bins(problem: Problem, thresholds: Mapping[str, float]) -> int:
+def _merged_bins(problem: Problem, thresholds: Mapping[str, Any]) -> int:
     """How many bins of the validation events are not bins of their own in the likelihood: too little background."""
     measurement = problem.analysis.measurement
     if not measurement.merges:
@@ -296,7 +299,7 @@ def _merged_bins(problem: Problem, thresholds: Mapping[str, float]) -> int:
     return int(np.count_nonzero(into != np.arange(len(into))))
 
 
-def _measured(problem: Problem, stages: Mapping[str, Mapping[str, float]]) -> dict[str, Estimate]:
+def _measured(problem: Problem, stages: Mapping[str, Mapping[str, Any]]) -> dict[str, Estimate]:
     """The signal strength and its uncertainty in the pseudo-data of the validation events, if there are any."""
     structure, measured = problem.analysis.structure, {}
     for name, thresholds in stages.items():
