@@ -28,8 +28,6 @@ from pipeline.events.table import InputList, list_inputs
 
 __all__ = ["fresh_networks", "make_scores", "place_edges", "start_networks"]
 
-LONG_TAIL = 4.0
-"""An input that is never negative, and of which the largest percent is this many times the median, is a logarithm."""
 REST = 0.005
 """Of the events that lie beyond the first and the last edge that are stated of open bins."""
 
@@ -48,14 +46,16 @@ def make_scores(config: Config) -> tuple[Score, ...]:
     scores = []
     for name, observable in config.observables.items():
         inputs = _inputs(observable)
-        _, skeleton = eqx.partition(_network(name, observable, len(inputs)), eqx.is_inexact_array)
+        _, skeleton = eqx.partition(_network(name, observable, _number(inputs)), eqx.is_inexact_array)
         scores.append(Score(name, inputs, skeleton))
     return tuple(scores)
 
 
 def fresh_networks(config: Config) -> dict[str, Network]:
     """The networks before they have seen an event."""
-    return {name: _fresh(name, observable, len(_inputs(observable))) for name, observable in config.observables.items()}
+    return {
+        name: _fresh(name, observable, _number(_inputs(observable))) for name, observable in config.observables.items()
+    }
 
 
 def start_networks(config: Config, analysis: Analysis, thresholds: Thresholds, data: Data) -> dict[str, Network]:
@@ -113,13 +113,14 @@ def place_edges(config: Config, analysis: Analysis, thresholds: Thresholds, data
 
 
 def _inputs(observable: Observable) -> tuple[Input, ...]:
-    inputs: list[Input] = []
-    for each in observable.inputs:
-        if isinstance(each, MemberInputs):
-            inputs += [Input(variable, each.objects, nth) for variable in each.variables for nth in range(each.number)]
-        else:
-            inputs.append(Input(each))
-    return tuple(inputs)
+    return tuple(
+        Input(each.variables, each.objects, each.number) if isinstance(each, MemberInputs) else Input((each,))
+        for each in observable.inputs
+    )
+
+
+def _number(inputs: Sequence[Input]) -> int:
+    return sum(len(each.names) for each in inputs)
 
 
 def _network(name: str, observable: Observable, inputs: int) -> PyTree:
@@ -159,7 +160,6 @@ def _fresh(name: str, observable: Observable, inputs: int) -> Network:
         weights=weights,
         centre=jnp.zeros(inputs, jnp.float32),
         width=jnp.ones(inputs, jnp.float32),
-        logarithmic=jnp.zeros(inputs, bool),
     )
 
 
@@ -178,15 +178,13 @@ def _scaled(network: Network, inputs: Float32[np.ndarray, "inputs events"]) -> N
     """Centre and width of each input, without those that are not there."""
     present = np.isfinite(inputs)
     safe = np.where(present.any(axis=1)[:, None], np.where(present, inputs, np.nan), 0.0)
-    low, middle, high = np.nanquantile(safe, [0, 0.5, 0.99], axis=1)
-    logarithmic = (low >= 0) & (high > LONG_TAIL * np.maximum(middle, 1e-6))
-    compressed = np.where(logarithmic[:, None], np.log1p(np.maximum(safe, 0)), safe)
-    width = np.nanstd(compressed, axis=1)
+    low, centre, high = np.nanquantile(safe, [0.16, 0.5, 0.84], axis=1)
+    # Of a number that is nearly always the same, all but a few lie at one place.
+    width = np.where(high > low, (high - low) / 2, np.nanstd(safe, axis=1))
     return Network(
         weights=network.weights,
-        centre=jnp.asarray(np.nanmean(compressed, axis=1), jnp.float32),
+        centre=jnp.asarray(centre, jnp.float32),
         width=jnp.asarray(np.where(width > 0, width, 1.0), jnp.float32),
-        logarithmic=jnp.asarray(logarithmic),
     )
 
 

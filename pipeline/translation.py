@@ -59,7 +59,7 @@ def default_thresholds(config: Config) -> Thresholds:
 
 def default_bandwidths(config: Config) -> Thresholds:
     """The bandwidth of each trainable parameter at the start of an optimisation."""
-    parameters = {**config.thresholds, **config.observables}
+    parameters: dict[str, Any] = {**config.thresholds, **config.observables}
     trained = {name: each.bandwidth for name, each in parameters.items() if each.trainable}
     return arrays({name: width for name, width in trained.items() if width is not None})
 

@@ -263,8 +263,8 @@ class Config(Model):
                 known = self.variables_of(collection)
                 if not made_by_function:
                     _known(cut.variable, known, f"cuts.{name}.variable: objects.{collection}.variables", "variable")
-        trainable = (*self.thresholds.values(), *self.observables.values())
-        if not any(each.trainable for each in trainable):
+        trained = [each.trainable for each in (*self.thresholds.values(), *self.observables.values())]
+        if not any(trained):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
         return self
 

@@ -24,6 +24,7 @@ __all__ = [
     "Factor",
     "Layout",
     "Point",
+    "Unscored",
     "accepted_by",
     "as_variables",
     "call_variables",
@@ -41,9 +42,12 @@ __all__ = [
     "moving_regions",
     "network_inputs",
     "observables_of",
+    "of_some",
     "placed",
+    "placed_events",
     "point",
     "subsample_of",
+    "unscored",
     "variables_of",
 ]
 
@@ -126,25 +130,65 @@ def point(
     return Point(analysis, thresholds, bandwidths, at_thresholds, subsamples)
 
 
+class Unscored(NamedTuple):
+    """The hard analysis of some events before networks are asked.
+
+    `candidate`: events that meet the requirements of a region, whatever networks say. Networks are dear, and most
+    events are nowhere. Cuts on events do not count: who is near one of them is flipped.
+    """
+
+    bits: Bits
+    columns: dict[str, dict[str, Array]]
+    variables: Variables
+    candidate: Bool[Array, " events"]
+    used_by_objects: frozenset[str]
+    used: set[str]
+
+
 def evaluated(at: Point, event: Event) -> Evaluated:
     """Sets, variables, factors and place of some events."""
-    bits, columns, used = _own_bits(at, event)
-    sets = Sets(at.selection, event, members(at.selection, bits))
-    variables = call_variables(at, event, sets)
-    counts = counts_of(at.selection, bits)
-    if at.analysis.scores:
-        variables |= _scores_of_candidates(at, event, bits, counts, variables, sets.used)
-    used_by_variables = frozenset(sets.used)
-    sets = Sets(at.selection, event, members(at.selection, bits))
+    bare = unscored(at, event)
+    variables = bare.variables | _scores_of_candidates(at, event, bare)
+    used_by_variables = frozenset(bare.used)
+    sets = Sets(at.selection, event, members(at.selection, bare.bits))
     factors = factors_of(at, event, sets, variables)
     used_by_factors = frozenset(sets.used)
     if any(factor.set is None and factor.variable in variables for factor in at.analysis.layout.factors):
         used_by_factors |= used_by_variables
+    used = (bare.used_by_objects, used_by_variables, used_by_factors)
+    return placed_events(at, bare.bits, bare.columns, variables, factors, used)
+
+
+def placed_events(
+    at: Point,
+    bits: Bits,
+    columns: dict[str, dict[str, Array]],
+    variables: Variables,
+    factors: Float32[Array, "factors events"],
+    used: tuple[frozenset[str], frozenset[str], frozenset[str]],
+) -> Evaluated:
+    """Events of which everything is known but their place."""
+    counts = counts_of(at.selection, bits)
     accepted = accepted_by(at, variables | as_variables(counts))
-    region, position = placed(at, counts, variables, accepted)
-    return Evaluated(
-        bits, columns, variables, factors, accepted, region, position, used, used_by_variables, used_by_factors
-    )
+    return Evaluated(bits, columns, variables, factors, accepted, *placed(at, counts, variables, accepted), *used)
+
+
+def unscored(at: Point, event: Event) -> Unscored:
+    """Sets and variables of some events, without what networks say of them."""
+    bits, columns, used_by_objects = _own_bits(at, event)
+    sets = Sets(at.selection, event, members(at.selection, bits))
+    variables = call_variables(at, event, sets)
+    counts = counts_of(at.selection, bits)
+    learned = {score.name for score in at.analysis.scores}
+    values = {**as_variables(counts), **variables, **counts}
+    candidate = jnp.zeros(event.weight.shape, bool)
+    for region in at.selection.regions if learned else ():
+        requirements = [each for each in region.requirements if each.name not in learned]
+        met = [within(each, values[each.name]) for each in requirements]
+        candidate |= reduce(jnp.logical_and, met, jnp.ones(event.weight.shape, bool))
+        # An event that a flip brings into a region has no score yet.
+        sets.used.update(part for each in requirements for part in at.selection.parts(each.name))
+    return Unscored(bits, columns, variables, candidate, used_by_objects, sets.used)
 
 
 def _own_bits(at: Point, event: Event) -> tuple[Bits, dict[str, dict[str, Array]], frozenset[str]]:
@@ -203,36 +247,26 @@ def scores_of(at: Point, sets: Sets, variables: Variables) -> Variables:
     }
 
 
-def _scores_of_candidates(
-    at: Point,
-    event: Event,
-    bits: Bits,
-    counts: dict[str, Int32[Array, " events"]],
-    variables: Variables,
-    used: set[str],
-) -> Variables:
-    """The same for events that meet the requirements of a region: networks are dear, and most events are nowhere.
-
-    Cuts on events do not count: who is near one of them is flipped. What requirements count is `used`, as the inputs
-    are: an event that a flip brings into a region has no score yet.
-    """
+def _scores_of_candidates(at: Point, event: Event, bare: Unscored) -> Variables:
+    """What networks say of candidates; NaN for all others."""
     names = [score.name for score in at.analysis.scores]
-    values = {**as_variables(counts), **variables, **counts}
-    candidate = jnp.zeros(event.weight.shape, bool)
-    for region in at.selection.regions:
-        requirements = [each for each in region.requirements if each.name not in names]
-        met = [within(each, values[each.name]) for each in requirements]
-        candidate |= reduce(jnp.logical_and, met, jnp.ones(event.weight.shape, bool))
-        used |= {part for each in requirements for part in at.selection.parts(each.name)}
+    if not names:
+        return {}
 
     def of_events(number: Int32[Array, " some"]) -> Float32[Array, "scores some"]:
-        own = {name: each[number] for name, each in bits.items()}
-        sets = Sets(at.selection, event.at(number), members(at.selection, own))
-        scores = scores_of(at, sets, {name: each[number] for name, each in variables.items()})
-        used.update(sets.used)
+        sets, variables = of_some(at, event, bare, number)
+        scores = scores_of(at, sets, variables)
+        bare.used.update(sets.used)
         return jnp.stack([scores[name] for name in names])
 
-    return dict(zip(names, in_blocks(candidate, of_events, len(names)), strict=True))
+    return dict(zip(names, in_blocks(bare.candidate, of_events, len(names)), strict=True))
+
+
+def of_some(at: Point, event: Event, bare: Unscored, number: Int32[Array, " some"]) -> tuple[Sets, Variables]:
+    """The sets and variables of some of the events."""
+    bits = {name: each[number] for name, each in bare.bits.items()}
+    sets = Sets(at.selection, event.at(number), members(at.selection, bits))
+    return sets, {name: each[number] for name, each in bare.variables.items()}
 
 
 def counts_of(selection: Selection, bits: Bits) -> dict[str, Int32[Array, " events"]]:

@@ -8,7 +8,6 @@ the analysis beside the thresholds, under the name of the score. How they move e
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -22,16 +21,23 @@ from pipeline.events.function import Sets
 __all__ = ["LARGEST_INPUT", "Input", "Network", "Score", "in_blocks", "inputs_of", "score_of", "standardised"]
 
 LARGEST_INPUT = 4.0
-"""Standardised inputs are cut off at this many widths: rare events must not steer a network."""
+"""Standardised inputs approach this many widths: rare events must not steer a network."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A variable of the events or a number of members (`n_<set>`); with a `set`, a variable of its `nth` member."""
+    """A variable of the events or a number of members, `n_<set>`; or, with a `set`, variables of its first members."""
 
-    variable: str
+    variables: tuple[str, ...]
     set: str | None = None
-    nth: int = 0
+    number: int = 1
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of each number that the network is told."""
+        if self.set is None:
+            return self.variables
+        return tuple(f"{self.set}.{nth}.{variable}" for variable in self.variables for nth in range(self.number))
 
 
 class Score(NamedTuple):
@@ -46,14 +52,12 @@ class Network(eqx.Module):
     """The traced part: weights, and how inputs are made comparable.
 
     `weights` is the half of a network with the arrays in it (`equinox.partition`): any callable pytree from
-    standardised inputs, shape "inputs", to a scalar. `centre` and `width` are those of the inputs, of log(1 + x) where
-    an input is `logarithmic`.
+    standardised inputs, shape "inputs", to a scalar. `centre` and `width` are those of the inputs.
     """
 
     weights: PyTree
     centre: Float32[Array, " inputs"]
     width: Float32[Array, " inputs"]
-    logarithmic: Bool[Array, " inputs"]
 
 
 def inputs_of(
@@ -61,23 +65,25 @@ def inputs_of(
 ) -> Float32[Array, "inputs events"]:
     """The raw inputs; NaN where there is no such member, or no value. `parts`: of the unions, for their numbers."""
     rows: list[Array] = []
-    for (name, variable), group in groupby(score.inputs, lambda each: (each.set, each.variable)):
-        same = list(group)
-        if name is not None:
-            rows += list(sets[name].ranked(variable, [each.nth for each in same]))
-        elif variable in variables:
-            rows += [variables[variable]] * len(same)
-        else:
+    for each in score.inputs:
+        if each.set is not None:
+            members = sets[each.set].first(each.variables, each.number)
+            rows.append(members.reshape(-1, members.shape[-1]))
+            continue
+        (variable,) = each.variables
+        value = variables.get(variable)
+        if value is None:
             of = variable.removeprefix("n_")
-            rows += [sum((sets[part].count for part in parts.get(of, (of,))), start=jnp.int32(0))] * len(same)
-    return jnp.stack([row.astype(jnp.float32) for row in rows])
+            value = sum((sets[part].count for part in parts.get(of, (of,))), start=jnp.int32(0))
+        rows.append(value.astype(jnp.float32)[None])
+    return jnp.concatenate(rows)
 
 
 def standardised(network: Network, inputs: Float32[Array, "inputs events"]) -> Float32[Array, "inputs events"]:
-    """Inputs of centre 0 and width 1; what is not there is at the centre."""
-    compressed = jnp.where(network.logarithmic[:, None], jnp.log1p(jnp.maximum(inputs, 0)), inputs)
-    scaled = (compressed - network.centre[:, None]) / network.width[:, None]
-    return jnp.where(jnp.isnan(scaled), jnp.float32(0), jnp.clip(scaled, -LARGEST_INPUT, LARGEST_INPUT))
+    """Inputs of centre 0 and width 1, with tails drawn in; what is not there is at the centre."""
+    scaled = (inputs - network.centre[:, None]) / network.width[:, None]
+    bounded = scaled / (1 + jnp.abs(scaled) / LARGEST_INPUT)
+    return jnp.where(jnp.isnan(scaled), jnp.float32(0), bounded)
 
 
 def score_of(score: Score, weights: PyTree, inputs: Float32[Array, "inputs events"]) -> Float32[Array, " events"]:

@@ -1,4 +1,4 @@
-"""The derivative of a loss by the weights of a network, given its slope by the yields of a chunk of events.
+"""The derivative of a loss by the weights of networks, given its slope by the yields of a chunk of events.
 
 When weights move, the score of every event does, and events flow across the edges of bins by the rule of the binning
 (`pipeline.events.binning`); across a cut on the score they flow as across that of a threshold. Both are linear in what
@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int32, PyTree
+from jaxtyping import Array, Bool, Float, Float32, Int32, PyTree
 
 from pipeline.events.batch import Event
 from pipeline.events.binning import binned
@@ -21,34 +21,61 @@ from pipeline.events.evaluation import (
     as_variables,
     columns_of,
     counts_of,
+    factors_of,
     kernel_widths,
     learned_regions,
     network_inputs,
     observables_of,
+    of_some,
     placed,
+    placed_events,
     subsample_of,
+    unscored,
 )
 from pipeline.events.flux import for_each
 from pipeline.events.function import Sets, members
-from pipeline.events.scores import Score, score_of
+from pipeline.events.scores import score_of
 
 __all__ = ["HALVES", "weight_flux"]
 
 HALVES = 2
 """Disjoint halves of the collisions whose derivatives are told apart: their difference is the error of their sum."""
 
+NO_SETS = (frozenset[str](), frozenset[str](), frozenset[str]())
 
-def weight_flux(at: Point, event: Event, hard: Evaluated, slope: Float[Array, "bins columns"]) -> dict[str, PyTree]:
+
+def weight_flux(at: Point, event: Event, slope: Float[Array, "bins columns"]) -> dict[str, PyTree]:
     """For each network that has a bandwidth, the derivative by its weights, with an axis "halves" in front."""
-    moving = [score for score in at.analysis.scores if score.name in at.bandwidths]
-    worth = _worth_of_rising(at, event, hard, slope.astype(jnp.float32))
-    return {score.name: _by_weights(at, event, hard, score, worth[score.name]) for score in moving}
+    bare, slope = unscored(at, event), slope.astype(jnp.float32)
+    factors = factors_of(at, event, Sets(at.selection, event, members(at.selection, bare.bits)), bare.variables)
+    weights = {score.name: at.thresholds[score.name].weights for score in at.analysis.scores}
+
+    def visit(number: Int32[Array, " some"], _: Array, real: Bool[Array, " some"], total: Any) -> Any:
+        some = event.at(number)
+        sets, variables = of_some(at, event, bare, number)
+        inputs = {score.name: network_inputs(at, score, sets, variables) for score in at.analysis.scores}
+
+        def said(weights: dict[str, PyTree]) -> dict[str, Array]:
+            return {each.name: score_of(each, weights[each.name], inputs[each.name]) for each in at.analysis.scores}
+
+        scores, pull = jax.vjp(said, weights)
+        bits = {name: own[number] for name, own in bare.bits.items()}
+        hard = placed_events(at, bits, {}, variables | scores, factors[:, number], NO_SETS)
+        worth = _worth_of_rising(at, some, hard, slope)
+        half = some.collision % jnp.int32(HALVES)
+        of_half = real[None] & (jnp.arange(HALVES, dtype=jnp.int32)[:, None] == half[None])
+        (part,) = jax.vmap(pull)({name: jnp.where(of_half, own[None], 0) for name, own in worth.items()})
+        return jax.tree.map(jnp.add, total, part)
+
+    start = jax.tree.map(lambda leaf: jnp.zeros((HALVES, *leaf.shape), leaf.dtype), weights)
+    total = for_each(bare.candidate.astype(jnp.int32), visit, start)
+    return {name: own for name, own in total.items() if name in at.bandwidths}
 
 
 def _worth_of_rising(
     at: Point, event: Event, hard: Evaluated, slope: Float32[Array, "bins columns"]
 ) -> dict[str, Float32[Array, " events"]]:
-    """The derivative of the loss by the score of each event."""
+    """The derivative of the loss by each score of each event; 0 for a score of which the weights do not move."""
     observables, columns = observables_of(at.selection, hard), columns_of(event.weight, hard.factors)
 
     def histogram(moving: dict[str, Array]) -> Array:
@@ -62,7 +89,7 @@ def _worth_of_rising(
     for region, score in learned.items():
         worth[score] += by_region[region]
     for cut in at.selection.on(EVENT):
-        if cut.variable in worth:
+        if cut.variable in set(learned.values()):
             worth[cut.variable] += _worth_of_crossing(at, hard, cut, columns, slope)
     return worth
 
@@ -82,21 +109,3 @@ def _worth_of_crossing(
     nowhere = jnp.concatenate([slope, jnp.zeros_like(slope[:1])])
     gained = jnp.sum(columns * (nowhere[flipped] - nowhere[hard.position]).T, axis=0)
     return -sum(sides.values(), start=jnp.zeros_like(gained)) * gained
-
-
-def _by_weights(at: Point, event: Event, hard: Evaluated, score: Score, worth: Float32[Array, " events"]) -> PyTree:
-    """Events of which nothing depends on the score are not looked at."""
-    weights = at.thresholds[score.name].weights
-
-    def visit(number: Int32[Array, " some"], _: Array, real: Array, total: Any) -> Any:
-        some, own = event.at(number), {name: bits[number] for name, bits in hard.bits.items()}
-        variables = {name: values[number] for name, values in hard.variables.items()}
-        inputs = network_inputs(at, score, Sets(at.selection, some, members(at.selection, own)), variables)
-        _, pull = jax.vjp(lambda moving: score_of(score, moving, inputs), weights)
-        half = some.collision % jnp.int32(HALVES)
-        of_half = jnp.arange(HALVES, dtype=jnp.int32)[:, None] == half[None]
-        (part,) = jax.vmap(pull)(jnp.where(real[None] & of_half, worth[number][None], jnp.float32(0)))
-        return jax.tree.map(jnp.add, total, part)
-
-    start = jax.tree.map(lambda leaf: jnp.zeros((HALVES, *leaf.shape), leaf.dtype), weights)
-    return for_each((worth != 0).astype(jnp.int32), visit, start)

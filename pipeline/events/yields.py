@@ -147,7 +147,7 @@ def weight_gradient(
         whose sum is the derivative, and whose difference is as large as its statistical error.
     """
     at = point(analysis, thresholds, bandwidths, events.edges)
-    return total_over_chunks(lambda event, place: weight_flux(at, event, evaluated(at, event), slope[place]), events)
+    return total_over_chunks(lambda event, place: weight_flux(at, event, slope[place]), events)
 
 
 def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events: Events) -> Result:
