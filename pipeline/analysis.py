@@ -198,10 +198,9 @@ def _weight_gradient(
     analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts, slope: Yields
 ) -> dict[str, PyTree]:
     """By the weights of each network that has a bandwidth, in two halves: a second pass over the events."""
-    networks = {name: width for name, width in bandwidths.items() if isinstance(thresholds[name], Network)}
 
     def of_part(part: Data) -> dict[str, PyTree]:
-        return _compiled_weight_gradient(analysis.events, thresholds, networks, part.events, slope)
+        return _compiled_weight_gradient(analysis.events, thresholds, bandwidths, part.events, slope)
 
     return _sum_over_parts(of_part, data)[0]
 

@@ -25,6 +25,7 @@ from pipeline.errors import InputError
 from pipeline.events.cuts import Thresholds
 from pipeline.events.scores import Input, Network, Score, score_of, standardised
 from pipeline.events.table import InputList, list_inputs
+from pipeline.weights import load_network
 
 __all__ = ["fresh_networks", "make_scores", "place_edges", "start_networks"]
 
@@ -77,6 +78,8 @@ def start_networks(config: Config, analysis: Analysis, thresholds: Thresholds, d
         if not len(events.region):
             raise InputError(f"observables.{score.name}: no training event is in a region that it is the observable of")
         network = _scaled(thresholds[score.name], events.inputs)
+        if observable.network.file is not None:
+            network = load_network(observable.network.file, network)
         if observable.pretrain is not None:
             signal = [list(config.processes).index(process) for process in observable.pretrain.signal]
             network = _pretrained(score, network, events, np.isin(events.process, signal), observable)

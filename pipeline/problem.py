@@ -18,6 +18,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from rich.progress import Progress as FileProgress
 
+from pipeline import vocabulary
 from pipeline.analysis import Analysis, Data, Evaluation, evaluate, event_table, loss, templates_at, with_design_effects
 from pipeline.bandwidths import lepski_bandwidths
 from pipeline.config import Config, ConfigError, load_config
@@ -111,6 +112,7 @@ class Problem:
         free: str | Sequence[str] = (),
         collision: str | Sequence[str] | None = None,
         event_function: object | None = None,
+        networks: Sequence[vocabulary.Network] = (),
         **sections: Any,
     ) -> "Problem":
         """An analysis of tables of events.
@@ -127,6 +129,7 @@ class Problem:
             collision: columns that together name a collision, where rows are not independent of each other.
             event_function: what computes further variables (`pipeline.events.function`): an object, a dotted path, or
                 the path of a Python file.
+            networks: learned observables, which regions name.
             sections: further sections, as in a YAML file: `objective={"name": "signal_strength_uncertainty"}`,
                 `optimiser`, `validation`, `objects`, `sets`, `require`, `name`, `title`, `seed`.
 
@@ -143,7 +146,7 @@ class Problem:
         if event_function is not None:
             kind = event_function if isinstance(event_function, type) else type(event_function)
             sections["event_function"] = str(event_function) if is_name else f"{kind.__module__}.{kind.__qualname__}"
-        config = config_of(tables, cuts, regions, signal, systematics, free, **sections)
+        config = config_of(tables, cuts, regions, signal, systematics, free, networks, **sections)
         names = names_of(config, None if is_name else event_function)
         named = None if collision is None else (collision,) if isinstance(collision, str) else tuple(collision)
         wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)

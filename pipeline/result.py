@@ -15,6 +15,7 @@ from pipeline.tuning.descent import Step
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.outcome import Outcome
 from pipeline.validation.verdict import Verdict, verdict
+from pipeline.weights import save_network
 
 __all__ = ["Result", "write_outcome"]
 
@@ -95,6 +96,7 @@ class Result:
             for name, cut in outcome.config.thresholds.items()
             if cut.trainable
         ]
+        cuts += [(name, "start", "trained", f"{number:,} weights") for name, number in outcome.trained.items()]
         merit = (f"{outcome.symbol} on unseen events", f"{claim.before}", f"{claim.after}", f"{claim.change:+}")
         return html_table(("", "default", "optimised", ""), [*cuts, merit]) + f"<p>{escape(str(self.verdict))}</p>"
 
@@ -109,6 +111,8 @@ def write_outcome(
     write_json(folder / "workspace_before.json", outcome.workspaces["before"])
     write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
     write_config(folder / "config.yaml", outcome.config.model_dump(mode="json"))
+    for name, about in outcome.networks().items():
+        save_network(folder / f"{name}.safetensors", outcome.after[name], about)
     if plots:
         _illustrate(folder, problem, outcome, content, warn)
 
@@ -124,6 +128,8 @@ def _history_row(step: Step) -> dict[str, Any]:
         **{f"gradient_{name}": value for name, value in step.gradient.items()},
         **{f"gradient_error_{name}": value for name, value in step.error.items()},
         **{f"bandwidth_{name}": value for name, value in step.bandwidths.items()},
+        **{f"gradient_length_{name}": length for name, (length, _) in step.network_gradient.items()},
+        **{f"gradient_noise_{name}": noise for name, (_, noise) in step.network_gradient.items()},
     }
 
 

@@ -18,7 +18,7 @@ from typing import Any, SupportsFloat
 from pipeline.config import Config, ConfigError
 from pipeline.config.reading import checked
 
-__all__ = ["Columns", "Cut", "Norm", "Region", "Uncertainty", "Weights", "config_of"]
+__all__ = ["Columns", "Cut", "Network", "Norm", "Region", "Uncertainty", "Weights", "config_of"]
 
 Names = str | Sequence[str]
 Number = SupportsFloat
@@ -102,13 +102,41 @@ class Cut:
 
 
 @dataclass(frozen=True)
+class Network:
+    """A learned observable: a network that is trained through the exact analysis, `Network("score", ["met", "mass"])`.
+
+    Attributes:
+        name: of the observable.
+        inputs: columns of the table, variables of the event function, numbers of members (`n_jet`), or, for the first
+            members of a set, a mapping `{"objects": "jet", "variables": ["pt"], "number": 4}`.
+        layers: neurons of each.
+        signal: processes that cross-entropy tells from the others before training; none if empty.
+        settings: further keys as in a YAML file: `learning_rate`, `weight_decay`, `seed`, ….
+    """
+
+    name: str
+    inputs: Sequence[str | Mapping[str, Any]]
+    _: KW_ONLY
+    layers: Sequence[int] = (32, 32)
+    signal: Names = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def section(self) -> dict[str, Any]:
+        """As a YAML file says it."""
+        pretrain = {"pretrain": {"signal": _many(self.signal)}} if self.signal else {}
+        inputs = tuple(each if isinstance(each, str) else dict(each) for each in self.inputs)
+        return {"network": {"layers": tuple(self.layers)}, "inputs": inputs, **pretrain, **self.settings}
+
+
+@dataclass(frozen=True)
 class Region:
     """Events that meet all requirements, in bins of an observable.
 
     Attributes:
         name: of the region.
         observable: a column of the table, or a variable of the event function.
-        bins: edges, in the unit of the observable; neither under- nor overflow counts.
+        bins: edges, in the unit of the observable; neither under- nor overflow counts. Of a learned observable, how
+            many: they hold equally many expected events at the start, and the outer ones are open.
         require: numbers of members of sets, and values of variables: `{"jet": [4, ], "btag": 1}`.
         title, label: for plots.
     """
@@ -116,7 +144,7 @@ class Region:
     name: str
     _: KW_ONLY
     observable: str
-    bins: Iterable[Number]
+    bins: Iterable[Number] | int
     require: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     label: str = ""
@@ -125,7 +153,9 @@ class Region:
         """As a YAML file says it."""
         return {
             "observable": self.observable,
-            "bins": {"edges": tuple(float(edge) for edge in self.bins)},
+            "bins": {"number": self.bins, "place": "quantiles"}
+            if isinstance(self.bins, int)
+            else {"edges": tuple(float(edge) for edge in self.bins)},
             "require": dict(self.require),
             "title": self.title,
             "label": self.label,
@@ -243,6 +273,7 @@ def config_of(
     signal: Names,
     systematics: Sequence[Uncertainty] = (),
     free: Names = (),
+    networks: Sequence[Network] = (),
     **sections: Any,
 ) -> Config:
     """The config that says the same as some cuts, regions and uncertainties.
@@ -254,6 +285,7 @@ def config_of(
         signal: the processes that the parameter of interest, `mu`, scales.
         systematics: the constrained nuisance parameters.
         free: processes with a free normalisation.
+        networks: the learned observables.
         sections: further sections and keys as in a YAML file; an inner mapping completes what is said here.
 
     Raises:
@@ -266,6 +298,7 @@ def config_of(
         "data": {"set": "arrays", "location": "memory"},
         "cuts": dict(zip(_names_of(cuts), (cut.section() for cut in cuts), strict=True)),
         "regions": {region.name: region.section() for region in regions},
+        "observables": {network.name: network.section() for network in networks},
         "processes": {name: {"title": name} for name in names},
         "variations": {},
         "systematics": {},

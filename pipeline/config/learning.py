@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.config.model import Model
+from pipeline.config.model import HomePath, Model
 
 __all__ = ["Architecture", "MemberInputs", "Observable", "Pretraining"]
 
@@ -21,12 +21,13 @@ class Architecture(Model):
     """Fully connected layers of so many neurons each; or a network of one's own.
 
     `make` is the dotted path of a function `make(inputs, key)` that returns any callable pytree of JAX arrays: from
-    standardised inputs, shape "inputs", to one number.
+    standardised inputs, shape "inputs", to one number. `file` holds weights to start from, as a run leaves them.
     """
 
     layers: tuple[Annotated[int, Field(ge=1)], ...] = (32, 32)
     activation: Literal["silu", "relu", "tanh", "gelu"] = "silu"
     make: str | None = None
+    file: HomePath | None = None
 
 
 class Pretraining(Model):
@@ -62,6 +63,8 @@ class Observable(Model):
 
     @model_validator(mode="after")
     def _starts_somewhere(self) -> "Observable":
-        if not self.trainable and self.pretrain is None and self.network.make is None:
+        if self.network.file is not None and self.pretrain is not None:
+            raise ValueError("the network is read from a file: take 'pretrain' or 'network.file' out")
+        if not self.trainable and self.pretrain is None and self.network.file is None and self.network.make is None:
             raise ValueError("a network of random weights that stays as it is says nothing: 'pretrain' it, or train it")
         return self

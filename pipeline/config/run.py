@@ -263,8 +263,8 @@ class Config(Model):
                 known = self.variables_of(collection)
                 if not made_by_function:
                     _known(cut.variable, known, f"cuts.{name}.variable: objects.{collection}.variables", "variable")
-        trained = [each.trainable for each in (*self.thresholds.values(), *self.observables.values())]
-        if not any(trained):
+        thresholds, networks = self.thresholds.values(), self.observables.values()
+        if not any([*(each.trainable for each in thresholds), *(each.trainable for each in networks)]):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
         return self
 
@@ -289,6 +289,13 @@ class Config(Model):
             for variation, content in self.variations.items():
                 if name in content.weights:
                     raise ValueError(f"variations.{variation}.weights: '{name}' is learned and cannot be a weight")
+        for name, cut in self.cuts.items():
+            learned = self.observables.get(cut.variable) if cut.on_events else None
+            if learned is not None and learned.trainable and not cut.trainable:
+                raise ValueError(
+                    f"cuts.{name}: '{cut.variable}' is trained, and a cut on it that stays where it is would bind the "
+                    "network to one scale; set 'trainable: true', with bounds"
+                )
         if self.observables and self.optimiser.forward == "smooth":
             raise ValueError("optimiser.forward: smooth has no derivative by the weights of networks; use 'exact'")
         for name, region in self.regions.items():

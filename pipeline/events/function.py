@@ -103,7 +103,7 @@ class Members(eqx.Module, strict=True):
             places.append(jnp.bitwise_count((left & (~left + jnp.uint32(1))) - jnp.uint32(1)))
             left &= left - jnp.uint32(1)
         # XLA would repeat the chain wherever a place is used.
-        place = jax.lax.optimization_barrier(jnp.stack(places).astype(jnp.int32))
+        place: Array = jax.lax.optimization_barrier(jnp.stack(places).astype(jnp.int32))  # type: ignore[no-untyped-call]
         there = jnp.arange(number, dtype=jnp.int32)[:, None] < self.count[None]
         values = [jnp.take_along_axis(self.columns[name], jnp.where(there, place, 0), axis=0) for name in variables]
         return jnp.where(there[None], jnp.stack(values), jnp.float32(jnp.nan))

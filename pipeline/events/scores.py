@@ -18,7 +18,17 @@ from jaxtyping import Array, Bool, Float32, Int32, PyTree
 from pipeline.events.flux import block_size, for_each
 from pipeline.events.function import Sets
 
-__all__ = ["LARGEST_INPUT", "Input", "Network", "Score", "in_blocks", "inputs_of", "score_of", "standardised"]
+__all__ = [
+    "LARGEST_INPUT",
+    "Input",
+    "Network",
+    "Score",
+    "in_blocks",
+    "inputs_of",
+    "number_of_weights",
+    "score_of",
+    "standardised",
+]
 
 LARGEST_INPUT = 4.0
 """Standardised inputs approach this many widths: rare events must not steer a network."""
@@ -58,6 +68,11 @@ class Network(eqx.Module):
     weights: PyTree
     centre: Float32[Array, " inputs"]
     width: Float32[Array, " inputs"]
+
+
+def number_of_weights(network: Network) -> int:
+    """What is trained of a network."""
+    return sum(leaf.size for leaf in jax.tree.leaves(network.weights))
 
 
 def inputs_of(

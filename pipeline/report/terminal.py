@@ -16,6 +16,7 @@ from pipeline.ingest.progress import events_progress, file_counter
 from pipeline.tuning.descent import Step
 from pipeline.validation.crosscheck import PyhfResult, advice
 from pipeline.validation.outcome import SYMBOLS, Outcome
+from pipeline.validation.rounding import with_error
 from pipeline.validation.verdict import verdict
 
 __all__ = ["Terminal"]
@@ -114,7 +115,8 @@ class Terminal:
         sizes = [slope * (self._config.thresholds[name].step or 1.0) for name, slope in step.gradient.items()]
         now, best = float(step.merit.value), abs(step.best_loss)
         # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
-        return f"{self._symbol} {now:.4f}  best {best:.4f}  |∇| {math.hypot(*sizes):.2g}"
+        lengths = "".join(f"  |∇ {name}| {with_error(*pair)}" for name, pair in step.network_gradient.items())
+        return f"{self._symbol} {now:.4f}  best {best:.4f}  |∇| {math.hypot(*sizes):.2g}{lengths}"
 
     def _thresholds(self, step: Step) -> list[str]:
         units = {name: cut.unit for name, cut in self._config.thresholds.items()}
@@ -131,6 +133,8 @@ class Terminal:
             if cut.trainable:
                 moved = (f"{outcome.before[name]:g} {cut.unit}", f"{outcome.after[name]:.4g} {cut.unit}")
                 table.add_row(name, *moved, _remark(outcome, name))
+        for name, number in outcome.trained.items():
+            table.add_row(name, "start", "trained", f"{number:,} weights")
         table.add_section()
         for part, comparison in outcome.comparisons.items():
             values = (f"{comparison.before}", f"{comparison.after}", f"{comparison.change:+}")

@@ -171,7 +171,7 @@ def path(problem: Problem, steps: Sequence[Step], symbol: str, points: int = 20)
     unseen = [_unseen(problem, steps[place]) for place in seen]
     stopping = None
     if config.optimiser.patience is not None:
-        stopping = _sign(analysis) * np.array([step.monitored for step in steps])
+        stopping = _sign(problem.analysis) * np.array([step.monitored for step in steps])
     least = config.optimiser.significance
     return Path(
         symbol=symbol,

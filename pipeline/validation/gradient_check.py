@@ -8,6 +8,7 @@ That error is computed from the very events that change their bin between the tw
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -51,7 +52,7 @@ class GradientCheck:
 
 
 def check_gradients(
-    analysis: Analysis, thresholds: Mapping[str, float], bandwidths: Mapping[str, float], data: Data
+    analysis: Analysis, thresholds: Mapping[str, Any], bandwidths: Mapping[str, float], data: Data
 ) -> dict[str, GradientCheck]:
     """The check for each threshold that has a bandwidth."""
     at, widths = arrays(thresholds), arrays(bandwidths)

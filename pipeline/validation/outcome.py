@@ -14,6 +14,7 @@ from pipeline import analysis as exact
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.scores import Score, number_of_weights
 from pipeline.events.table import shared_events
 from pipeline.inference.histfactory.constraints import auxdata
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
@@ -63,6 +64,7 @@ class Outcome:
         left_out: objects of each collection that the analysis does not see (`pipeline.problem.Problem`).
         shared_events: of pairs of regions, at the tuned thresholds; they count in the first of the two.
         seconds: of each phase.
+        scores: the learned observables.
         path: of the run folder, if there is one.
     """
 
@@ -83,6 +85,7 @@ class Outcome:
     left_out: dict[str, int]
     shared_events: dict[str, int]
     seconds: dict[str, float]
+    scores: tuple[Score, ...] = ()
     path: Path | None = None
 
     @property
@@ -126,6 +129,31 @@ class Outcome:
         """The step of which the thresholds are kept."""
         return next(step for step in self.history if step.number == self.history[-1].best_number)
 
+    @property
+    def trained(self) -> dict[str, int]:
+        """How many weights each trained network has."""
+        trained = {name for name, each in self.config.observables.items() if each.trainable}
+        return {name: number_of_weights(self.after[name]) for name in self.config.observables if name in trained}
+
+    def networks(self) -> dict[str, dict[str, Any]]:
+        """Of each learned observable: what it is told, its bins, and how clear its last gradient was."""
+        return {
+            score.name: {
+                "inputs": [name for each in score.inputs for name in each.names],
+                "network": self.config.observables[score.name].network.model_dump(mode="json"),
+                "weights": number_of_weights(self.after[score.name]),
+                "edges": {
+                    name: list(region.bins.places)
+                    for name, region in self.config.regions.items()
+                    if region.observable == score.name
+                },
+                "gradient": dict(
+                    zip(("length", "noise"), self.best_step.network_gradient.get(score.name, (0.0, 0.0)), strict=True)
+                ),
+            }
+            for score in self.scores
+        }
+
     def gradient(self, name: str) -> dict[str, float] | None:
         """The derivative of the loss at the best step, and its largest significance on the way; None if fixed."""
         step = self.best_step
@@ -148,6 +176,7 @@ class Outcome:
             "objective": config.objective.name,
             "larger_is_better": self.larger_is_better,
             "thresholds": self._thresholds(),
+            "observables": self.networks(),
             "compared": {
                 part: {
                     "before": asdict(comparison.before),
@@ -246,6 +275,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
         samples=problem.samples,
         left_out=dict(problem.left_out),
         shared_events=_shared_events(problem, stages["after"], progress),
+        scores=problem.analysis.events.scores,
         seconds={
             **(seconds or {}),
             "first step, with compilation": first.seconds[0],
