@@ -46,6 +46,7 @@ def step_at(config: Config, moved: Mapping[str, float], pulls: Mapping[str, floa
         monitored=-5.0,
         best_loss=-5.0,
         best=at,
+        best_number=0,
         lowest=-5.0,
         waited=0,
         following=at,

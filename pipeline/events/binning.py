@@ -112,7 +112,7 @@ def widths_beside(edges: Float[Array, " edges"]) -> Float[Array, " edges"]:
 def edge_flux(
     region: Region,
     edges: Float[Array, "copies edges"],
-    bandwidth: Float[Array, ""],
+    bandwidth: Float[Array, "..."],
     values: Float32[Array, " events"],
     columns: Float[Array, "columns events"],
     copy: Int32[Array, " events"],

@@ -13,8 +13,8 @@ import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
 from pipeline.tuning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Evaluation, Range, Step, descend
-from pipeline.tuning.schedule import Schedule, make_optimiser
+from pipeline.tuning.descent import Evaluation, Range, Step, descend, first_state
+from pipeline.tuning.schedule import Schedule
 
 ROOT = Path(__file__).parents[2]
 RANGES = {"a": Range(-9.0, 9.0, 0.1, 1.0, 0.1), "b": Range(-9.0, 9.0, 0.3, 1.0, 0.1)}
@@ -39,7 +39,7 @@ def steps(resume: Step | None = None) -> list[Step]:
 
 
 def empty_state():
-    return make_optimiser(SCHEDULE).init({name: jnp.zeros(()) for name in START})
+    return first_state(START, RANGES, SCHEDULE, {})
 
 
 @pytest.mark.parametrize("after", [0, 7, 18])
