@@ -44,12 +44,14 @@ def ragged(
     varied = [] if dataset is not None and dataset.role != "nominal" else kinematics(config)
     variations = [config.variations[name] for name in varied]
     number = ak.to_numpy(events.event).astype(np.uint64)
-    selectable = {name: _objects(config, name, events, variations, number) for name in config.objects}
+    everything = {name: _objects(config, name, events, variations, number) for name in config.objects}
+    selectable = {name: each.where(_selectable(config, name, each)) for name, each in everything.items()}
     objects = {name: each.hardest() for name, each in selectable.items()}
     columns = {name: _column(events[branch]) for name, branch in names.branches.items()}
     branches = {branch: _column(events[branch]) for each in variations for branch in _event_branches(each)}
     nowhere = np.zeros(len(number), np.float32)
     columns = _varied(config, "", columns, branches, variations, (number, nowhere, nowhere))
+    columns |= _missing_momentum(config, columns, everything)
     columns |= _corrections(config, None, columns)
     weights = ak.to_numpy(events.weight)
     unit = float(np.abs(weights).mean()) if len(weights) else 1.0
@@ -69,7 +71,7 @@ def ragged(
 def _objects(
     config: Config, name: str, events: ak.Array, variations: list[Variation], number: NDArray[np.uint64]
 ) -> Ragged:
-    """The objects of one collection that some variation may select."""
+    """The objects of one collection, varied."""
     collection, records = config.objects[name], events[config.objects[name].branch]
     counts = ak.to_numpy(ak.num(records)).astype(np.int64)
     branches = {branch: _column(ak.flatten(records[branch])) for branch in records.fields}
@@ -78,13 +80,37 @@ def _objects(
     eta, phi = (columns.get(key, nowhere).astype(np.float32) for key in ("eta", "phi"))
     identity = (np.repeat(number, counts), eta, phi)
     columns = _varied(config, f"{name}.", columns, branches, variations, identity)
-    columns |= _corrections(config, name, columns)
-    keep = np.ones(int(counts.sum()), bool)
+    return Ragged(counts, columns | _corrections(config, name, columns))
+
+
+def _selectable(config: Config, name: str, objects: Ragged) -> NDArray[np.bool_]:
+    """Which objects some variation may select."""
+    keep = np.ones(int(objects.counts.sum()), bool)
     for rule in loosest(config, name):
-        values = np.abs(columns[rule.variable]) if rule.absolute else columns[rule.variable]
+        values = objects.variables[rule.variable]
+        values = np.abs(values) if rule.absolute else values
         passes = values > rule.value if rule.keep == "above" else values < rule.value
         keep &= passes.any(axis=0) if passes.ndim == 2 else True
-    return Ragged(counts, columns).where(keep)
+    return keep
+
+
+def _missing_momentum(config: Config, columns: Columns, objects: Mapping[str, Ragged]) -> Columns:
+    """Missing momentum, a row for each kinematic variation where objects that it follows are varied."""
+    missing = config.missing_momentum
+    varied = [objects[name] for name in missing.of if objects[name].variables["pt"].ndim == 2] if missing else []
+    if missing is None or not varied:
+        return {}
+    pt, phi = (np.atleast_2d(columns[name].astype(np.float64)) for name in (missing.pt, missing.phi))
+    x, y = pt * np.cos(phi), pt * np.sin(phi)
+    for each in varied:
+        event = np.repeat(np.arange(len(each.counts)), each.counts)
+        nominal, direction = each.variables["pt"][0], each.variables["phi"].astype(np.float64)
+        gained = np.where(nominal > missing.above, each.variables["pt"] - nominal, 0)
+        x, y = (
+            component - np.stack([np.bincount(event, row * part, minlength=len(each.counts)) for row in gained])
+            for component, part in ((x, np.cos(direction)), (y, np.sin(direction)))
+        )
+    return {missing.pt: np.hypot(x, y), missing.phi: np.arctan2(y, x)}
 
 
 def _varied(

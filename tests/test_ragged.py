@@ -7,9 +7,10 @@ import awkward as ak
 import correctionlib
 import numpy as np
 import pytest
+import vector
 import yaml
 from correctionlib.schemav2 import Binning, Category, CategoryItem, Correction, CorrectionSet, Formula, Variable
-from pipeline.config import Config, load_config
+from pipeline.config import Config, ConfigError, load_config
 from pipeline.errors import InputError
 from pipeline.events.evaluation import Factor
 from pipeline.events.flux import MAX_OBJECTS
@@ -270,3 +271,35 @@ def test_a_relative_path_counts_from_the_config(load, tmp_path, file):
     file.rename(tmp_path / "deep" / "c.json")
     config = load(corrections=corrections(Path("deep/c.json")))
     assert config.corrections["sf"].file == tmp_path / "deep" / "c.json"
+
+
+def test_missing_momentum_takes_what_jets_lose(load):
+    """Vector by vector, by the library `vector`; jets below 15 GeV do not count, whether a cut selects them or not."""
+    jet = {"branch": "Jet", "variables": {"pt": "pt", "phi": "phi", "btag": "btagCSVV2"}}
+    config = load(
+        objects=SMALL["objects"] | {"jet": jet},
+        event_variables={"met": "MET_pt", "met_phi": "MET_phi"},
+        missing_momentum={"pt": "met", "phi": "met_phi", "of": ["jet"]},
+        variations={"up": {"scale": {"jet.pt": 1.1}}, "loose": {"resolution": {"jet.pt": 0.1}}},
+        systematics={},
+    )
+    events = random_events()
+    events["MET_phi"] = np.random.default_rng(1).uniform(-np.pi, np.pi, EVENTS).astype(np.float32)
+    sample, _ = ragged(config, names_of(config), None, events, 1.0)
+    jets = vector.zip({"pt": events.Jet.pt, "phi": events.Jet.phi})
+    missing = vector.zip({"pt": events.MET_pt, "phi": events.MET_phi})
+    hard = jets[jets.pt > 15]
+    x, y = (ak.sum(0.1 * component, axis=1) for component in (hard.px, hard.py))
+    expected = vector.zip({"px": missing.px - x, "py": missing.py - y})
+    np.testing.assert_allclose(sample.columns["met"][0], events.MET_pt, rtol=1e-6)
+    np.testing.assert_allclose(sample.columns["met"][1], expected.pt, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(np.cos(sample.columns["met_phi"][1] - expected.phi), 1, atol=1e-5)
+    assert (sample.columns["met"][2] != sample.columns["met"][0]).mean() > 0.5
+    with pytest.raises(ConfigError, match="'met' follows the objects already"):
+        load(
+            objects=SMALL["objects"] | {"jet": jet},
+            event_variables={"met": "MET_pt", "met_phi": "MET_phi"},
+            missing_momentum={"pt": "met", "phi": "met_phi", "of": ["jet"]},
+            variations={"up": {"scale": {"jet.pt": 1.1, "met": 1.1}}},
+            systematics={},
+        )

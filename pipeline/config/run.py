@@ -11,7 +11,16 @@ from pydantic import BeforeValidator, Field, model_validator
 from pipeline.config.former import refuse_former_keys
 from pipeline.config.learning import MemberInputs, Observable
 from pipeline.config.model import HomePath, Model
-from pipeline.config.selection import Collection, Cut, ObjectSet, ObjectSetOrUnion, Ranges, Region, Threshold
+from pipeline.config.selection import (
+    Collection,
+    Cut,
+    MissingMomentum,
+    ObjectSet,
+    ObjectSetOrUnion,
+    Ranges,
+    Region,
+    Threshold,
+)
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
 __all__ = ["Config", "Data", "Optimiser", "Validation"]
@@ -123,6 +132,7 @@ class Config(Model):
     event_function: str | None = None
     objects: dict[str, Collection] = {}
     event_variables: dict[str, str] = {}
+    missing_momentum: MissingMomentum | None = None
     corrections: dict[str, Correction] = {}
     sets: dict[str, ObjectSetOrUnion] = {}
     cuts: dict[str, Cut]
@@ -307,6 +317,21 @@ class Config(Model):
         """The variables of the objects of a collection: those of the file, and corrections."""
         corrections = (name for name, each in self.corrections.items() if each.objects == collection)
         return (*self.objects[collection].variables, *corrections)
+
+    @model_validator(mode="after")
+    def _missing_momentum_is_there(self) -> "Config":
+        missing = self.missing_momentum
+        for name in (missing.pt, missing.phi) if missing is not None else ():
+            _known(name, self.event_variables, "missing_momentum: event_variables", "variable")
+        for name in missing.of if missing is not None else ():
+            _known(name, self.objects, "missing_momentum.of", "collection")
+            for variable in ("pt", "phi"):
+                _known(variable, self.objects[name].variables, f"missing_momentum.of: {name}", "variable")
+        for name, variation in self.variations.items():
+            both = set(variation.varied_columns) & ({missing.pt, missing.phi} if missing is not None else set())
+            if both and any(f"{of}.pt" in variation.varied_columns for of in missing.of if missing is not None):
+                raise ValueError(f"variations.{name}: '{both.pop()}' follows the objects already; take it out here")
+        return self
 
     @model_validator(mode="after")
     def _references_exist(self) -> "Config":

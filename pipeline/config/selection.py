@@ -13,6 +13,7 @@ __all__ = [
     "Bins",
     "Collection",
     "Cut",
+    "MissingMomentum",
     "ObjectSet",
     "ObjectSetOrUnion",
     "Range",
@@ -24,6 +25,19 @@ __all__ = [
 
 STEPS_IN_BOUNDS = 50
 """A typical step of an optimiser is this part of the range of a threshold, where the config does not say."""
+
+
+class MissingMomentum(Model):
+    """Missing transverse momentum that follows kinematic variations of objects (a Type-1 correction).
+
+    `pt` and `phi` are variables of the events. Where a variation changes the pt of objects of the collections `of`, the
+    vector takes the opposite of what those above `above` gain in it.
+    """
+
+    pt: str
+    phi: str
+    of: Annotated[tuple[str, ...], Field(min_length=1)]
+    above: float = 15.0
 
 
 class Requirement(Model):
