@@ -321,16 +321,19 @@ class Config(Model):
     @model_validator(mode="after")
     def _missing_momentum_is_there(self) -> "Config":
         missing = self.missing_momentum
-        for name in (missing.pt, missing.phi) if missing is not None else ():
+        if missing is None:
+            return self
+        for name in (missing.pt, missing.phi):
             _known(name, self.event_variables, "missing_momentum: event_variables", "variable")
-        for name in missing.of if missing is not None else ():
+        for name in missing.of:
             _known(name, self.objects, "missing_momentum.of", "collection")
             for variable in ("pt", "phi"):
                 _known(variable, self.objects[name].variables, f"missing_momentum.of: {name}", "variable")
         for name, variation in self.variations.items():
-            both = set(variation.varied_columns) & ({missing.pt, missing.phi} if missing is not None else set())
-            if both and any(f"{of}.pt" in variation.varied_columns for of in missing.of if missing is not None):
-                raise ValueError(f"variations.{name}: '{both.pop()}' follows the objects already; take it out here")
+            varied = variation.varied_columns
+            twice = [each for each in (missing.pt, missing.phi) if each in varied]
+            if twice and any(f"{of}.pt" in varied for of in missing.of):
+                raise ValueError(f"variations.{name}: '{twice[0]}' follows the objects already; take it out here")
         return self
 
     @model_validator(mode="after")
