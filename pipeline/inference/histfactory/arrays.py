@@ -21,6 +21,7 @@ __all__ = [
     "cholesky",
     "choose",
     "constant",
+    "each",
     "log_gamma",
     "namespace",
     "part",
@@ -72,6 +73,11 @@ def while_loop(condition: Callable[[Carry], Any], body: Callable[[Carry], Carry]
     while condition(carry):
         carry = body(carry)
     return carry
+
+
+def each(function: Callable[[Any], Any], rows: Any) -> Any:
+    """A function of every row: `jax.lax.map`."""
+    return jax.lax.map(function, rows) if namespace(rows) is jnp else np.stack([function(row) for row in rows])
 
 
 def choose(

@@ -1,0 +1,212 @@
+"""Where a smaller minimum may lie: on the other side of zero of one or two systematic variations.
+
+At a minimum the slopes and curvatures of everything are known. So is, for a variation whose parameter is sent to the
+other side, what it does to every bin: that is no expansion. How all the other parameters answer is estimated to first
+order, and with that how high the likelihood ends: one solution of a linear system for each variation, and for each pair
+of them a product of two. Where the estimate promises a smaller minimum, though it believe in half the constraint only,
+there is a place to start from. A variation that moves its bins opposite ways at +1 and -1 promises nothing: there the
+estimate is right, and the likelihood rises at least as its constraint.
+"""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float64, Int
+
+from pipeline.inference.histfactory.arrays import Array, namespace
+from pipeline.inference.histfactory.constraints import bounds, interpolated_positions
+from pipeline.inference.histfactory.expansion import rate_slopes, varied_rates
+from pipeline.inference.histfactory.likelihood import Terms, poisson_slopes, spread_auxdata
+from pipeline.inference.histfactory.model import Structure
+from pipeline.inference.histfactory.modifiers import rates
+from pipeline.inference.newton import CLOSE, Minimum, inverse_among
+from pipeline.inference.trust_region import TINY
+
+__all__ = ["Mirrors", "mirrors", "no_mirrors"]
+
+PLACES = 16  # kept, of those that promise most
+SIZES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # on the other side, and as far as on this one
+NEAREST = 0.25
+MARGIN = 0.5  # of the constraint of what is moved: so much too high the estimate may be
+LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
+LEAST = 1e-9  # the promise of a place that a thorough search looks at all the same
+
+
+class Mirrors(NamedTuple):
+    """Places to start from, in no order.
+
+    Attributes:
+        starts: the places.
+        flipped: which parameters are on another side of zero than at the minimum.
+        promise: by how much the likelihood may end lower; 0 if there is nothing to look for.
+        others: how many more places promise something.
+    """
+
+    starts: Float64[Array, "places parameters"]
+    flipped: Bool[Array, "places parameters"]
+    turns: Float64[Array, "places parameters"]
+    promise: Float64[Array, " places"]
+    others: Int[Array, ""]
+
+
+class _Moves(NamedTuple):
+    """Every interpolated parameter sent to the other side.
+
+    Attributes:
+        there: where to.
+        cost: what its constraint says there.
+        rise: of the deviance, by constraint and data, if nothing else moves.
+        shift: of the events in every bin.
+        push: the change of the deviance's slopes.
+        response: of all parameters, as if it could move itself too.
+    """
+
+    there: Float64[Array, "*sizes interpolated"]
+    cost: Float64[Array, "*sizes interpolated"]
+    rise: Float64[Array, "*sizes interpolated"]
+    shift: Float64[Array, "*sizes interpolated bins"]
+    push: Float64[Array, "*sizes interpolated parameters"]
+    response: Float64[Array, "*sizes interpolated parameters"]
+
+
+def no_mirrors(structure: Structure, start: Float64[Array, " parameters"], *, thorough: bool) -> Mirrors:
+    """As many places as `mirrors` has, without promise."""
+    xp, several = namespace(start), len(interpolated_positions(structure))
+    count = min(several * (several + 1) // 2, PLACES + thorough * several) or 1
+    return Mirrors(
+        starts=xp.zeros((count, structure.size), np.float64),
+        flipped=xp.zeros((count, structure.size), bool),
+        turns=xp.zeros((count, structure.size), np.float64),
+        promise=xp.zeros(count, np.float64),
+        others=xp.asarray(0),
+    )
+
+
+def mirrors(
+    structure: Structure,
+    model: Terms,
+    data: Float64[Array, " data"],
+    minimum: Minimum,
+    movable: Bool[Array, " parameters"],
+    *,
+    thorough: bool,
+) -> Mirrors:
+    """Where a smaller minimum may lie than this one.
+
+    Args:
+        structure: static.
+        model: of the likelihood.
+        data: events in every bin, then auxiliary data.
+        minimum: of the deviance.
+        movable: the parameters that may be moved.
+        thorough: also the other side of every variation that is not the same up and down. Static.
+    """
+    blank, positions = no_mirrors(structure, minimum.parameters, thorough=thorough), interpolated_positions(structure)
+    if not len(positions):
+        return blank
+    parameters = minimum.parameters
+    xp, here = namespace(parameters), parameters[positions]
+    inverse, _ = inverse_among(minimum.expansion.hessian, movable)
+    moves, second = _moves(structure, model, data, minimum, inverse)
+    falls, pins = _falls(moves, second, inverse[positions][:, positions], moves.response[:, positions])
+    single = np.eye(len(positions), dtype=bool)
+    # Two at once only where that is better than each of them.
+    alone = xp.diag(falls)
+    better = single | (falls > CLOSE + xp.maximum(alone[:, None], alone[None]))
+    promise = falls + MARGIN * (moves.cost[:, None] + xp.where(single, 0.0, moves.cost[None]))
+    promise = xp.where(better & (promise > CLOSE), promise, 0.0)
+    if thorough:
+        lopsided = _lopsided(structure, model, parameters)
+        promise = xp.where(single & lopsided[None], xp.maximum(promise, LEAST), promise)
+    able = movable[positions] & (moves.there != here)
+    able = able[:, None] & able[None] & np.tri(len(positions), dtype=bool)
+    promise = xp.where(able & (minimum.value > CLOSE), promise, 0.0).ravel()
+
+    order = xp.argsort(-promise)[: len(blank.promise)]
+    rows, columns = order // len(positions), order % len(positions)
+    two = (rows != columns)[:, None]
+    flips = xp.eye(structure.size, dtype=bool)[positions]
+    flipped = flips[rows] | flips[columns]
+    answer = moves.response[rows] - pins[0].ravel()[order][:, None] * inverse[positions][rows]
+    other = moves.response[columns] - pins[1].ravel()[order][:, None] * inverse[positions][columns]
+    starts = parameters[None] + answer + xp.where(two, other, 0.0)
+    there = moves.there @ flips
+    turns = xp.where(there * parameters < 0, 0.0, 0.5 * (there + parameters))
+    return Mirrors(
+        starts=xp.where(flipped, there[None], starts),
+        flipped=flipped,
+        turns=xp.where(flipped, turns[None], 0.0),
+        promise=promise[order],
+        others=xp.sum(promise > 0) - xp.sum(promise[order] > 0),
+    )
+
+
+def _moves(
+    structure: Structure,
+    model: Terms,
+    data: Float64[Array, " data"],
+    minimum: Minimum,
+    inverse: Float64[Array, "parameters parameters"],
+) -> tuple[_Moves, Float64[Array, " bins"]]:
+    """Of several sizes the most promising one; and the curvatures of the deviance by the events of every bin."""
+    xp, positions = namespace(minimum.parameters), interpolated_positions(structure)
+    parameters, here = minimum.parameters, minimum.parameters[positions]
+    lower, upper = bounds(structure)
+    mirrored = xp.where(here < 0, 1.0, -1.0) * xp.maximum(xp.abs(here), NEAREST)
+    there = xp.concatenate([mirrored[None], np.tile(SIZES, (len(positions), 1)).T])
+    there = xp.clip(there, lower[positions][None], upper[positions][None])
+    points = there @ np.eye(structure.size)[positions]
+
+    rate = rates(structure, model.effects, parameters)
+    first, second = poisson_slopes(data[: structure.bins], rate)
+    shift = varied_rates(structure, model.effects, parameters, points) - rate[None, None]
+    push = (shift * second[None, None]) @ rate_slopes(structure, model.effects, parameters)
+    response = -push @ inverse
+    measured, width = spread_auxdata(structure, data)[positions], model.width[positions]
+    away = (there - here[None]) / width[None]
+    pull = (here - measured) / width
+    rise = away**2 + 2.0 * away * pull[None] + shift @ first + 0.5 * (shift**2) @ second
+    pinned = xp.diag(inverse)[positions]
+    own = response[:, np.arange(len(positions)), positions]
+    fall = -rise - 0.5 * xp.sum(push * response, axis=2) - 0.5 * own**2 / xp.where(pinned > 0, pinned, 1.0)[None]
+    best, column = xp.argmax(fall + MARGIN * away**2, axis=0), np.arange(len(positions))
+    moves = _Moves(there=there, cost=away**2, rise=rise, shift=shift, push=push, response=response)
+    return jax.tree.map(lambda table: table[best, column], moves), second
+
+
+def _falls(
+    moves: _Moves,
+    second: Float64[Array, " bins"],
+    inverse: Float64[Array, "interpolated interpolated"],
+    response: Float64[Array, "interpolated interpolated"],
+) -> tuple[Float64[Array, "interpolated interpolated"], Float64[Array, "two interpolated interpolated"]]:
+    """By how much the deviance ends lower if two parameters move; on the diagonal, if one does.
+
+    With it the forces that keep the two where they are sent, in units of the response to them.
+    """
+    xp, pair = namespace(moves.rise), ~np.eye(len(moves.rise), dtype=bool)
+    variance = xp.diag(inverse)
+    variance = xp.where(variance > 0, variance, 1.0)
+    one, other = variance[:, None], xp.where(pair, variance[None], 1.0)
+    between = xp.where(pair, inverse, 0.0)
+    own = xp.diag(response)
+    row, column = own[:, None] + xp.where(pair, response.T, 0.0), xp.where(pair, response + own[None], 0.0)
+    determinant = xp.maximum(one * other - between**2, TINY)
+    pins = xp.stack([other * row - between * column, one * column - between * row]) / determinant[None]
+    rise = moves.rise[:, None] + xp.where(pair, moves.rise[None] + (moves.shift * second[None]) @ moves.shift.T, 0.0)
+    answer = moves.push @ moves.response.T
+    answered = xp.diag(answer)
+    answer = answered[:, None] + xp.where(pair, answered[None] + 2.0 * answer, 0.0)
+    return -rise - 0.5 * answer - 0.5 * (pins[0] * row + pins[1] * column), pins
+
+
+def _lopsided(
+    structure: Structure, model: Terms, parameters: Float64[Array, " parameters"]
+) -> Bool[Array, " interpolated"]:
+    """Which parameters move a bin at +1 and at -1 otherwise than nearly opposite ways."""
+    xp = namespace(parameters)
+    points = np.ones((3, len(parameters))) * np.array([[-1.0], [0.0], [1.0]])
+    down, middle, up = varied_rates(structure, model.effects, parameters, xp.asarray(points))
+    up, down = up - middle, down - middle
+    return xp.any(up * down > LOPSIDED * xp.maximum(up**2, down**2), axis=1)
