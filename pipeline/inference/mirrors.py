@@ -30,7 +30,7 @@ SIZES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # on the other side, and as far as on
 NEAREST = 0.25
 MARGIN = 0.5  # of the constraint of what is moved: so much too high the estimate may be
 LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
-LEAST = 1e-9  # the promise of a place that a thorough search looks at all the same
+BENT = 0.1  # in the deviance: only variations that bend by as much are moved in pairs
 
 
 class Mirrors(NamedTuple):
@@ -38,15 +38,16 @@ class Mirrors(NamedTuple):
 
     Attributes:
         starts: the places.
-        flipped: which parameters are on another side of zero than at the minimum.
-        promise: by how much the likelihood may end lower; 0 if there is nothing to look for.
+        flipped: which parameters were sent elsewhere.
+        turns: where these are on their way back.
+        falls: by how much the deviance ends lower, estimated; -infinity where there is nothing to look for.
         others: how many more places promise something.
     """
 
     starts: Float64[Array, "places parameters"]
     flipped: Bool[Array, "places parameters"]
     turns: Float64[Array, "places parameters"]
-    promise: Float64[Array, " places"]
+    falls: Float64[Array, " places"]
     others: Int[Array, ""]
 
 
@@ -57,6 +58,7 @@ class _Moves(NamedTuple):
         there: where to.
         cost: what its constraint says there.
         rise: of the deviance, by constraint and data, if nothing else moves.
+        bend: by how much the deviance notices that the events do not change in a straight line.
         shift: of the events in every bin.
         push: the change of the deviance's slopes.
         response: of all parameters, as if it could move itself too.
@@ -65,6 +67,7 @@ class _Moves(NamedTuple):
     there: Float64[Array, "*sizes interpolated"]
     cost: Float64[Array, "*sizes interpolated"]
     rise: Float64[Array, "*sizes interpolated"]
+    bend: Float64[Array, "*sizes interpolated"]
     shift: Float64[Array, "*sizes interpolated bins"]
     push: Float64[Array, "*sizes interpolated parameters"]
     response: Float64[Array, "*sizes interpolated parameters"]
@@ -78,7 +81,7 @@ def no_mirrors(structure: Structure, start: Float64[Array, " parameters"], *, th
         starts=xp.zeros((count, structure.size), np.float64),
         flipped=xp.zeros((count, structure.size), bool),
         turns=xp.zeros((count, structure.size), np.float64),
-        promise=xp.zeros(count, np.float64),
+        falls=xp.full(count, -np.inf, np.float64),
         others=xp.asarray(0),
     )
 
@@ -109,36 +112,37 @@ def mirrors(
     xp, here = namespace(parameters), parameters[positions]
     inverse, _ = inverse_among(minimum.expansion.hessian, movable)
     moves, second = _moves(structure, model, data, minimum, inverse)
-    falls, pins = _falls(moves, second, inverse[positions][:, positions], moves.response[:, positions])
-    single = np.eye(len(positions), dtype=bool)
-    # Two at once only where that is better than each of them.
-    alone = xp.diag(falls)
-    better = single | (falls > CLOSE + xp.maximum(alone[:, None], alone[None]))
-    promise = falls + MARGIN * (moves.cost[:, None] + xp.where(single, 0.0, moves.cost[None]))
-    promise = xp.where(better & (promise > CLOSE), promise, 0.0)
+    several, places = len(positions), np.tile(positions, 2)
+    falls, pins = _falls(moves, second, inverse[places][:, places], moves.response[:, places])
+    single = np.arange(2 * several) < several
+    alone, pair = np.diag(single), np.tri(2 * several, k=-1, dtype=bool) & ~(single[:, None] | single[None])
+    promise = falls + MARGIN * (moves.cost[:, None] + xp.where(pair, moves.cost[None], 0.0))
+    promising = (promise > CLOSE) & (alone | pair & (moves.bend > BENT)[:, None] & (moves.bend > BENT)[None])
     if thorough:
-        lopsided = _lopsided(structure, model, parameters)
-        promise = xp.where(single & lopsided[None], xp.maximum(promise, LEAST), promise)
-    able = movable[positions] & (moves.there != here)
-    able = able[:, None] & able[None] & np.tri(len(positions), dtype=bool)
-    promise = xp.where(able & (minimum.value > CLOSE), promise, 0.0).ravel()
+        lopsided = xp.tile(_lopsided(structure, model, parameters), 2)
+        promising = promising | (alone & lopsided[None])
+    able = movable[places] & (moves.there != xp.tile(here, 2)) & (minimum.value > CLOSE)
+    promising = (promising & able[:, None] & able[None]).ravel()
 
-    order = xp.argsort(-promise)[: len(blank.promise)]
-    rows, columns = order // len(positions), order % len(positions)
+    # The lowest first.
+    falls = xp.where(promising, falls.ravel(), -np.inf)
+    order = xp.argsort(-falls)[: len(blank.falls)]
+    rows, columns = order // len(places), order % len(places)
     two = (rows != columns)[:, None]
-    flips = xp.eye(structure.size, dtype=bool)[positions]
+    flips = xp.eye(structure.size, dtype=bool)[places]
     flipped = flips[rows] | flips[columns]
-    answer = moves.response[rows] - pins[0].ravel()[order][:, None] * inverse[positions][rows]
-    other = moves.response[columns] - pins[1].ravel()[order][:, None] * inverse[positions][columns]
+    answer = moves.response[rows] - pins[0].ravel()[order][:, None] * inverse[places][rows]
+    other = moves.response[columns] - pins[1].ravel()[order][:, None] * inverse[places][columns]
     starts = parameters[None] + answer + xp.where(two, other, 0.0)
-    there = moves.there @ flips
-    turns = xp.where(there * parameters < 0, 0.0, 0.5 * (there + parameters))
+    there = moves.there[rows][:, None] * flips[rows]
+    there = there + xp.where(two, moves.there[columns][:, None] * flips[columns], 0.0)
+    turns = xp.where(there * parameters[None] < 0, 0.0, 0.5 * (there + parameters[None]))
     return Mirrors(
-        starts=xp.where(flipped, there[None], starts),
+        starts=xp.where(flipped, there, starts),
         flipped=flipped,
-        turns=xp.where(flipped, turns[None], 0.0),
-        promise=promise[order],
-        others=xp.sum(promise > 0) - xp.sum(promise[order] > 0),
+        turns=turns,
+        falls=falls[order],
+        others=xp.sum(promising) - xp.sum(promising[order]),
     )
 
 
@@ -161,7 +165,8 @@ def _moves(
     rate = rates(structure, model.effects, parameters)
     first, second = poisson_slopes(data[: structure.bins], rate)
     shift = varied_rates(structure, model.effects, parameters, points) - rate[None, None]
-    push = (shift * second[None, None]) @ rate_slopes(structure, model.effects, parameters)
+    slopes = rate_slopes(structure, model.effects, parameters)
+    push = (shift * second[None, None]) @ slopes
     response = -push @ inverse
     measured, width = spread_auxdata(structure, data)[positions], model.width[positions]
     away = (there - here[None]) / width[None]
@@ -170,9 +175,18 @@ def _moves(
     pinned = xp.diag(inverse)[positions]
     own = response[:, np.arange(len(positions)), positions]
     fall = -rise - 0.5 * xp.sum(push * response, axis=2) - 0.5 * own**2 / xp.where(pinned > 0, pinned, 1.0)[None]
-    best, column = xp.argmax(fall + MARGIN * away**2, axis=0), np.arange(len(positions))
-    moves = _Moves(there=there, cost=away**2, rise=rise, shift=shift, push=push, response=response)
-    return jax.tree.map(lambda table: table[best, column], moves), second
+    straight = (there - here[None])[:, :, None] * slopes.T[positions][None]
+    moves = _Moves(
+        there=there,
+        cost=away**2,
+        rise=rise,
+        bend=(shift - straight) ** 2 @ second,
+        shift=shift,
+        push=push,
+        response=response,
+    )
+    best, each = xp.argmax(fall + MARGIN * away**2, axis=0), np.arange(len(positions))
+    return jax.tree.map(lambda table: xp.concatenate([table[best, each], table[0]]), moves), second
 
 
 def _falls(

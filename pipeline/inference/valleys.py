@@ -8,6 +8,7 @@ that walks back over zero is on its way to where it came from, and is let go. Wh
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from pipeline.inference.histfactory.arrays import Array, choose, namespace, while_loop
@@ -46,12 +47,12 @@ def smallest(
 
     def going(carry: Carry) -> Bool[Array, ""]:
         best, places, tried, spent, budget = carry
-        return (spent == 0) | (best.converged & xp.any((places.promise > 0) & ~tried) & (spent < budget))
+        return (spent == 0) | (best.converged & xp.any((places.falls > -np.inf) & ~tried) & (spent < budget))
 
     def again(carry: Carry) -> Carry:
         best, places, tried, spent, budget = carry
         first = spent == 0
-        place = xp.argmax(xp.where(tried, 0.0, places.promise))
+        place = xp.argmax(xp.where(tried, -np.inf, places.falls))
         there, flipped, turn = places.starts[place], places.flipped[place], places.turns[place]
         left = xp.where(first, max_iterations, xp.minimum(max_iterations, budget - spent))
 
@@ -70,10 +71,10 @@ def smallest(
         return best, places, tried, spent, xp.where(first, limit, budget)
 
     nought = xp.asarray(0)
-    state = (unsought(start, xp.ones(start.shape, bool)), none, xp.zeros(none.promise.shape, bool), nought, nought)
+    state = (unsought(start, xp.ones(start.shape, bool)), none, xp.zeros(none.falls.shape, bool), nought, nought)
     best, places, tried, spent, _ = while_loop(going, again, state)
     best = _with_iterations(best, spent)
-    return best, xp.where(best.converged, xp.sum((places.promise > 0) & ~tried) + places.others, 0)
+    return best, xp.where(best.converged, xp.sum((places.falls > -np.inf) & ~tried) + places.others, 0)
 
 
 def _with_iterations(best: Minimum, spent: Int[Array, ""]) -> Minimum:
