@@ -30,7 +30,8 @@ SIZES = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)  # on the other side, and as far as on
 NEAREST = 0.25
 MARGIN = 0.5  # of the constraint of what is moved: so much too high the estimate may be
 LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
-BENT = 0.1  # in the deviance: only variations that bend by as much are moved in pairs
+BENT = 0.1  # in the deviance: only variations that bend by as much are moved in pairs,
+BENDING = 8  # and only so many, those that bend most
 
 
 class Mirrors(NamedTuple):
@@ -56,7 +57,7 @@ class _Moves(NamedTuple):
 
     Attributes:
         there: where to.
-        cost: what its constraint says there.
+        cost: what a constraint about here says there.
         rise: of the deviance, by constraint and data, if nothing else moves.
         bend: by how much the deviance notices that the events do not change in a straight line.
         shift: of the events in every bin.
@@ -64,13 +65,13 @@ class _Moves(NamedTuple):
         response: of all parameters, as if it could move itself too.
     """
 
-    there: Float64[Array, "*sizes interpolated"]
-    cost: Float64[Array, "*sizes interpolated"]
-    rise: Float64[Array, "*sizes interpolated"]
-    bend: Float64[Array, "*sizes interpolated"]
-    shift: Float64[Array, "*sizes interpolated bins"]
-    push: Float64[Array, "*sizes interpolated parameters"]
-    response: Float64[Array, "*sizes interpolated parameters"]
+    there: Float64[Array, "*moves"]
+    cost: Float64[Array, "*moves"]
+    rise: Float64[Array, "*moves"]
+    bend: Float64[Array, "*moves"]
+    shift: Float64[Array, "*moves bins"]
+    push: Float64[Array, "*moves parameters"]
+    response: Float64[Array, "*moves parameters"]
 
 
 def no_mirrors(structure: Structure, start: Float64[Array, " parameters"], *, thorough: bool) -> Mirrors:
@@ -111,23 +112,24 @@ def mirrors(
     parameters = minimum.parameters
     xp, here = namespace(parameters), parameters[positions]
     inverse, _ = inverse_among(minimum.expansion.hessian, movable)
-    moves, second = _moves(structure, model, data, minimum, inverse)
-    several, places = len(positions), np.tile(positions, 2)
+    every, second = _moves(structure, model, data, minimum, inverse)
+    moves, who = _chosen(every, inverse[positions][:, positions], positions)
+    places, in_pair = xp.asarray(positions)[who], np.arange(len(who)) >= len(positions)
     falls, pins = _falls(moves, second, inverse[places][:, places], moves.response[:, places])
-    single = np.arange(2 * several) < several
-    alone, pair = np.diag(single), np.tri(2 * several, k=-1, dtype=bool) & ~(single[:, None] | single[None])
-    promise = falls + MARGIN * (moves.cost[:, None] + xp.where(pair, moves.cost[None], 0.0))
-    promising = (promise > CLOSE) & (alone | pair & (moves.bend > BENT)[:, None] & (moves.bend > BENT)[None])
+    single = np.diag(~in_pair)
+    promise = falls + MARGIN * (moves.cost[:, None] + xp.where(single, 0.0, moves.cost[None]))
+    aside = in_pair & (moves.bend > BENT) & (moves.there * here[who] <= 0)
+    pair = aside[:, None] & aside[None] & (who[:, None] > who[None])
+    promising = (promise > CLOSE) & (single | pair & _best_sizes(xp.where(pair, falls, -np.inf), len(positions)))
     if thorough:
-        lopsided = xp.tile(_lopsided(structure, model, parameters), 2)
-        promising = promising | (alone & lopsided[None])
-    able = movable[places] & (moves.there != xp.tile(here, 2)) & (minimum.value > CLOSE)
+        promising = promising | (single & _lopsided(structure, model, parameters)[who][None])
+    able = movable[places] & (moves.there != here[who]) & (minimum.value > CLOSE)
     promising = (promising & able[:, None] & able[None]).ravel()
 
     # The lowest first.
     falls = xp.where(promising, falls.ravel(), -np.inf)
     order = xp.argsort(-falls)[: len(blank.falls)]
-    rows, columns = order // len(places), order % len(places)
+    rows, columns = order // len(who), order % len(who)
     two = (rows != columns)[:, None]
     flips = xp.eye(structure.size, dtype=bool)[places]
     flipped = flips[rows] | flips[columns]
@@ -172,9 +174,6 @@ def _moves(
     away = (there - here[None]) / width[None]
     pull = (here - measured) / width
     rise = away**2 + 2.0 * away * pull[None] + shift @ first + 0.5 * (shift**2) @ second
-    pinned = xp.diag(inverse)[positions]
-    own = response[:, np.arange(len(positions)), positions]
-    fall = -rise - 0.5 * xp.sum(push * response, axis=2) - 0.5 * own**2 / xp.where(pinned > 0, pinned, 1.0)[None]
     straight = (there - here[None])[:, :, None] * slopes.T[positions][None]
     moves = _Moves(
         there=there,
@@ -185,16 +184,40 @@ def _moves(
         push=push,
         response=response,
     )
-    best, each = xp.argmax(fall + MARGIN * away**2, axis=0), np.arange(len(positions))
-    return jax.tree.map(lambda table: xp.concatenate([table[best, each], table[0]]), moves), second
+    return moves, second
+
+
+def _chosen(
+    every: _Moves, inverse: Float64[Array, "interpolated interpolated"], positions: Int[np.ndarray, " interpolated"]
+) -> tuple[_Moves, Int[Array, " moves"]]:
+    """Each parameter's most promising size, then all sizes of those that bend most; and whose they are."""
+    xp, several = namespace(every.there), len(positions)
+    variance = xp.diag(inverse)
+    own = every.response[:, np.arange(several), positions]
+    falls = -every.rise - 0.5 * xp.sum(every.push * every.response, axis=2)
+    falls = falls - 0.5 * own**2 / xp.where(variance > 0, variance, 1.0)[None]
+    size = xp.argmax(falls + MARGIN * every.cost, axis=0)
+    bent = xp.argsort(-every.bend[0])[:BENDING]
+    who = xp.concatenate([np.arange(several), xp.tile(bent, len(every.there))])
+    sizes = xp.concatenate([size, np.repeat(np.arange(len(every.there)), min(several, BENDING))])
+    return jax.tree.map(lambda table: table[sizes, who], every), who
+
+
+def _best_sizes(falls: Float64[Array, "moves moves"], several: int) -> Bool[Array, "moves moves"]:
+    """Of the pairs of two parameters, which come after several single ones in all their sizes, the lowest."""
+    xp, sizes = namespace(falls), len(SIZES) + 1
+    pairs = falls[several:, several:]
+    by_size = pairs.reshape(sizes, len(pairs) // sizes, sizes, len(pairs) // sizes)
+    best = by_size == xp.max(by_size, axis=(0, 2), keepdims=True)
+    return xp.pad(best.reshape(pairs.shape), ((several, 0), (several, 0)))
 
 
 def _falls(
     moves: _Moves,
     second: Float64[Array, " bins"],
-    inverse: Float64[Array, "interpolated interpolated"],
-    response: Float64[Array, "interpolated interpolated"],
-) -> tuple[Float64[Array, "interpolated interpolated"], Float64[Array, "two interpolated interpolated"]]:
+    inverse: Float64[Array, "moves moves"],
+    response: Float64[Array, "moves moves"],
+) -> tuple[Float64[Array, "moves moves"], Float64[Array, "two moves moves"]]:
     """By how much the deviance ends lower if two parameters move; on the diagonal, if one does.
 
     With it the forces that keep the two where they are sent, in units of the response to them.
