@@ -26,23 +26,19 @@ from jaxtyping import Bool, Float64, Int
 from pipeline.inference.histfactory.arrays import Array, constant, namespace, part
 from pipeline.inference.histfactory.constraints import (
     bounds,
-    interpolated_positions,
     kinked_parameters,
     starts,
 )
-from pipeline.inference.histfactory.expansion import expanded_deviance, varied_rates
+from pipeline.inference.histfactory.expansion import expanded_deviance
 from pipeline.inference.histfactory.likelihood import Terms, deviance, saturated_logpdf, terms
 from pipeline.inference.histfactory.model import Numbers, Structure
-from pipeline.inference.newton import CLOSE, Expansion, Minimum, curvature_scale, minimise, stiffened
+from pipeline.inference.mirrors import mirrors, no_mirrors
+from pipeline.inference.newton import Expansion, Minimum, curvature_scale, inverse_among, minimise
 from pipeline.inference.valleys import smallest
 
 __all__ = ["Fit", "covariance", "fit", "fit_at_once", "fit_terms"]
 
 KNOWN = 1e-8  # of a scaled Hessian's inverse: less is rounding
-LOPSIDED = -0.8  # product of a bin's shifts up and down, over the larger square: -1 if they are opposite and equal
-SHARE = 0.1  # of what all bins say of a parameter: what lopsided ones must say at least
-BENDING = 1.9  # second derivative of code 4p at zero, over the second difference from -1 to +1
-REACH = 0.1  # what all bins say of a parameter, times what there is left to explain
 
 
 class Fit(eqx.Module):
@@ -185,7 +181,8 @@ def _search(
             enough=enough,
         ),
         start,
-        lambda minimum: xp.where(movable, _promise(structure, model, data, minimum, thorough=thorough), 0.0),
+        lambda minimum: mirrors(structure, model, data, minimum, movable, thorough=thorough),
+        no_mirrors(structure, start, thorough=thorough),
         max_iterations=max_iterations,
         thorough=thorough,
     )
@@ -215,15 +212,10 @@ def _inverse_hessian(
     parameters: Float64[Array, " parameters"],
     free: Bool[Array, " parameters"],
 ) -> tuple[Float64[Array, "parameters parameters"], Bool[Array, " parameters"]]:
-    """The inverse of the Hessian of -2 ln L among the free parameters, and which of them nothing is known of.
-
-    It is zero elsewhere, and in directions in which the Hessian is flat.
-    """
+    """The inverse of the Hessian of -2 ln L among the free parameters, and which of them nothing is known of."""
     hessian = expanded_deviance(structure, model, parameters, data).hessian
-    matrix, flat = stiffened(hessian, free)
-    xp = namespace(matrix)
-    inverse = xp.where(free[:, None] & free[None, :], xp.linalg.inv(matrix) - flat, 0.0)
-    return inverse, xp.diag(flat) > KNOWN * curvature_scale(hessian) ** 2
+    inverse, flat = inverse_among(hessian, free)
+    return inverse, flat > KNOWN * curvature_scale(hessian) ** 2
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
@@ -272,32 +264,3 @@ def _at_minimum_jvp(structure: Structure, primals: Any, tangents: Any) -> Any:
     moving = _implicit(structure, model, data, parameters, free)
     _, change = jax.jvp(lambda m, d: deviance(structure, m, moving, d), (model, data), tangents[:2])
     return _at_minimum(structure, model, data, parameters, free, value), change
-
-
-def _promise(
-    structure: Structure, model: Terms, data: Float64[Array, " data"], minimum: Minimum, *, thorough: bool
-) -> Float64[Array, " parameters"]:
-    """How much each interpolated parameter has to say, if it may have a second valley; 0 if not.
-
-    It cannot where it moves events nearly opposite ways at +1 and at -1: a bin is lopsided if, with shifts `odd + even`
-    and `even - odd`, its even part is more than a ninth of the odd one. Nor where its constraint curves up more than
-    the bins can curve down, as far out as the constraint alone does not cost more than this minimum.
-    """
-    xp, positions = namespace(model, data, minimum.parameters), interpolated_positions(structure)
-    down, middle, up = varied_rates(structure, model.effects, minimum.parameters)
-    up, down = up - middle, down - middle
-    larger = xp.maximum(up**2, down**2)
-    weight = larger / xp.maximum(middle, 1.0)  # how much a bin says of the parameter
-    lopsided = xp.sum(xp.where(up * down > LOPSIDED * larger, weight, 0.0), axis=1)
-    matters = (lopsided > 0.0) & (minimum.value > CLOSE)
-    if not thorough:
-        reach = xp.maximum(1.0, xp.sqrt(minimum.value))
-        residual = xp.abs(data[None, : structure.bins] - middle) + reach * xp.sqrt(larger)
-        bend = BENDING * xp.sum(xp.abs(up + down) * residual / xp.maximum(middle, 1.0), axis=1)
-        # A kink of the old codes bends without bound.
-        matters &= (bend > 1.0) | kinked_parameters(structure)[positions]
-        total = xp.sum(weight, axis=1)
-        matters &= lopsided > xp.maximum(SHARE * total, REACH / xp.maximum(minimum.value, CLOSE))
-    places = np.full(structure.size, len(positions))
-    places[positions] = np.arange(len(positions))
-    return xp.concatenate([xp.where(matters, lopsided, 0.0), xp.zeros(1, np.float64)])[places]

@@ -22,7 +22,17 @@ from jaxtyping import Bool, Float64, Int
 from pipeline.inference.histfactory.arrays import Array, cholesky, choose, constant, namespace, while_loop
 from pipeline.inference.trust_region import FLAT, LONGEST, TINY, restricted, trust_region_step
 
-__all__ = ["CLOSE", "CONVERGED", "Expansion", "Minimum", "curvature_scale", "minimise", "stiffened", "unsought"]
+__all__ = [
+    "CLOSE",
+    "CONVERGED",
+    "Expansion",
+    "Minimum",
+    "curvature_scale",
+    "inverse_among",
+    "minimise",
+    "stiffened",
+    "unsought",
+]
 
 CONVERGED = 1e-9  # how far above its minimum a point may believe to be and call itself converged
 FINISHED = 1e-18  # where another step changes nothing
@@ -186,6 +196,18 @@ def stiffened(
     flat = choose(definite, xp.zeros_like, flat_directions, scaled)
     added = flat / (scale[:, None] * scale[None, :])
     return restricted(matrix, among) + added, flat * scale[:, None] * scale[None, :]
+
+
+def inverse_among(
+    hessian: Float64[Array, "parameters parameters"], free: Bool[Array, " parameters"]
+) -> tuple[Float64[Array, "parameters parameters"], Float64[Array, " parameters"]]:
+    """The inverse of a Hessian among the free parameters, and how much of each is in directions in which it is flat.
+
+    The inverse is zero elsewhere, and in those directions.
+    """
+    matrix, flat = stiffened(hessian, free)
+    xp = namespace(matrix)
+    return xp.where(free[:, None] & free[None, :], xp.linalg.inv(matrix) - flat, 0.0), xp.diag(flat)
 
 
 def _look(

@@ -40,6 +40,11 @@ class _Step(NamedTuple):
     definite: Bool[Array, ""]
 
 
+Carry = tuple[_Step, Array, Array, Array, Array]
+Flag = Bool[Array, ""]
+Flags = Bool[Array, " parameters"]
+
+
 def trust_region_step(
     matrix: Matrix,
     slope: Vector,
@@ -92,9 +97,8 @@ def _at_radius(
     """
     xp = namespace(matrix, slope)
     highest = xp.linalg.norm(slope) / radius + 1.1 * xp.max(xp.sum(xp.abs(matrix), axis=1))  # Gershgorin
-    Carry = tuple[_Step, Array, Array, Array, Array]
 
-    def going(carry: Carry) -> Bool[Array, ""]:
+    def going(carry: Carry) -> Flag:
         step, low, high, _, count = carry
         length = xp.linalg.norm(step.newton)
         edge = (length >= LONGEST * radius) | (step.shift <= FLAT) | (high - low <= 1e-1 * high)
@@ -134,9 +138,8 @@ def _at_radius(
 def _downward(factor: Matrix, slope: Vector, free: Bool[Array, " parameters"]) -> Vector:
     """The direction of the smallest curvature, by inverse iteration, turned to where the objective falls."""
     xp = namespace(factor, slope)
-    Carry = tuple[Array, Vector]
 
-    def nearer(carry: Carry) -> Carry:
+    def nearer(carry: tuple[Array, Vector]) -> tuple[Array, Vector]:
         solution = solve_cholesky(factor, carry[1])
         return carry[0] + 1, solution / xp.maximum(xp.linalg.norm(solution), TINY)
 
@@ -154,7 +157,7 @@ def _within(
     """
     xp = namespace(raised, slope)
 
-    def passing(carry: tuple[Array, Array]) -> Bool[Array, " parameters"]:
+    def passing(carry: tuple[Array, Array]) -> Flags:
         step, inside = carry
         return inside & ((step < lowest) | (step > highest))
 

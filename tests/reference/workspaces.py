@@ -252,6 +252,27 @@ def few_bins_many_systematics(seed, systematics=60, channels=3):
     return workspace(spec, {name: [float(rng.poisson(total))] for name, total in totals.items()})
 
 
+def same_side(seed, bins=3, count=2, tilt=0.15):
+    """Shape variations that move every bin up at +1 and at -1, tilted opposite ways.
+
+    An excess is fitted from either side, and to change sides takes two of them, because each makes good for the other's
+    tilt. Without a tilt, or with one variation, there is nothing to make good for.
+    """
+    rng = np.random.default_rng(seed)
+    background, odd = rng.uniform(40, 200, bins), rng.normal(0, tilt, bins)
+    variations = []
+    for k in range(count):
+        even, slant = rng.uniform(0.05, 0.3) + rng.normal(0, 0.03, bins), (-1) ** k * rng.uniform(0.8, 1.2) * odd
+        high, low = (background * np.maximum(0.05, 1 + even + side * slant) for side in (1, -1))
+        variations.append(modifier("histosys", f"shape{k}", {"hi_data": high.tolist(), "lo_data": low.tolist()}))
+    samples = [
+        {"name": "background", "data": background.tolist(), "modifiers": variations},
+        {"name": "signal", "data": rng.uniform(1, 10, bins).tolist(), "modifiers": [MU]},
+    ]
+    expected = background * rng.uniform(1.1, 1.9) * np.exp(rng.normal(0, 0.05, bins))
+    return workspace([{"name": "SR", "samples": samples}], {"SR": rng.poisson(expected).astype(float).tolist()})
+
+
 @st.composite
 def random_workspaces(draw):
     """Any mixture of modifiers on up to three channels and samples, with empty bins and missing samples."""

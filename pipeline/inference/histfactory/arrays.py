@@ -21,6 +21,7 @@ __all__ = [
     "cholesky",
     "choose",
     "constant",
+    "each",
     "log_gamma",
     "namespace",
     "part",
@@ -33,6 +34,8 @@ __all__ = [
 # Checked at run time where annotations are; a type checker would ask for every operation of all three.
 Array: Any = Any if TYPE_CHECKING else jax.Array | np.ndarray | np.generic
 
+NUMPY = (np.ndarray, np.generic)
+
 Carry = TypeVar("Carry")
 Result = TypeVar("Result")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,7 +43,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def namespace(*trees: Any) -> Any:
     """`jax.numpy` if there is an array of JAX, or a traced one, in these trees, else `numpy`."""
-    return jnp if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(trees)) else np
+    # NumPy's own are passed over first: to look for their leaves takes longer than many a step of a small fit.
+    others = [tree for tree in trees if not isinstance(tree, NUMPY)]
+    return jnp if any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(others)) else np
 
 
 def part(*static: str) -> Callable[[Function], Function]:
@@ -72,6 +77,11 @@ def while_loop(condition: Callable[[Carry], Any], body: Callable[[Carry], Carry]
     while condition(carry):
         carry = body(carry)
     return carry
+
+
+def each(function: Callable[[Any], Any], rows: Any) -> Any:
+    """A function of every row: `jax.lax.map`."""
+    return jax.lax.map(function, rows) if namespace(rows) is jnp else np.stack([function(row) for row in rows])
 
 
 def choose(

@@ -20,8 +20,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from pipeline.inference.histfactory.arrays import Array, namespace, part
-from pipeline.inference.histfactory.interpolation import histosys_expansion, normsys_expansion, normsys_sides
+from pipeline.inference.histfactory.arrays import Array, each, namespace, part
+from pipeline.inference.histfactory.interpolation import histosys_expansion, normsys_expansion
 from pipeline.inference.histfactory.likelihood import (
     Terms,
     constraint_masks,
@@ -132,32 +132,31 @@ def rate_slopes(
 
 
 def varied_rates(
-    structure: Structure, effects: Effects, parameters: Float64[Array, " parameters"]
-) -> tuple[
-    Float64[Array, "interpolated bins"], Float64[Array, "interpolated bins"], Float64[Array, "interpolated bins"]
-]:
-    """The expected events of every bin with each interpolated parameter at -1, at 0 and at +1, the others as they are.
+    structure: Structure,
+    effects: Effects,
+    parameters: Float64[Array, " parameters"],
+    points: Float64[Array, "points parameters"],
+) -> Float64[Array, "points interpolated bins"]:
+    """The expected events of every bin with one interpolated parameter at a point's value, the others as they are.
 
     The parameters stand in the order of `interpolated_positions`.
     """
     xp, wiring = namespace(effects, parameters), _wiring(structure)
     samples = _samples(structure, wiring, effects, parameters)
-    norms, histos = parameters[wiring.scalar[wiring.normsys]], parameters[wiring.scalar[wiring.histosys]]
-    factor = _off_zero(normsys_expansion(effects.normsys, norms)[0])
-    low, high = normsys_sides(effects.normsys)
-    added = _shifts(effects, histosys_expansion(structure.histosys_code, histos)[0])
+    scalars = parameters[wiring.scalar]
+    factor = _off_zero(normsys_expansion(effects.normsys, scalars[wiring.normsys])[0])
+    added = _shifts(effects, histosys_expansion(structure.histosys_code, scalars[wiring.histosys])[0])
 
-    def events(
-        table: Float64[Array, "normsys samples channels"], alpha: Float64[Array, " histosys"]
-    ) -> Float64[Array, "interpolated bins"]:
+    def events(scalars: Array) -> Array:
+        table = normsys_expansion(effects.normsys, scalars[wiring.normsys])[0]
         scales = _rows_of(table / factor, wiring.normsys_rows, 1.0)
         whole = _summed(wiring, scales, (samples.product * samples.total)[None])[0]
+        alpha = scalars[wiring.histosys]
         shift = _shifts(effects, histosys_expansion(structure.histosys_code, alpha)[0]) - added
         moved = xp.sum(samples.product[None] * scales[wiring.histosys][:, :, wiring.channels] * shift, axis=1)
         return (whole + _rows_of(moved, wiring.histosys_rows, 0.0))[wiring.interpolated]
 
-    side = xp.ones_like(histos)
-    return events(low, -side), events(xp.ones_like(low), xp.zeros_like(side)), events(high, side)
+    return each(events, points[:, wiring.scalar])
 
 
 def _samples(

@@ -26,7 +26,6 @@ __all__ = [
     "normsys_curve",
     "normsys_expansion",
     "normsys_factor",
-    "normsys_sides",
 ]
 
 SMALLEST_FACTOR = 1e-10  # a normsys factor must be positive to have a power; smaller ones are read as this
@@ -173,14 +172,6 @@ def normsys_expansion(
         xp.where(inside, slope, outer * rate),
         xp.where(inside, 2.0 * half, outer * rate**2),
     )
-
-
-def normsys_sides(
-    curve: NormsysCurve,
-) -> tuple[Float64[Array, "normsys samples channels"], Float64[Array, "normsys samples channels"]]:
-    """The factors at -1 and at +1 standard deviation."""
-    xp = namespace(curve)
-    return xp.exp(curve.even - curve.odd), xp.exp(curve.even + curve.odd)
 
 
 def _absolute(alpha: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:

@@ -11,7 +11,7 @@ another, one row for each modifier of a kind in the order of `modifiers_of(struc
 """
 
 from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import equinox as eqx
@@ -168,6 +168,7 @@ def parameter_names(structure: Structure) -> tuple[str, ...]:
     )
 
 
+@lru_cache(maxsize=64)
 def first_parameter(structure: Structure) -> dict[str, int]:
     """The position of each parameter set's first parameter in the parameter vector."""
     sizes = [parameter_set.size for parameter_set in structure.parameter_sets]

@@ -21,7 +21,7 @@ WORKSPACES = {"coupled": COUPLED_HISTOSYS, "everything": EVERYTHING, "few bins":
 def around(structure, numbers, parameters, data):
     model = terms(structure, numbers)
     expanded = expanded_deviance(structure, model, parameters, data)
-    varied = varied_rates(structure, model.effects, parameters)
+    varied = varied_rates(structure, model.effects, parameters, np.array([[-0.7], [1.3]]) * parameters[None])
     return deviance(structure, model, parameters, data), expanded, varied
 
 

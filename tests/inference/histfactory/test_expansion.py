@@ -87,7 +87,7 @@ def test_normsys_by_horner():
             np.testing.assert_allclose(mine, theirs, rtol=1e-11, atol=1e-12)
 
 
-def test_slopes_and_sides_of_the_rates():
+def test_slopes_and_variations_of_the_rates():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     effects = quick_jit(terms, static_argnums=0)(structure, numbers).effects
     point = jnp.linspace(0.7, 1.4, structure.size)
@@ -96,12 +96,14 @@ def test_slopes_and_sides_of_the_rates():
         return rates(structure, effects, point)
 
     at = quick_jit(of)
-    closed = quick_jit(lambda x: (rate_slopes(structure, effects, x), varied_rates(structure, effects, x)))
-    slopes, sides = closed(point)
+    values = (-1.7, -1.0, 0.0, 0.3, 1.0)
+    points = jnp.asarray(values)[:, None] * jnp.ones((1, structure.size))
+    closed = quick_jit(lambda x: (rate_slopes(structure, effects, x), varied_rates(structure, effects, x, points)))
+    slopes, varied = closed(point)
     np.testing.assert_allclose(slopes, quick_jit(jax.jacfwd(of))(point), rtol=1e-11, atol=1e-11)
     for row, position in enumerate(interpolated_positions(structure)):
-        for side, alpha in zip(sides, (-1.0, 0.0, 1.0), strict=True):
-            np.testing.assert_allclose(side[row], at(point.at[position].set(alpha)), rtol=1e-12)
+        for moved, alpha in zip(varied, values, strict=True):
+            np.testing.assert_allclose(moved[row], at(point.at[position].set(alpha)), rtol=1e-12)
 
 
 @pytest.mark.slow
