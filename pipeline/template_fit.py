@@ -15,10 +15,10 @@ The likelihood is that of a run (`pipeline.inference`): its figures of merit, he
 given instead of made from events.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, SupportsFloat, cast, get_args
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +106,7 @@ class TemplateFit:
         data: Mapping[str, Any] | None = None,
         poi: str = "mu",
         bounds: tuple[float, float] = (0.0, 10.0),
-        mc_statistics: Statistics = "gaussian",
+        mc_statistics: str = "gaussian",
         minimum_effective_events: float = 0.0,
         minimum_background: float = 0.0,
     ) -> "TemplateFit":
@@ -154,7 +154,7 @@ class TemplateFit:
             bounds=bounds,
             minimum_effective_events=minimum_effective_events,
             minimum_background=minimum_background,
-            mc_statistics=mc_statistics,
+            mc_statistics=cast("Statistics", mc_statistics),
         )
         return cls(
             measurement=measured,
@@ -213,7 +213,7 @@ class TemplateFit:
         ends = np.cumsum([channel.bins - 1 for channel in self.measurement.channels])
         return dict(zip(self.axes, np.split(change, ends[:-1]), strict=True))
 
-    def merged(self, edges: Mapping[str, Iterable[float]]) -> "TemplateFit":
+    def merged(self, edges: Mapping[str, Sequence[SupportsFloat]]) -> "TemplateFit":
         """The same fit in coarser bins.
 
         Args:
@@ -251,6 +251,7 @@ class TemplateFit:
         merged = in_merged_bins(self.measurement, self.templates)
         model = numbers(self.measurement, self.structure, merged)
         data = jnp.concatenate([self._observations(), auxdata(self.structure, model)])
+        model, data = jax.tree.map(np.asarray, (model, data))  # by NumPy, which compiles nothing
         return Observed(
             discovery_significance(self.structure, model, data=data),
             signal_strength_uncertainty(self.structure, model, data=data),

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, SupportsFloat
 
 import jax.numpy as jnp
 import numpy as np
@@ -208,7 +208,7 @@ def several(names: Names, known: Sequence[str], where: str) -> list[str]:
     return listed
 
 
-def subset(region: str, present: Table, new: Iterable[float]) -> Table:
+def subset(region: str, present: Table, new: Sequence[SupportsFloat]) -> Table:
     """The edges of coarser bins.
 
     Raises:
