@@ -143,7 +143,7 @@ class Problem:
         names = names_of(config, None if is_name else event_function)
         named = None if collision is None else (collision,) if isinstance(collision, str) else tuple(collision)
         wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)
-        samples = (sample_of(process, table, wanted, config.luminosity) for process, table in tables.items())
+        samples = (sample_of(process, table, wanted) for process, table in tables.items())
         return divide(config, tuple(samples), names)
 
     @cached_property

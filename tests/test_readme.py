@@ -77,7 +77,7 @@ def test_configs_can_be_loaded(page, tmp_path):
         shutil.copy(config, tmp_path)
     (tmp_path / "configs").symlink_to(tmp_path)
     for number, block in enumerate(blocks(page, "yaml")):
-        if "extends:" in block:
+        if "extends:" in block or "measurement:" in block:
             path = tmp_path / f"snippet_{number}.yaml"
             path.write_text(block, encoding="utf-8")
             assert load_config(path).name
