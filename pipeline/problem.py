@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import awkward as ak
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -154,8 +155,9 @@ class Problem:
     @cached_property
     def bandwidths(self) -> dict[str, float]:
         """The width of the kernel of each trainable threshold at the start, chosen from the events if not given."""
-        config = self.with_bandwidths().config
-        return {name: float(width) for name, width in default_bandwidths(config).items()}
+        with jax.ensure_compile_time_eval():  # whoever compiles `loss` may be the first to ask
+            config = self.with_bandwidths().config
+            return {name: float(width) for name, width in default_bandwidths(config).items()}
 
     def with_bandwidths(self, progress: Progress = SILENT) -> "Problem":
         """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""

@@ -30,6 +30,8 @@ FOLDS = (
 )
 """Which cuts to use."""
 
+UNCLEAR = "* no clear gradient: at no step did its derivative stand out from its statistical error"
+
 PLAIN_THRESHOLDS = 8
 """With more thresholds a plain line leaves them out: nobody reads such a line, and history.csv has them."""
 
@@ -140,6 +142,8 @@ class Terminal:
             fitted = [f"{outcome.measured[name]}" for name in ("before", "after")]
             table.add_row(f"{self._config.measurement.poi}, pseudo-data", *fitted, "workspace.json")
         self._console.print(table)
+        if any(_is_unclear(outcome, name) for name, cut in self._config.thresholds.items() if cut.trainable):
+            self._console.print(UNCLEAR)
         if len(outcome.folds) > 1:
             self._console.print(FOLDS)
         if outcome.simulated:
@@ -181,14 +185,15 @@ class _Speed:
 
 
 def _remark(outcome: Outcome, name: str) -> str:
-    """Where a threshold ended: at its bound, where it began because no derivative was clear, or so far from there."""
+    """How far a threshold went, whether it ended at its bound, and whether any derivative told it to go."""
     cut, before, after = outcome.config.thresholds[name], outcome.before[name], outcome.after[name]
-    if outcome.largest_pull(name) < outcome.config.optimiser.significance:
-        return "no clear gradient"
-    if after == before:
-        return "unchanged"
-    bound, change = cut.at_bound(after), f"{after - before:+.3g} {cut.unit}".rstrip()
-    return f"{change} (bound)" if bound else change
+    change = "unchanged" if after == before else f"{after - before:+.3g} {cut.unit}".rstrip()
+    change += " (bound)" if cut.at_bound(after) and after != before else ""
+    return f"{change} *" if _is_unclear(outcome, name) else change
+
+
+def _is_unclear(outcome: Outcome, name: str) -> bool:
+    return outcome.largest_pull(name) < outcome.config.optimiser.significance
 
 
 def _by_pyhf(checks: Mapping[str, PyhfResult], symbol: str) -> tuple[str, ...]:
