@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from rich import box
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pipeline.config import Config
@@ -39,7 +47,8 @@ PLAIN_THRESHOLDS = 8
 class Terminal:
     """A `pipeline.progress.Progress` on standard output, or another console, which also shows steps and the result.
 
-    With `quiet` only warnings and the final table.
+    With `quiet` only warnings and the final table. Where there is a terminal to redraw, what happens now has a spinner
+    and a clock; as a context manager, it takes them away whatever happens.
     """
 
     def __init__(self, config: Config, *, quiet: bool, console: Console | None = None) -> None:
@@ -49,11 +58,30 @@ class Terminal:
         # No markup: what is printed may hold brackets of its own, as in `staterror[3]`.
         self._console = console or Console(highlight=False, markup=False)
         self._symbol = SYMBOLS[config.objective.name]
+        self._phase: _Phase | None = None
+
+    def __enter__(self) -> "Terminal":
+        """Nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing happens any more."""
+        self._end_phase()
 
     def say(self, line: str) -> None:
         """One line about what happens now."""
-        if not self._quiet:
+        self._end_phase()
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._phase = _Phase(self._console, line)
+        else:
             self._console.print(line)
+
+    def _end_phase(self) -> None:
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            self._console.print(phase.ended())
 
     def warn(self, line: str) -> None:
         """One line that is printed even with `quiet`."""
@@ -62,6 +90,7 @@ class Terminal:
     @contextmanager
     def reading(self) -> Iterator[Progress | None]:
         """A display of the files and events that are read, where there is a terminal to redraw."""
+        self._end_phase()
         if self._quiet or not self._console.is_terminal:
             yield None
             return
@@ -82,6 +111,7 @@ class Terminal:
             steps: how many there will be.
             events: that each step looks at.
         """
+        self._end_phase()
         speed = _Speed(events)
         if self._quiet:
             yield lambda _: None
@@ -124,6 +154,7 @@ class Terminal:
 
     def table(self, outcome: Outcome) -> None:
         """The result: cuts and figure of merit before and after, the verdict, and where everything is."""
+        self._end_phase()
         table = Table(title=self._config.title or self._config.name, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("")
         for column in ("default cuts", "optimised cuts"):
@@ -157,6 +188,23 @@ class Terminal:
         self._console.print(f"{time.perf_counter() - self._started:.0f} s in all")
 
 
+class _Phase:
+    """A spinner and a clock beside what happens now."""
+
+    def __init__(self, console: Console, line: str) -> None:
+        self._line, self._started = line, time.perf_counter()
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self._display = Progress(*columns, console=console, transient=True)
+        self._display.add_task(line, total=None)
+        self._display.start()
+
+    def ended(self) -> str:
+        """What has happened, and how long it took if anybody could notice."""
+        self._display.stop()
+        seconds = time.perf_counter() - self._started
+        return self._line if seconds < 1 else f"{self._line}: {seconds:.0f} s"
+
+
 class _Display(Progress):
     """A bar, and below it whatever `state` is."""
 
@@ -164,7 +212,8 @@ class _Display(Progress):
 
     def __init__(self, console: Console) -> None:
         text = TextColumn("{task.description}", markup=False)
-        super().__init__(BarColumn(30), MofNCompleteColumn(), text, TimeRemainingColumn(), console=console)
+        clocks = (TimeElapsedColumn(), TimeRemainingColumn())
+        super().__init__(BarColumn(30), MofNCompleteColumn(), text, *clocks, console=console)
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
