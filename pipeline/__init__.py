@@ -18,6 +18,8 @@
 - `Problem`: an analysis and its events, from tables (`from_arrays`) or from a YAML file (`from_config`), with `loss`,
   `value_and_grad`, `templates` and `event_table`.
 - `Cut`, `Region`, `Network`, and the uncertainties `Norm`, `Weights` and `Columns`: what it is made of.
+- `TemplateFit` and `Shape`: the same likelihood of histograms that are there already (`hist.Hist`, uproot, ROOT), with
+  derivatives by the content of each bin.
 - `tune` runs the optimiser and judges its `Result` on events that it has not seen.
 - `load_config`: a YAML file, checked. On the command line: `python -m pipeline.optimize --help`.
 
@@ -35,9 +37,24 @@ if TYPE_CHECKING:
     from pipeline.problem import Problem
     from pipeline.result import Result
     from pipeline.run import tune
+    from pipeline.template_fit import TemplateFit
+    from pipeline.template_input import Shape
     from pipeline.vocabulary import Columns, Cut, Network, Norm, Region, Weights
 
-__all__ = ["Columns", "Cut", "Network", "Norm", "Problem", "Region", "Result", "Weights", "load_config", "tune"]
+__all__ = [
+    "Columns",
+    "Cut",
+    "Network",
+    "Norm",
+    "Problem",
+    "Region",
+    "Result",
+    "Shape",
+    "TemplateFit",
+    "Weights",
+    "load_config",
+    "tune",
+]
 
 __version__ = "0.1.0"
 
@@ -46,6 +63,8 @@ _HOME = {
     "Problem": "problem",
     "Result": "result",
     "tune": "run",
+    "Shape": "template_input",
+    "TemplateFit": "template_fit",
     **dict.fromkeys(("Columns", "Cut", "Network", "Norm", "Region", "Weights"), "vocabulary"),
 }
 """Where each public name is defined: JAX and its friends take seconds to import, and are asked for when needed."""

@@ -35,7 +35,7 @@ from pipeline.events.yields import SUBSAMPLES, hard_yields, weight_gradient, yie
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
-from pipeline.inference.templates import Recipe, Templates, make_templates, merge_bins
+from pipeline.inference.templates import Recipe, Templates, make_templates
 
 __all__ = [
     "Analysis",
@@ -317,13 +317,8 @@ merit_of_templates = jax.jit(_merit_of_templates, static_argnums=0)
 
 def model_numbers(analysis: Analysis, templates: Templates) -> Numbers:
     """The numbers of the HistFactory model, with bins merged where the simulated background is thin."""
-    return measurement.numbers(analysis.measurement, analysis.structure, _in_merged_bins(analysis, templates))
-
-
-def _in_merged_bins(analysis: Analysis, templates: Templates) -> Templates:
-    if not analysis.measurement.merges:
-        return templates
-    return merge_bins(templates, measurement.merged_bins(analysis.measurement, templates))
+    merged = measurement.in_merged_bins(analysis.measurement, templates)
+    return measurement.numbers(analysis.measurement, analysis.structure, merged)
 
 
 def yields_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Yields:
@@ -360,7 +355,7 @@ def model_and_data(
 @partial(jax.jit, static_argnums=0)
 def _model_of_templates(analysis: Analysis, templates: Templates) -> tuple[Numbers, Float64[Array, " bins"] | None]:
     measured, structure = analysis.measurement, analysis.structure
-    merged = _in_merged_bins(analysis, templates)
+    merged = measurement.in_merged_bins(measured, templates)
     data = measurement.pseudodata(measured, structure, merged) if measured.pseudodata else None
     return measurement.numbers(measured, structure, merged), data
 

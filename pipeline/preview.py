@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.ingest.columns import columns_of
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.fileskim import rows_of_file
-from pipeline.ingest.samples import skim
+from pipeline.ingest.samples import skim_of
 from pipeline.names import Names
 
 __all__ = ["Seen", "check_reach", "look", "wrong_units"]
@@ -35,7 +35,7 @@ def look(config: Config, names: Names, dataset: Dataset, location: str) -> Seen:
     Raises:
         InputError: the file lacks a branch, or holds another number of entries than the manifest says.
     """
-    wanted = skim(config, tuple(names.branches.values()), weight=dataset.weights, collision=dataset.source.collision)
+    wanted = skim_of(config, tuple(names.branches.values()), dataset)
     with rows_of_file(location, dataset.source.tree, wanted.branches) as rows:
         _check_entries(dataset, location, rows.entries)
         columns = columns_of(location, rows, wanted, 0, min(ENTRIES, rows.entries))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import awkward as ak
 import equinox as eqx
+import jax
 import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
@@ -150,7 +151,7 @@ class Problem:
         names = names_of(config, None if is_name else event_function)
         named = None if collision is None else (collision,) if isinstance(collision, str) else tuple(collision)
         wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)
-        samples = (sample_of(process, table, wanted, config.luminosity) for process, table in tables.items())
+        samples = (sample_of(process, table, wanted) for process, table in tables.items())
         return divide(config, tuple(samples), names)
 
     @property
@@ -166,8 +167,9 @@ class Problem:
     @cached_property
     def bandwidths(self) -> dict[str, float]:
         """The width of the kernel of each trainable parameter at the start, chosen from the events if not given."""
-        config = self.with_bandwidths().config
-        return {name: float(width) for name, width in default_bandwidths(config).items()}
+        with jax.ensure_compile_time_eval():  # whoever compiles `loss` may be the first to ask
+            config = self.with_bandwidths().config
+            return {name: float(width) for name, width in default_bandwidths(config).items()}
 
     def with_networks(self, parameters: Mapping[str, Any]) -> "Problem":
         """The problem with the networks that stand among some parameters in the place of those it starts from."""

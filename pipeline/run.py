@@ -60,12 +60,19 @@ def run(
         CheckpointError: there is nothing to resume from.
         OSError: the folder exists already, or cannot be written.
     """
-    output, started = Path(output).expanduser(), time.perf_counter()
+    output = Path(output).expanduser()
     make_optimiser(schedule(config))  # a wrong name or argument is told before anything is read
     names = names_of(config)  # so is a wrong name in the config
     if resume:
         require_checkpoint(checkpoint_of(output))
-    terminal = Terminal(config, quiet=quiet)
+    with Terminal(config, quiet=quiet) as terminal:
+        return _run(config, names, output, terminal, overwrite=overwrite, resume=resume, plots=plots)
+
+
+def _run(
+    config: Config, names: Names, output: Path, terminal: Terminal, *, overwrite: bool, resume: bool, plots: bool
+) -> Outcome:
+    started = time.perf_counter()
     _check_cuts(config, names, terminal)
     with new_folder(output, overwrite=overwrite) as folder:
         with terminal.reading() as display:
@@ -113,9 +120,9 @@ def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> 
     if steps is not None:
         optimiser = problem.config.optimiser.model_copy(update={"steps": steps})
         problem = replace(problem, config=problem.config.model_copy(update={"optimiser": optimiser}))
-    terminal = Terminal(problem.config, quiet=quiet)
-    tuned = _tuned(problem.with_bandwidths(terminal), None, terminal, resume=False)
-    return Result(tuned.problem, judge([tuned], terminal))
+    with Terminal(problem.config, quiet=quiet) as terminal:
+        tuned = _tuned(problem.with_bandwidths(terminal), None, terminal, resume=False)
+        return Result(tuned.problem, judge([tuned], terminal))
 
 
 def _tuned_folds(problems: Sequence[Problem], output: Path, terminal: Terminal, *, resume: bool) -> list[Tuned]:
@@ -192,7 +199,13 @@ def describe_inputs(config: Config) -> None:
     """
     make_optimiser(schedule(config))
     names = names_of(config)
-    terminal, seen = Terminal(config, quiet=False), list[Seen]()
+    with Terminal(config, quiet=False) as terminal:
+        check_reach(config, _described(config, names, terminal))
+
+
+def _described(config: Config, names: Names, terminal: Terminal) -> list[Seen]:
+    """The first entries of each data set, while the terminal says what there is."""
+    seen = []
     for dataset in listed_datasets(config):
         missing = [place for place in dataset.locations(config.data.location) if _is_missing(place)]
         if missing:
@@ -205,7 +218,7 @@ def describe_inputs(config: Config) -> None:
         stated = all(file.events is not None for file in dataset.files)
         events = f"{dataset.events} events" if stated else "as many events as they hold"
         terminal.say(f"{dataset.key}: {len(dataset.files)} files, {events}")
-    check_reach(config, seen)
+    return seen
 
 
 def _seen(config: Config, names: Names, dataset: Dataset) -> Seen:

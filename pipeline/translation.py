@@ -12,6 +12,7 @@ from pipeline.config import Config
 from pipeline.events.batch import Edges
 from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.histograms import Axis, hists
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
@@ -101,7 +102,8 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         on = tuple(processes.index(process) for process in systematic.processes or processes)
         up, down = (None if name is None else variations.index(name) for name in systematic.variations)
         channels = None if systematic.regions is None else tuple(titles[region] for region in systematic.regions)
-        nuisances.append(Nuisance(systematic.title, on, up, down, systematic.sizes, channels))
+        split = systematic.type != "histosys"
+        nuisances.append(Nuisance(systematic.title, on, up, down, systematic.sizes, channels, split))
     free = dict.fromkeys(config.measurement.signal, config.measurement.poi) | config.measurement.free
     return Measurement(
         name=config.measurement.name,
@@ -132,21 +134,5 @@ def histograms(config: Config, templates: Templates, edges: Mapping[str, NDArray
 
     Where a variation does not act on a process, its template is the nominal one.
     """
-    import hist  # it takes a while, and only those who look at templates need it
-
-    tables, variances = np.asarray(templates.yields), np.asarray(templates.variance)
-    filled, offset = {}, 0
-    for name, region in config.regions.items():
-        histogram = hist.Hist(
-            hist.axis.StrCategory(list(config.processes), name="process"),
-            hist.axis.StrCategory(["nominal", *config.variations], name="variation"),
-            hist.axis.Variable(edges[name], name=region.observable, label=region.label),
-            storage=hist.storage.Weight(),
-            name=name,
-        )
-        bins = slice(offset, offset + len(edges[name]) - 1)
-        view = histogram.view()
-        view.value = np.swapaxes(tables[:, :, bins], 0, 1)
-        view.variance[:, 0] = variances[:, bins]
-        filled[name], offset = histogram, bins.stop
-    return filled
+    axes = {name: Axis(edges[name], region.observable, region.label) for name, region in config.regions.items()}
+    return hists(list(config.processes), ["nominal", *config.variations], axes, templates.yields, templates.variance)

@@ -201,6 +201,8 @@ class Weights:
         up, down: columns (or weights of the event function) that multiply the weight; without `down` mirrored.
         on: the processes that it acts on; all if None.
         regions: likewise.
+        split: whether the yield is taken out of the templates, so that they are a normsys and a histosys (as cabinetry
+            does it), or a histosys alone.
     """
 
     name: str
@@ -209,6 +211,7 @@ class Weights:
     down: str | None = None
     on: Names | None = None
     regions: Names | None = None
+    split: bool = True
 
     def sections(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """As a YAML file says it."""
@@ -227,6 +230,8 @@ class Columns:
         up, down: nominal columns and what replaces them, `{"mass": "mass_up"}`; without `down` mirrored.
         on: the processes that it acts on; all if None.
         regions: likewise.
+        split: whether the yield is taken out of the templates, so that they are a normsys and a histosys (as cabinetry
+            does it), or a histosys alone.
     """
 
     name: str
@@ -235,6 +240,7 @@ class Columns:
     down: Mapping[str, str] | None = None
     on: Names | None = None
     regions: Names | None = None
+    split: bool = True
 
     def sections(self, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """As a YAML file says it."""
@@ -252,7 +258,8 @@ def _shapes(
     uncertainty: Weights | Columns, key: str, columns: Mapping[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     on = _where(uncertainty.on, None)
-    systematic = {"title": uncertainty.name, "type": "norm_plus_shape", **{side: f"{key}_{side}" for side in columns}}
+    kind = "norm_plus_shape" if uncertainty.split else "histosys"
+    systematic = {"title": uncertainty.name, "type": kind, **{side: f"{key}_{side}" for side in columns}}
     variations = {f"{key}_{side}": content | on for side, content in columns.items()}
     return variations, systematic | _where(uncertainty.on, uncertainty.regions)
 

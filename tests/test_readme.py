@@ -37,7 +37,7 @@ def python_blocks():
 
 @pytest.mark.parametrize("block", python_blocks())
 def test_other_python_works_as_pasted(block, tmp_path, monkeypatch):
-    """An event function beside a config, or a script on the workspace of the quickstart; here a small one."""
+    """An event function beside a config, a fit of histograms, or a script on a workspace; here a small one."""
     monkeypatch.chdir(tmp_path)
     if "def variables(event, sets)" in block:
         (tmp_path / "mine.py").write_text(block, encoding="utf-8")
@@ -46,11 +46,18 @@ def test_other_python_works_as_pasted(block, tmp_path, monkeypatch):
         (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/configs/agc.yaml\n{changes}{region}", encoding="utf-8")
         assert set(names_of(load_config("mine.yaml")).made) == {"lepton_met", "ht"}
         return
+    if "TemplateFit" in block:
+        names: dict[str, object] = {}
+        exec(block, names)
+        assert names["coarse"].merit().converged
+        assert names["fit"].observed.limits.converged
+        assert pyhf.Workspace(names["workspace"]).model().config.poi_name == "mu"
+        return
     model = pyhf.simplemodels.uncorrelated_background([12.0, 11.0], [50.0, 52.0], [3.0, 7.0])
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
     workspace = pyhf.Workspace.build(model, [55.0, 60.0, *model.config.auxdata])
     (tmp_path / "runs" / "quickstart" / "workspace.json").write_text(json.dumps(workspace))
-    names: dict[str, object] = {}
+    names = {}
     exec(block, names)
     assert float(names["z"]) > 0
     assert names["slope"].nominal.shape == (2, 2)
@@ -70,7 +77,7 @@ def test_configs_can_be_loaded(page, tmp_path):
         shutil.copy(config, tmp_path)
     (tmp_path / "configs").symlink_to(tmp_path)
     for number, block in enumerate(blocks(page, "yaml")):
-        if "extends:" in block:
+        if "extends:" in block or "measurement:" in block:
             path = tmp_path / f"snippet_{number}.yaml"
             path.write_text(block, encoding="utf-8")
             assert load_config(path).name

@@ -7,7 +7,7 @@ Models are frozen, unknown keys are errors, and defaults live here alone: `selec
 from pipeline.config.explained import explained
 from pipeline.config.model import ConfigError
 from pipeline.config.reading import load_config, parse_settings
-from pipeline.config.run import Config, Data, Optimiser, Validation
+from pipeline.config.run import Config, Data, Optimiser, Table, Validation
 from pipeline.config.selection import Bins, Collection, Cut, ObjectSet, Region, Requirement, Threshold
 from pipeline.config.statistics import Correction, Objective, Systematic, Variation
 
@@ -25,6 +25,7 @@ __all__ = [
     "Region",
     "Requirement",
     "Systematic",
+    "Table",
     "Threshold",
     "Validation",
     "Variation",

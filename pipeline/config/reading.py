@@ -19,8 +19,16 @@ from pipeline.yaml_file import YamlError, parsed_yaml
 
 __all__ = ["checked", "load_config", "parse_settings"]
 
-PATHS = (("data", "manifest"), ("data", "cache"), ("data", "certified"), ("corrections", "*", "file"))
-"""Keys whose values are files."""
+PATHS = (
+    ("data", "manifest"),
+    ("data", "cache"),
+    ("data", "certified"),
+    ("data", "table"),
+    ("data", "tables", "*"),
+    ("data", "tables", "*", "files"),
+    ("corrections", "*", "file"),
+)
+"""Keys whose values are files, or lists of them."""
 
 MANIFEST = "data_manifest.yaml"
 
@@ -113,7 +121,13 @@ def _make_absolute(raw: dict[str, Any], keys: Sequence[str], folder: Path) -> No
         if rest and isinstance(value, dict):
             _make_absolute(value, rest, folder)
         elif not rest and isinstance(value, str):
-            raw[key] = str((folder / Path(value).expanduser()).resolve())
+            raw[key] = _absolute(value, folder)
+        elif not rest and isinstance(value, list):
+            raw[key] = [_absolute(each, folder) if isinstance(each, str) else each for each in value]
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return path if "://" in path else str((folder / Path(path).expanduser()).resolve())
 
 
 def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pipeline.config.selection import (
 )
 from pipeline.config.statistics import Correction, Measurement, Objective, Process, Systematic, Variation
 
-__all__ = ["Config", "Data", "Optimiser", "Validation"]
+__all__ = ["Config", "Data", "Optimiser", "Table", "Validation"]
 
 
 def _several(value: Any) -> Any:
@@ -36,8 +36,28 @@ def _no(value: Any) -> Any:
     return "no" if value is False else value
 
 
+class Table(Model):
+    """The files of one process: paths, folders or patterns, which count from the config.
+
+    `where` is a formula that its rows meet (`kind == 1`, `kind == 'signal'`), where a file has several processes. A
+    path alone, or a list of paths, is as good.
+    """
+
+    files: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)]
+    where: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_alone(cls, raw: Any) -> Any:
+        return {"files": raw} if isinstance(raw, str | list | tuple) else raw
+
+
 class Data(Model):
-    """Which events are read, and from where.
+    """Which events are read, and from where: from tables that are named here, or from data sets of a manifest.
+
+    `tables` are the files of each process, parquet or ROOT (`tree`), one row an event; `table` is one for all of them,
+    whose column `process` names the process of each row. `weights` then is a column or a formula in expected events; a
+    row counts 1 without. No manifest is needed.
 
     `manifest` is `data_manifest.yaml` beside the config, or in the folder above it, where it says nothing else.
     `max_files` as in the AGC: the first so many files, -1 for all. `weights`: every event counts one, as in the AGC
@@ -50,6 +70,10 @@ class Data(Model):
 
     manifest: HomePath = Path("data_manifest.yaml")
     set: str = "simulated"
+    table: Annotated[tuple[str, ...], BeforeValidator(_several)] = ()
+    process: str | None = None
+    tables: dict[str, Table] = {}
+    tree: str = "Events"
     location: str = "local"
     max_files: int | None = None
     weights: str | None = None
@@ -59,6 +83,21 @@ class Data(Model):
     skip_bad_files: bool = False
     cache: HomePath | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def in_tables(self) -> bool:
+        """Whether tables are named, so that no manifest is read."""
+        return bool(self.table or self.tables)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Data":
+        if self.table and self.tables:
+            raise ValueError("give 'table', one for all processes, or 'tables', some for each; not both")
+        if bool(self.table) != (self.process is not None):
+            raise ValueError("'table' goes with 'process', the column that names the process of each row")
+        if self.in_tables and "set" in self.model_fields_set:
+            raise ValueError("'set' names data sets of a manifest, but tables are given; take one of them out")
+        return self
 
     @model_validator(mode="after")
     def _some_files(self) -> "Data":
@@ -115,7 +154,8 @@ class Validation(Model):
 class Config(Model):
     """One run, whole.
 
-    `luminosity` normalises simulated events; `energy` is that of the collisions in their centre of mass, for pictures.
+    `luminosity` normalises simulated events, but not those of tables, whose weights are in expected events; `energy` is
+    that of the collisions in their centre of mass, for pictures.
     `objects` are the collections of the events; each is a set of its own name, which cuts may shrink, and `sets`
     defines further ones and unions, which count together. Regions are `exclusive`: no event is in two of them, which is
     checked on the events; without it, an event in several counts in the first. `event_variables` are branches with one
@@ -225,6 +265,9 @@ class Config(Model):
     @classmethod
     def _of_this_release(cls, raw: Any) -> Any:
         refuse_former_keys(raw)
+        data = raw.get("data") if isinstance(raw, dict) else None
+        if isinstance(data, dict) and (data.get("table") or data.get("tables")):
+            return {"luminosity": 1.0} | raw  # tables count in expected events
         return raw
 
     @model_validator(mode="after")
@@ -380,6 +423,13 @@ class Config(Model):
                 _known(of, self.object_sets, f"{where}.weights.{factor}", "set")
                 known = self.variables_of(self.object_sets[of].of or "")
                 _known(rest.rpartition(".")[2], known, f"{where}.weights.{factor}", "variable")
+
+    @model_validator(mode="after")
+    def _tables_have_processes(self) -> "Config":
+        alternative = [f"{each.sample}__{name}" for name, each in self.variations.items() if each.sample is not None]
+        for name in self.data.tables:
+            _known(name, (*self.processes, *alternative), "data.tables", "process")
+        return self
 
     @model_validator(mode="after")
     def _everything_counts_once(self) -> "Config":

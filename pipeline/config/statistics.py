@@ -20,12 +20,14 @@ class Systematic(Model):
 
     `normalization`: a fixed relative `size`, or two, `up` and `down` (0.2, -0.1). `norm_plus_shape`: templates of
     varied events, named in `up` and `down`; without `down` the up variation is mirrored about the nominal template
-    (normalise first, then mirror). It acts on all `processes` in all `regions`, or on those that are named. Several of
+    (normalise first, then mirror). `histosys`: the same templates interpolated bin by bin as they are, yield included,
+    where norm_plus_shape takes the yield out and scales it exponentially: what pyhf and ROOT do with a bare histogram
+    variation. It acts on all `processes` in all `regions`, or on those that are named. Several of
     the same `title` are one parameter: what they say is fully correlated.
     """
 
     title: str
-    type: Literal["normalization", "norm_plus_shape"]
+    type: Literal["normalization", "norm_plus_shape", "histosys"]
     processes: tuple[str, ...] | None = None
     regions: tuple[str, ...] | None = None
     up: float | str | None = None
@@ -34,9 +36,9 @@ class Systematic(Model):
 
     @model_validator(mode="after")
     def _complete(self) -> "Systematic":
-        if self.type == "norm_plus_shape":
+        if self.type != "normalization":
             if not isinstance(self.up, str) or isinstance(self.down, float) or self.size is not None:
-                raise ValueError("a norm_plus_shape systematic needs 'up', the name of a variation, and no sizes")
+                raise ValueError(f"a {self.type} systematic needs 'up', the name of a variation, and no sizes")
             return self
         if (self.size is None) == (self.up is None):
             raise ValueError("a normalization systematic needs 'size', or 'up' and 'down'")
@@ -52,7 +54,7 @@ class Systematic(Model):
     @property
     def sizes(self) -> tuple[float, float] | None:
         """Relative changes of the yield, up and down; None where templates say them."""
-        if self.type == "norm_plus_shape":
+        if self.type != "normalization":
             return None
         if self.size is not None:
             return self.size, -self.size

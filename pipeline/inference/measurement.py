@@ -3,7 +3,8 @@
 Every two-sided variation becomes a `normsys` (its change of the yield in a region) and a `histosys` (what is left
 of its shape) of the same name, that is, one nuisance parameter. A one-sided variation is normalised first and mirrored
 then: κ− = 2 − κ+, shape− = 2·nominal − shape+ (cabinetry `templates/postprocessor`,
-`workspace.get_NormPlusShape_modifiers`).
+`workspace.get_NormPlusShape_modifiers`). A nuisance parameter that is not `split` keeps its varied templates as they
+are, yield and shape together, in a `histosys` alone: linear in the yield, where a normsys is exponential.
 
 The finite number of simulated events is constrained in one of two ways, or not at all ('none'). 'gaussian': one
 `staterror` in each bin for the total of all processes (Barlow and Beeston as Conway simplified it, arXiv:1103.0354),
@@ -22,9 +23,19 @@ from jaxtyping import Array, Float64, Int, Int32
 from numpy.typing import NDArray
 
 from pipeline.inference.histfactory import Numbers, Structure, modifiers_of, neutral_numbers
-from pipeline.inference.templates import Templates, populated_bins
+from pipeline.inference.templates import Templates, merge_bins, populated_bins
 
-__all__ = ["Channel", "Measurement", "Nuisance", "merged_bins", "numbers", "pseudodata", "skeleton"]
+__all__ = [
+    "Channel",
+    "Measurement",
+    "Nuisance",
+    "in_merged_bins",
+    "merged_bins",
+    "numbers",
+    "observations",
+    "pseudodata",
+    "skeleton",
+]
 
 Positions = Int[np.ndarray, "..."]
 """Host-side indices."""
@@ -48,7 +59,8 @@ class Nuisance:
 
     `up` and `down` number variations of the templates; without `down` the up variation is mirrored. `sizes` stand for
     fixed relative changes of the yield, up and down. Several with one name are one parameter: what they say of
-    different processes or channels is fully correlated.
+    different processes or channels is fully correlated. `split`: templates become a normsys and a histosys, not a
+    histosys alone.
     """
 
     name: str
@@ -57,6 +69,12 @@ class Nuisance:
     down: int | None = None
     sizes: tuple[float, float] | None = None
     channels: tuple[str, ...] | None = None
+    split: bool = True
+
+    @property
+    def scales(self) -> bool:
+        """Whether there is a factor on the yield."""
+        return self.split or self.up is None
 
     def acts_on(self, process: int, channel: "Channel") -> bool:
         """Whether it changes a process in a channel."""
@@ -100,8 +118,10 @@ def skeleton(measurement: Measurement) -> dict[str, Any]:
         constrained: list[dict[str, Any]] = []
         for nuisance in measurement.nuisances:
             if nuisance.acts_on(process, channel):
-                constrained.append({"name": nuisance.name, "type": "normsys", "data": {"hi": 1.0, "lo": 1.0}})
-                if nuisance.up is not None and channel.bins > 1:  # one bin has no shape; cabinetry writes none either
+                if nuisance.scales:
+                    constrained.append({"name": nuisance.name, "type": "normsys", "data": {"hi": 1.0, "lo": 1.0}})
+                # One bin has no shape; cabinetry writes none either.
+                if nuisance.up is not None and (channel.bins > 1 or not nuisance.split):
                     shape = {"hi_data": ones, "lo_data": ones}
                     constrained.append({"name": nuisance.name, "type": "histosys", "data": shape})
         counted = {
@@ -150,7 +170,7 @@ def numbers(measurement: Measurement, structure: Structure, templates: Templates
     nominal = templates.yields[0]
     factors, shapes = _factors_and_shapes(measurement, templates)
     hi, lo = _factors_of(scales, factors)
-    up, down = _shapes_of(shifts, _channel_of_bins(measurement), shapes, nominal)
+    up, down = _shapes_of(shifts, _channel_of_bins(measurement), shapes, templates.yields)
     empty = neutral_numbers(structure)
     uncertainty = _root(templates.variance)[samples][:, bins]
     counted = [structure.samples.index(modifier.targets[0][1]) for modifier in modifiers_of(structure, "shapesys")]
@@ -171,9 +191,20 @@ def pseudodata(measurement: Measurement, structure: Structure, templates: Templa
 
     The AGC fits ½ (ME variation + PS variation) of ttbar plus the nominal W+jets template (its `construct_pseudodata`).
     """
-    _, bins, _ = _order(measurement, structure)
     parts = [share * templates.yields[variation, process] for variation, process, share in measurement.pseudodata]
-    return jnp.sum(jnp.stack(parts), axis=0)[bins]
+    return observations(measurement, structure, jnp.sum(jnp.stack(parts), axis=0))
+
+
+def observations(
+    measurement: Measurement, structure: Structure, counts: Float64[Array, " bins"]
+) -> Float64[Array, " bins"]:
+    """Counts of the joint axis of bins in the order of the structure."""
+    return counts[_order(measurement, structure)[1]]
+
+
+def in_merged_bins(measurement: Measurement, templates: Templates) -> Templates:
+    """What the likelihood sees: the templates with bins merged where the simulated background is thin."""
+    return merge_bins(templates, merged_bins(measurement, templates)) if measurement.merges else templates
 
 
 def merged_bins(measurement: Measurement, templates: Templates) -> Int32[Array, " bins"]:
@@ -226,13 +257,15 @@ class _Wiring(NamedTuple):
     mirrored: NDArray[np.bool_]
     sizes: NDArray[np.float64]
     fixed: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
 
 
 def _wiring(measurement: Measurement, names: Sequence[str]) -> _Wiring:
     """Of the parameters of these names; arrays of shape "nuisances processes channels"."""
     shape = (len(names), len(measurement.processes), len(measurement.channels))
     up, down = np.zeros(shape, int), np.zeros(shape, int)
-    mirrored, fixed, sizes = np.zeros(shape, bool), np.zeros(shape, bool), np.zeros((2, *shape))
+    mirrored, fixed, whole = (np.zeros(shape, bool) for _ in range(3))
+    sizes = np.zeros((2, *shape))
     for nuisance in measurement.nuisances:
         for process in nuisance.processes:
             for number, channel in enumerate(measurement.channels):
@@ -241,8 +274,9 @@ def _wiring(measurement: Measurement, names: Sequence[str]) -> _Wiring:
                 place = names.index(nuisance.name), process, number
                 up[place], down[place] = nuisance.up or 0, nuisance.down or 0
                 mirrored[place], fixed[place] = nuisance.down is None, nuisance.up is None
+                whole[place] = not nuisance.scales
                 sizes[(slice(None), *place)] = nuisance.sizes or (0.0, 0.0)
-    return _Wiring(up, down, mirrored, sizes, fixed)
+    return _Wiring(up, down, mirrored, sizes, fixed, whole)
 
 
 def _factors_of(
@@ -252,6 +286,7 @@ def _factors_of(
     process, channel = np.indices(wiring.up.shape)[1:]
     high, low = factors[wiring.up, process, channel], factors[wiring.down, process, channel]
     low = jnp.where(wiring.mirrored, _bounded(2.0 - high), low)
+    high, low = (jnp.where(wiring.whole, 1.0, factor) for factor in (high, low))
     return (
         jnp.where(wiring.fixed, 1.0 + wiring.sizes[0], high),
         jnp.where(wiring.fixed, 1.0 + wiring.sizes[1], low),
@@ -262,13 +297,16 @@ def _shapes_of(
     wiring: _Wiring,
     channel_of_bins: Positions,
     shapes: Float64[Array, "variations processes bins"],
-    nominal: Float64[Array, "processes bins"],
+    yields: Float64[Array, "variations processes bins"],
 ) -> tuple[Float64[Array, "histosys processes bins"], Float64[Array, "histosys processes bins"]]:
     """(high, low) of each nuisance with templates."""
-    process, bins = np.indices((len(wiring.up), len(nominal), nominal.shape[1]))[1:]
-    up = shapes[wiring.up[:, :, channel_of_bins], process, bins]
-    down = shapes[wiring.down[:, :, channel_of_bins], process, bins]
-    return up, jnp.where(wiring.mirrored[:, :, channel_of_bins], 2.0 * nominal[None] - up, down)
+    process, bins = np.indices((len(wiring.up), *yields.shape[1:]))[1:]
+    mirrored, whole = wiring.mirrored[:, :, channel_of_bins], wiring.whole[:, :, channel_of_bins]
+    up, down = (
+        jnp.where(whole, yields[rows, process, bins], shapes[rows, process, bins])
+        for rows in (wiring.up[:, :, channel_of_bins], wiring.down[:, :, channel_of_bins])
+    )
+    return up, jnp.where(mirrored, 2.0 * yields[:1] - up, down)
 
 
 def _channel_of_bins(measurement: Measurement) -> Positions:

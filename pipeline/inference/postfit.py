@@ -88,9 +88,17 @@ class Scan(eqx.Module):
 
 
 def impacts(
-    structure: Structure, numbers: Numbers, data: Float64[Array, " data"], best: Fit, *, poi: str | None = None
+    structure: Structure,
+    numbers: Numbers,
+    data: Float64[Array, " data"],
+    best: Fit,
+    *,
+    poi: str | None = None,
+    among: Bool[np.ndarray, " parameters"] | None = None,
 ) -> Impacts:
     """The impact of every parameter on the parameter of interest.
+
+    With NumPy's arrays, as in `fit`, nothing is compiled, and one fit follows the other.
 
     Args:
         structure: static.
@@ -98,27 +106,35 @@ def impacts(
         data: that were fitted.
         best: their fit.
         poi: the parameter of interest, in place of the structure's.
+        among: which parameters are looked at; all if None.
     """
-    position = tested_position(structure, poi)
-    everything = jnp.arange(structure.size)
+    position, xp = tested_position(structure, poi), namespace(numbers, data, best.parameters)
+    everything = np.arange(structure.size)
     errors = covariance(structure, numbers, data, best.parameters, best.free)
-    post = jnp.sqrt(jnp.diag(errors))
+    post = xp.sqrt(xp.diag(errors))
     pre = _prefit_widths(structure, numbers)
-    tested = best.free & (everything != position) & jnp.isfinite(post)
+    tested = best.free & (everything != position) & xp.isfinite(post)
+    tested = tested if among is None else tested & among
 
     def shifted(parameter: Array, shift: Float64[Array, ""]) -> tuple[Float64[Array, ""], Bool[Array, ""]]:
         held = everything == parameter
         # Where the others go is known to first order: the fit begins there.
         response = errors[:, parameter] / errors[parameter, parameter]
-        start = best.parameters + jnp.where(best.free & jnp.isfinite(response), response * shift, 0.0)
-        start = start.at[parameter].set(best.parameters[parameter] + shift)
+        start = best.parameters + xp.where(best.free & xp.isfinite(response), response * shift, 0.0)
+        start = xp.where(held, best.parameters + shift, start)
         moved = fit(structure, numbers, data, initial=start, held=held)
         return moved.parameters[position] - best.parameters[position], moved.converged
 
-    shifts = jnp.concatenate([pre, -pre, post, -post])
-    possible = jnp.isfinite(shifts) & jnp.tile(tested, 4)
-    change, converged = jax.vmap(shifted)(jnp.tile(everything, 4), jnp.where(possible, shifts, 0.0))
-    up, down, post_up, post_down = jnp.where(possible, change, jnp.nan).reshape(4, -1)
+    shifts = xp.concatenate([pre, -pre, post, -post])
+    possible = xp.isfinite(shifts) & xp.tile(tested, 4)
+    parameters = np.tile(everything, 4)
+    if xp is np:
+        change, converged = np.full(len(shifts), np.nan), np.ones(len(shifts), bool)
+        for row in np.flatnonzero(possible):
+            change[row], converged[row] = shifted(parameters[row], shifts[row])
+    else:
+        change, converged = jax.vmap(shifted)(parameters, xp.where(possible, shifts, 0.0))
+    up, down, post_up, post_down = xp.where(possible, change, xp.nan).reshape(4, -1)
     return Impacts(
         prefit_up=up,
         prefit_down=down,
@@ -188,7 +204,7 @@ def profile_scan(
 
 def _prefit_widths(structure: Structure, numbers: Numbers) -> Float64[Array, " parameters"]:
     """The width of every constraint, that of a Poisson one by its counts; NaN without constraint."""
-    width, everything = constraint_widths(structure, numbers), np.arange(structure.size)
+    width, everything, xp = constraint_widths(structure, numbers), np.arange(structure.size), namespace(numbers)
     normal, poisson = (np.isin(everything, constrained_positions(structure, kind)) for kind in ("normal", "poisson"))
-    counted = jnp.sqrt(jnp.abs(initial_parameters(structure)) / jnp.where(poisson, width, 1.0))
-    return jnp.where(normal, width, jnp.where(poisson, counted, jnp.nan))
+    counted = xp.sqrt(xp.abs(xp.asarray(initial_parameters(structure))) / xp.where(poisson, width, 1.0))
+    return xp.where(normal, width, xp.where(poisson, counted, xp.nan))

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from pipeline.inference.fit import Fit, fit, fit_terms
-from pipeline.inference.histfactory.arrays import Array
+from pipeline.inference.histfactory.arrays import Array, namespace
 from pipeline.inference.histfactory.constraints import (
     bounds,
     constrained_positions,
@@ -102,17 +102,18 @@ def discovery_significance(
     Args:
         structure: static.
         numbers: may be traced.
-        data: observed data; by default Asimov data with the signal strength `signal_strength` and every other
-            parameter where its auxiliary data put it.
+        data: observed data; with NumPy's arrays, as in `fit`, nothing is compiled. By default Asimov data with the
+            signal strength `signal_strength` and every other parameter where its auxiliary data put it.
         poi: the parameter to test, in place of the structure's: any normfactor.
         signal_strength: what the Asimov data contain.
         max_iterations: of each fit.
         thorough: as in `fit`.
     """
     position = tested_position(structure, poi)
-    is_poi = jnp.arange(structure.size) == position
+    is_poi = np.arange(structure.size) == position
     if data is not None:
         model = terms(structure, numbers)
+        xp = namespace(model, data)
         run = partial(
             fit_terms,
             structure,
@@ -122,8 +123,8 @@ def discovery_significance(
             thorough=thorough,
             differentiable_parameters=False,
         )
-        best_fit = run(initial=initial_parameters(structure))
-        null_fit = run(initial=best_fit.parameters.at[position].set(0.0), held=is_poi)
+        best_fit = run(initial=xp.asarray(initial_parameters(structure)))
+        null_fit = run(initial=xp.where(is_poi, 0.0, best_fit.parameters), held=is_poi)
         # A deficit is no discovery (arXiv:1007.1727, equation 12).
         deficit = best_fit.parameters[position] <= 0
         difference = null_fit.deviance - best_fit.deviance

@@ -18,7 +18,8 @@ from pipeline.ingest.reading import read
 from pipeline.ingest.rows import CHUNK, check_branches, key_of, nested
 from pipeline.ingest.samples import Sample
 from pipeline.ingest.skim import Skim, skimmed
-from pipeline.ingest.sources import File, Source
+from pipeline.ingest.sources import File
+from pipeline.ingest.tables import table_source
 
 __all__ = ["Table", "sample_of"]
 
@@ -55,14 +56,13 @@ class TableRows:
         return None
 
 
-def sample_of(process: str, table: Table, skim: Skim, luminosity: float) -> Sample:
+def sample_of(process: str, table: Table, skim: Skim) -> Sample:
     """One process as a data set that counts its events by their weights alone.
 
     Args:
         process: its name.
         table: its events.
         skim: what is taken of them.
-        luminosity: that of the config, which has no say here: weights are in expected events.
 
     Raises:
         InputError: the table has no events, or lacks a column that is wanted, or it is no column of numbers.
@@ -72,32 +72,25 @@ def sample_of(process: str, table: Table, skim: Skim, luminosity: float) -> Samp
         facts = ingested.files[0]
         file = File(path=Path(table).name, events=facts.entries, entries=facts.entries, size=facts.size)
         file = file.model_copy(update={"sha256": facts.sha256})
-        return _sample(process, skim, file, ingested.events, luminosity)
+        return _sample(process, skim, file, ingested.events)
     rows = _rows(process, table, skim)
     parts = [
         skimmed(columns_of(process, rows, skim, start, stop), skim, first_index=start, location=process).events
         for start, stop in rows.chunks(skim.branches)
     ]
     file = File(path=process, events=rows.entries, entries=rows.entries)
-    return _sample(process, skim, file, ak.concatenate(parts), luminosity)
+    return _sample(process, skim, file, ak.concatenate(parts))
 
 
-def _sample(process: str, skim: Skim, file: File, events: ak.Array, luminosity: float) -> Sample:
-    """The cross section is such that an event counts its weight."""
+def _sample(process: str, skim: Skim, file: File, events: ak.Array) -> Sample:
     entries = int(file.entries or 0)
     dataset = Dataset(
         key=f"arrays/{process}__nominal",
-        source=Source(
-            description="events from a program's memory, or one file that it named",
-            licence="that of their owner",
-            citation="none",
-            simulated=False,
-            label="",
-            prefixes={"memory": "."},
-        ),
+        source=table_source("memory", "."),
         process=process,
         variation="nominal",
-        cross_section_pb=entries / luminosity,
+        cross_section_pb=1.0,
+        in_expected_events=True,
         weights=skim.weight or "none",
         files=(file,),
     )

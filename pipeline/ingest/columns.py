@@ -31,7 +31,10 @@ def columns_of(location: str, rows: Rows, skim: Skim, start: int, stop: int) -> 
         _check_gaps(location, name, array)
     objects = {s.collection: _collection(location, s.collection, s.columns, arrays, start) for s in skim.objects}
     _check_types(location, skim, objects)
-    events = {name: _flat(location, name, arrays[name]) for name in (*skim.event_columns, *optional)}
+    events = {
+        name: (_text if name in skim.texts else _flat)(location, name, arrays[name])
+        for name in (*skim.event_columns, *optional)
+    }
     elements = {
         f"{branch}[{number}]": _element(location, branch, number, arrays[branch], start)
         for branch, number in skim.elements
@@ -101,6 +104,17 @@ def _flat(location: str, name: str, array: ak.Array) -> NDArray[np.generic]:
     if array.ndim != 1 or array.fields:
         raise InputError(f"{location}: branch '{name}' is a list per event, but one value per event is needed.")
     return _numbers(location, name, array)
+
+
+def _text(location: str, name: str, array: ak.Array) -> NDArray[np.generic]:
+    values = ak.to_numpy(array) if array.ndim == 1 and not array.fields else np.zeros(1)
+    if len(values) and values.dtype.kind != "U":
+        kind = str(array.type.content).replace("?", "")
+        raise InputError(
+            f"{location}: branch '{name}' is compared with text, but holds {kind}; compare it with a number, "
+            f"{name} == 1 (in data.tables: 'where')."
+        )
+    return values.astype("U")
 
 
 def _element(location: str, name: str, number: int, array: ak.Array, start: int) -> NDArray[np.generic]:

@@ -40,9 +40,12 @@ class Dataset(ManifestModel):
         period: Data-taking period that is simulated, one of the manifest's `periods`; empty if there is but one.
         luminosity: Of the period, in 1/pb; None without a period.
         cross_section_pb: Cross section in pb, branching fraction included.
+        in_expected_events: Whether the weights are in expected events already; the cross section then says nothing.
         weights: `none`: every event counts one. `generator`: every event counts its `genWeight`. Else a formula,
             `genWeight * L1PreFiringWeight_Nom`. None: not decided, which is an error if `genWeight` differs between
             events.
+        require: Formulas that an event of this data set meets, where a file has several: `genTtbarId >= 50`. The others
+            count in its normalisation.
         generator: How the events were generated.
         records: CERN Open Data record numbers.
         files: The files, in the order in which a limit on their number takes them.
@@ -56,7 +59,9 @@ class Dataset(ManifestModel):
     period: str = ""
     luminosity: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     cross_section_pb: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    in_expected_events: bool = False
     weights: str | None = None
+    require: tuple[str, ...] = ()
     generator: Generator | None = None
     records: tuple[int, ...] = ()
     files: Annotated[tuple[File, ...], Field(min_length=1)]
@@ -72,6 +77,13 @@ class Dataset(ManifestModel):
         if weights not in (None, "none", "generator"):
             Expression(weights)
         return weights
+
+    @field_validator("require")
+    @classmethod
+    def _requirements_are_formulas(cls, require: tuple[str, ...]) -> tuple[str, ...]:
+        for text in require:
+            Expression(text)
+        return require
 
     @model_validator(mode="after")
     def _is_consistent(self) -> "Dataset":
@@ -264,6 +276,8 @@ class Dataset(ManifestModel):
     def normalisation(self, luminosity: float) -> float:
         """Expected events per unit of event weight: cross section × luminosity / sum of weights of the files in use.
 
+        1 where weights are in expected events already.
+
         An event counts this much, times its `genWeight` where `weights` is `generator`. The AGC never reads generator
         weights and divides by the number of events (`utils/file_input.py`, commit c37bf59).
 
@@ -273,6 +287,8 @@ class Dataset(ManifestModel):
         Raises:
             InputError: The files hold no events.
         """
+        if self.in_expected_events:
+            return 1.0
         if self.sum_of_weights <= 0:
             raise InputError(
                 f"{self.key}: the weights of its files add up to {self.sum_of_weights}, so nothing can be normalised; "

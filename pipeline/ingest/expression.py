@@ -4,13 +4,15 @@
     genWeight * LHEScaleWeight[4]
     HLT_IsoMu24 or HLT_IsoTkMu24
     MET_pt > 100 and Flag_goodVertices
+    kind == 'signal'
 
-Numbers, names of branches with one value per event, `+ - * /`, comparisons, `and`, `or`, `not`, `abs(…)`, and one value
-of a list by its number. This is Python's grammar and nothing of Python's power: what is not in this list is refused
-when the formula is read. Neither NumPy nor awkward is imported here.
+Numbers, names of branches with one value per event, `+ - * /`, comparisons (with text `==` and `!=` only), `and`, `or`,
+`not`, `abs(…)`, and one value of a list by its number. This is Python's grammar and nothing of Python's power: what is
+not in this list is refused when the formula is read. Neither NumPy nor awkward is imported here.
 """
 
 import ast
+import itertools
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -71,6 +73,23 @@ class Expression:
         pairs = (name.removesuffix("]").split("[") for name in _names(self._tree) if "[" in name)
         return tuple(dict.fromkeys((branch, int(number)) for branch, number in pairs))
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Branches that are compared with text."""
+        pairs = (
+            (left, right)
+            for node in ast.walk(self._tree)
+            if isinstance(node, ast.Compare)
+            for left, right in itertools.pairwise((node.left, *node.comparators))
+        )
+        named = (
+            name.id
+            for pair in pairs
+            for name, text in (pair, pair[::-1])
+            if isinstance(name, ast.Name) and _is_text(text)
+        )
+        return tuple(dict.fromkeys(named))
+
     def value(self, columns: Mapping[str, Any]) -> Any:
         """The formula's value.
 
@@ -80,7 +99,10 @@ class Expression:
         return _value(self._tree, columns)
 
 
-_ALLOWED = "use names of branches, numbers, + - * /, comparisons, 'and', 'or', 'not', abs(…) and list[number]"
+_ALLOWED = (
+    "use names of branches, numbers, + - * /, comparisons, 'and', 'or', 'not', abs(…) and list[number]; text only as "
+    "branch == 'text'"
+)
 
 
 def _check(text: str, node: ast.expr) -> None:
@@ -97,6 +119,8 @@ def _check(text: str, node: ast.expr) -> None:
             parts = node.values
         case ast.Compare() if all(type(op) in _COMPARISONS for op in node.ops):
             parts = [node.left, *node.comparators]
+            if len(parts) == 2 and isinstance(node.ops[0], ast.Eq | ast.NotEq) and isinstance(parts[0], ast.Name):
+                parts = [part for part in parts if not _is_text(part)]
         case ast.Call(func=ast.Name(id="abs"), args=[argument], keywords=[]):
             parts = [argument]
         case _:
@@ -104,6 +128,10 @@ def _check(text: str, node: ast.expr) -> None:
             raise InputError(f"'{ast.unparse(node)}' is not allowed in a formula{place}; {_ALLOWED}.")
     for part in parts:
         _check(text, part)
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 def _names(node: ast.expr) -> list[str]:

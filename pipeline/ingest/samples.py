@@ -18,8 +18,9 @@ from pipeline.ingest.manifest import load_manifest
 from pipeline.ingest.periods import check_periods
 from pipeline.ingest.reading import read
 from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
+from pipeline.ingest.tables import table_datasets
 
-__all__ = ["Loosest", "Sample", "listed_datasets", "loosest", "read_samples", "skim", "wanted_datasets"]
+__all__ = ["Loosest", "Sample", "listed_datasets", "loosest", "read_samples", "skim", "skim_of", "wanted_datasets"]
 
 LEAST_CORRECTION = 0.1
 """A correction of all weights by more than this, or by more than its inverse, is none."""
@@ -77,7 +78,7 @@ def read_samples(
             report(f"reading {dataset.key}")
         ingested = read(
             dataset.locations(data.location),
-            skim(config, branches, weight=dataset.weights, collision=dataset.source.collision),
+            skim_of(config, branches, dataset),
             tree=dataset.source.tree,
             stated=dataset.files,
             verify=data.verify,
@@ -92,6 +93,11 @@ def read_samples(
             raise InputError(
                 f"{dataset.key}: its files hold no events; take them out of the manifest, or make them again"
             )
+        if dataset.require and not len(ingested.events):
+            raise InputError(
+                f"{dataset.key}: no event of its files meets {' and '.join(dataset.require)} and the loosest cuts; "
+                "correct the one, or widen the bounds of the others"
+            )
         _check_scale(dataset, ingested.events)
         samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
     if not any(len(sample.events) for sample in samples):
@@ -104,7 +110,7 @@ def read_samples(
 
 def _check_scale(dataset: Dataset, events: ak.Array) -> None:
     """Refuse weights that cannot be meant: without `genWeight` in it, a formula corrects events that count one each."""
-    if dataset.is_weighted or dataset.weights == "none" or not len(events):
+    if dataset.is_weighted or dataset.in_expected_events or dataset.weights == "none" or not len(events):
         return
     mean = float(ak.mean(events.weight))
     if not LEAST_CORRECTION < mean < 1 / LEAST_CORRECTION:
@@ -125,13 +131,14 @@ def listed_datasets(config: Config) -> tuple[Dataset, ...]:
         InputError: the manifest cannot be used, lacks a data set or one of its periods, a pattern in it fits no file,
             or a formula of the config is none.
     """
-    manifest, data = load_manifest(config.data.manifest), config.data
+    data, wanted = config.data, wanted_datasets(config)
     _check_formulas(config)
-    datasets = tuple(
-        dataset.expanded(data.location).first(data.max_files).weighted(data.weights)
-        for names in wanted_datasets(config)
-        for dataset in manifest.every_period(data.set, *names)
-    )
+    if data.in_tables:
+        stated = table_datasets(config, wanted)
+    else:
+        manifest = load_manifest(data.manifest)
+        stated = tuple(dataset for names in wanted for dataset in manifest.every_period(data.set, *names))
+    datasets = tuple(dataset.expanded(data.location).first(data.max_files).weighted(data.weights) for dataset in stated)
     check_periods(datasets, config.luminosity)
     return datasets
 
@@ -154,12 +161,24 @@ def wanted_datasets(config: Config) -> list[tuple[str, str]]:
     return [*((process, "nominal") for process in config.processes), *alternative]
 
 
+def skim_of(config: Config, branches: Sequence[str], dataset: Dataset) -> Skim:
+    """`skim` of one data set, with what it says of weights, collisions and its own events."""
+    return skim(
+        config,
+        branches,
+        weight=dataset.weights,
+        collision=dataset.source.collision,
+        require=dataset.require,
+    )
+
+
 def skim(
     config: Config,
     branches: Sequence[str],
     *,
     weight: str | None = "none",
     collision: tuple[str, ...] | None = None,
+    require: tuple[str, ...] = (),
     extra: Mapping[str, Sequence[str]] | None = None,
 ) -> Skim:
     """What to read: the columns that are needed, and objects and events that some threshold may select.
@@ -169,6 +188,7 @@ def skim(
         branches: with one value per event.
         weight: of an event, as `Skim.weight`.
         collision: branches that name a collision, as `Skim.collision`.
+        require: what events must meet besides what the config requires.
         extra: further columns to keep, by collection. Resolution factors of the objects may have any size, so with
             them no object is dropped for a column that they change.
     """
@@ -189,7 +209,7 @@ def skim(
         objects=tuple(objects),
         event_variables=tuple(dict.fromkeys((*branches, *_replaced(config)))),
         at_least=tuple(_at_least(config)),
-        require=config.data.require,
+        require=(*config.data.require, *require),
         weight=weight,
         collision=collision,
         certified=None if config.data.certified is None else certified_blocks(config.data.certified),

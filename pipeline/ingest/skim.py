@@ -126,6 +126,11 @@ class Skim:
         return tuple(dict.fromkeys((*self.event_variables, *formulas, *(self.collision or ()), *blocks)))
 
     @property
+    def texts(self) -> tuple[str, ...]:
+        """Those of them that hold text."""
+        return tuple(dict.fromkeys(name for formula in self.formulas for name in formula.texts))
+
+    @property
     def elements(self) -> tuple[tuple[str, int], ...]:
         """(branch, number) of values of lists."""
         return tuple(dict.fromkeys(element for formula in self.formulas for element in formula.elements))

@@ -16,6 +16,8 @@ import uproot
 import yaml
 
 from pipeline.config import Config, Systematic
+from pipeline.errors import InputError
+from pipeline.histograms import Axis, hists
 from pipeline.validation.regions import Region
 
 __all__ = ["as_hist", "cabinetry_config", "merged", "write_cabinetry_config", "write_histograms"]
@@ -33,17 +35,9 @@ def as_hist(config: Config, name: str, region: Region) -> hist.Hist[Any]:
     tables = {NOMINAL: region.nominal}
     for key, systematic in config.systematics.items():
         tables |= {f"{key}_up": region.up[systematic.title], f"{key}_down": region.down[systematic.title]}
-    templates = hist.Hist(
-        hist.axis.StrCategory(list(config.processes), name="process"),
-        hist.axis.StrCategory(list(tables), name="variation"),
-        hist.axis.Variable(region.edges, name=config.regions[name].observable, label=region.label),
-        storage=hist.storage.Weight(),
-        name=name,
-    )
-    view = templates.view()
-    view.value = np.stack(list(tables.values()), axis=1)
-    view.variance[:, 0] = region.variance
-    return templates
+    axis = Axis(region.edges, config.regions[name].observable, region.label)
+    values = np.stack(list(tables.values()))
+    return hists(list(config.processes), list(tables), {name: axis}, values, region.variance)[name]
 
 
 def merged(region: Region) -> Region | None:
@@ -81,7 +75,11 @@ def write_histograms(path: Path, config: Config, stages: Mapping[str, Sequence[R
 
 
 def cabinetry_config(config: Config, regions: Sequence[Region], root_file: str = "histograms.root") -> dict[str, Any]:
-    """A cabinetry configuration of the model, with its templates in `root_file`."""
+    """A cabinetry configuration of the model, with its templates in `root_file`.
+
+    Raises:
+        InputError: the model has what cabinetry has no word for.
+    """
     poi = config.measurement.poi
     free = dict.fromkeys(config.measurement.signal, poi) | config.measurement.free
     factors = [
@@ -129,6 +127,11 @@ def _systematic(config: Config, key: str, systematic: Systematic) -> dict[str, A
     if systematic.sizes is not None:
         up, down = systematic.sizes
         return entry | {"Type": "Normalization", "Up": {"Normalization": up}, "Down": {"Normalization": down}}
+    if systematic.type == "histosys":
+        raise InputError(
+            f"cabinetry always takes the yield out of varied templates, so it cannot build systematics.{key} of type "
+            "histosys; the workspaces of the run have it"
+        )
     paths = {"Up": {"VariationPath": f"{key}_up"}, "Down": {"VariationPath": f"{key}_down"}}
     return entry | {"Type": "NormPlusShape"} | paths
 

@@ -8,7 +8,15 @@ from contextlib import contextmanager
 from rich import box
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pipeline.config import Config
@@ -31,6 +39,8 @@ FOLDS = (
 )
 """Which cuts to use."""
 
+UNCLEAR = "* no clear gradient: at no step did its derivative stand out from its statistical error"
+
 PLAIN_THRESHOLDS = 8
 """With more thresholds a plain line leaves them out: nobody reads such a line, and history.csv has them."""
 
@@ -38,7 +48,8 @@ PLAIN_THRESHOLDS = 8
 class Terminal:
     """A `pipeline.progress.Progress` on standard output, or another console, which also shows steps and the result.
 
-    With `quiet` only warnings and the final table.
+    With `quiet` only warnings and the final table. Where there is a terminal to redraw, what happens now has a spinner
+    and a clock; as a context manager, it takes them away whatever happens.
     """
 
     def __init__(self, config: Config, *, quiet: bool, console: Console | None = None) -> None:
@@ -48,11 +59,30 @@ class Terminal:
         # No markup: what is printed may hold brackets of its own, as in `staterror[3]`.
         self._console = console or Console(highlight=False, markup=False)
         self._symbol = SYMBOLS[config.objective.name]
+        self._phase: _Phase | None = None
+
+    def __enter__(self) -> "Terminal":
+        """Nothing yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing happens any more."""
+        self._end_phase()
 
     def say(self, line: str) -> None:
         """One line about what happens now."""
-        if not self._quiet:
+        self._end_phase()
+        if self._quiet:
+            return
+        if self._console.is_terminal:
+            self._phase = _Phase(self._console, line)
+        else:
             self._console.print(line)
+
+    def _end_phase(self) -> None:
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            self._console.print(phase.ended())
 
     def warn(self, line: str) -> None:
         """One line that is printed even with `quiet`."""
@@ -61,6 +91,7 @@ class Terminal:
     @contextmanager
     def reading(self) -> Iterator[Progress | None]:
         """A display of the files and events that are read, where there is a terminal to redraw."""
+        self._end_phase()
         if self._quiet or not self._console.is_terminal:
             yield None
             return
@@ -81,6 +112,7 @@ class Terminal:
             steps: how many there will be.
             events: that each step looks at.
         """
+        self._end_phase()
         speed = _Speed(events)
         if self._quiet:
             yield lambda _: None
@@ -124,6 +156,7 @@ class Terminal:
 
     def table(self, outcome: Outcome) -> None:
         """The result: cuts and figure of merit before and after, the verdict, and where everything is."""
+        self._end_phase()
         table = Table(title=self._config.title or self._config.name, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("")
         for column in ("default cuts", "optimised cuts"):
@@ -144,6 +177,8 @@ class Terminal:
             fitted = [f"{outcome.measured[name]}" for name in ("before", "after")]
             table.add_row(f"{self._config.measurement.poi}, pseudo-data", *fitted, "workspace.json")
         self._console.print(table)
+        if any(_is_unclear(outcome, name) for name, cut in self._config.thresholds.items() if cut.trainable):
+            self._console.print(UNCLEAR)
         if len(outcome.folds) > 1:
             self._console.print(FOLDS)
         if outcome.simulated:
@@ -157,6 +192,23 @@ class Terminal:
         self._console.print(f"{time.perf_counter() - self._started:.0f} s in all")
 
 
+class _Phase:
+    """A spinner and a clock beside what happens now."""
+
+    def __init__(self, console: Console, line: str) -> None:
+        self._line, self._started = line, time.perf_counter()
+        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        self._display = Progress(*columns, console=console, transient=True)
+        self._display.add_task(line, total=None)
+        self._display.start()
+
+    def ended(self) -> str:
+        """What has happened, and how long it took if anybody could notice."""
+        self._display.stop()
+        seconds = time.perf_counter() - self._started
+        return self._line if seconds < 1 else f"{self._line}: {seconds:.0f} s"
+
+
 class _Display(Progress):
     """A bar, and below it whatever `state` is."""
 
@@ -164,7 +216,8 @@ class _Display(Progress):
 
     def __init__(self, console: Console) -> None:
         text = TextColumn("{task.description}", markup=False)
-        super().__init__(BarColumn(30), MofNCompleteColumn(), text, TimeRemainingColumn(), console=console)
+        clocks = (TimeElapsedColumn(), TimeRemainingColumn())
+        super().__init__(BarColumn(30), MofNCompleteColumn(), text, *clocks, console=console)
 
     def get_renderables(self) -> Iterator[RenderableType]:
         """The lines from top to bottom."""
@@ -185,14 +238,15 @@ class _Speed:
 
 
 def _remark(outcome: Outcome, name: str) -> str:
-    """Where a threshold ended: at its bound, where it began because no derivative was clear, or so far from there."""
+    """How far a threshold went, whether it ended at its bound, and whether any derivative told it to go."""
     cut, before, after = outcome.config.thresholds[name], outcome.before[name], outcome.after[name]
-    if outcome.largest_pull(name) < outcome.config.optimiser.significance:
-        return "no clear gradient"
-    if after == before:
-        return "unchanged"
-    bound, change = cut.at_bound(after), f"{after - before:+.3g} {cut.unit}".rstrip()
-    return f"{change} (bound)" if bound else change
+    change = "unchanged" if after == before else f"{after - before:+.3g} {cut.unit}".rstrip()
+    change += " (bound)" if cut.at_bound(after) and after != before else ""
+    return f"{change} *" if _is_unclear(outcome, name) else change
+
+
+def _is_unclear(outcome: Outcome, name: str) -> bool:
+    return outcome.largest_pull(name) < outcome.config.optimiser.significance
 
 
 def _by_pyhf(checks: Mapping[str, PyhfResult], symbol: str) -> tuple[str, ...]:

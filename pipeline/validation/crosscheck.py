@@ -1,15 +1,28 @@
-"""pyhf's own word on the final workspace: the number that stands beside ours."""
+"""pyhf's own word on the final workspace: the number that stands beside ours.
 
+As a program, `python -m pipeline.validation.crosscheck < workspace.json` prints what it finds as JSON.
+"""
+
+import json
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyhf
 
-__all__ = ["PyhfResult", "advice", "cross_check"]
+__all__ = ["PyhfResult", "advice", "cross_check", "cross_checks"]
+
+UNCERTAINTY = "--uncertainty"
+MANY_PARAMETERS = 20
+"""Of a model: with fewer, pyhf is done before another process has imported it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +63,35 @@ def cross_check(workspace: Mapping[str, Any], *, uncertainty: bool = False) -> P
         pyhf.set_backend(backend, optimizer)
 
 
+@contextmanager
+def cross_checks(
+    workspaces: Mapping[str, Mapping[str, Any]], *, uncertainty: bool, parameters: int
+) -> Iterator[Mapping[str, Future[PyhfResult]]]:
+    """`cross_check` of some workspaces, beside what is done meanwhile: a process for each, if there is much to do.
+
+    Args:
+        workspaces: by name.
+        uncertainty: as in `cross_check`.
+        parameters: how many the model has.
+    """
+    check = _check_apart if parameters > MANY_PARAMETERS else cross_check
+    with ThreadPoolExecutor(len(workspaces) if check is _check_apart else 1) as pool:
+        yield {name: pool.submit(check, each, uncertainty=uncertainty) for name, each in workspaces.items()}
+
+
+def _check_apart(workspace: Mapping[str, Any], *, uncertainty: bool) -> PyhfResult:
+    """In a process of its own: pyhf's backend is global, and Python does one thing at a time."""
+    command = [sys.executable, "-m", "pipeline.validation.crosscheck", *([UNCERTAINTY] if uncertainty else [])]
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, input=json.dumps(workspace), capture_output=True, text=True, check=False, env=environment
+    )
+    if done.returncode:
+        return PyhfResult(None, None, f"its process ended with {(done.stderr.splitlines() or ['nothing to say'])[-1]}")
+    return PyhfResult(**json.loads(done.stdout))
+
+
 def _significance(model: pyhf.Model) -> PyhfResult:
     null, best = _profiled(model, 0.0)
     return PyhfResult(significance=float(np.sqrt(max(null - best, 0.0))), twice_nll=null)
@@ -88,3 +130,7 @@ def advice(poi: str) -> str:
         f'cabinetry.fit.fit(model, data, minos="{poi}"), or for the exact Hessian, python -m pipeline.fit_workspace '
         "workspace.json."
     )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asdict(cross_check(json.load(sys.stdin), uncertainty=UNCERTAINTY in sys.argv))))

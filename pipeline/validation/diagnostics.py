@@ -1,4 +1,4 @@
-"""What a report shows beyond the result, as plain NumPy arrays: profiles, what pulls at each cut, impacts.
+"""What a report shows beyond the result, as plain NumPy arrays: profiles, and what pulls at each cut.
 
 Everything here is computed after the optimisation, from its final thresholds, by the functions that the optimiser and
 the comparison called: they are compiled already, so a look costs an evaluation. Nothing here changes a result.
@@ -6,30 +6,15 @@ the comparison called: they are compiled already, so a look costs an evaluation.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float64
 from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, Data, loss_of_yields_and_slope, merit_of
 from pipeline.events.cuts import arrays
 from pipeline.events.yields import SUBSAMPLES, yields_and_flux
-from pipeline.inference.fit import covariance
-from pipeline.inference.histfactory import (
-    Numbers,
-    Structure,
-    asimov_data,
-    constraint_widths,
-    free_parameters,
-    nominal_parameters,
-    parameter_names,
-)
-from pipeline.inference.histfactory.constraints import constrained_positions
-from pipeline.inference.significance import poi_position
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import ranges
@@ -38,12 +23,10 @@ from pipeline.validation.regions import Values
 __all__ = [
     "Contour",
     "Contributions",
-    "Impact",
     "Path",
     "Profile",
     "contour",
     "contributions",
-    "impacts",
     "path",
     "profile",
 ]
@@ -80,8 +63,8 @@ class Path:
 class Profile:
     """The exact figure of merit along one threshold, the others at their optimum.
 
-    `slope` is the derivative at `optimum` on the training events that the boundary flux of `bandwidth` predicts. Fits
-    that did not converge are NaN.
+    `slope` is the derivative at `optimum` on the training events that the boundary flux of `bandwidth` predicts, and
+    `error` its statistical error. Fits that did not converge are NaN.
     """
 
     cut: str
@@ -91,6 +74,7 @@ class Profile:
     optimum: float
     value: float
     slope: float
+    error: float
     bandwidth: float
 
 
@@ -114,19 +98,6 @@ class Contour:
     first: Values
     second: Values
     values: Values
-
-
-@dataclass(frozen=True)
-class Impact:
-    """What one nuisance parameter does to the expected measurement of the signal strength, in Gaussian approximation.
-
-    `shift` is the change of μ if the parameter is one post-fit standard deviation up; `width` is that standard
-    deviation in units of the one before the fit: below 1 the expected data constrain it.
-    """
-
-    parameter: str
-    shift: float
-    width: float
 
 
 def profile(problem: Problem, best: Step, points: int = 9) -> tuple[Profile, ...]:
@@ -156,6 +127,7 @@ def profile(problem: Problem, best: Step, points: int = 9) -> tuple[Profile, ...
                 optimum=optimum[name],
                 value=float(best.merit.value),
                 slope=_sign(analysis) * best.gradient[name],
+                error=best.error[name],
                 bandwidth=bandwidth,
             )
         )
@@ -237,36 +209,6 @@ def contour(
         for y in grids[1]
     ]
     return Contour((first, second), grids[0], grids[1], np.array(heights))
-
-
-def impacts(structure: Structure, numbers: Numbers) -> tuple[Impact, ...]:
-    """The impact of every constrained parameter, largest first, from the exact covariance of a fit to Asimov data.
-
-    On Asimov data the best fit is known: signal strength 1, and all else where the auxiliary data put it.
-    """
-    poi = poi_position(structure, None)
-    matrix, width, free = (np.asarray(table) for table in _asimov_covariance(structure, numbers, poi))
-    names, spread = parameter_names(structure), np.sqrt(np.diag(matrix))
-    unsorted = [
-        Impact(names[row], float(matrix[poi, row] / spread[row]), float(spread[row] / width[row]))
-        for row in constrained_positions(structure, "normal", "poisson")
-        if free[row] and spread[row] > 0
-    ]
-    return tuple(sorted(unsorted, key=lambda impact: -abs(impact.shift)))
-
-
-@partial(jax.jit, static_argnums=(0, 2))
-def _asimov_covariance(
-    structure: Structure, numbers: Numbers, poi: int
-) -> tuple[Float64[Array, "parameters parameters"], Float64[Array, " parameters"], Bool[Array, " parameters"]]:
-    """The covariance of the fit, the standard deviation of each parameter before it, and which of them are free."""
-    parameters = nominal_parameters(structure, numbers).at[poi].set(1.0)
-    free = free_parameters(structure, numbers)
-    data = asimov_data(structure, numbers, parameters)
-    stated = constraint_widths(structure, numbers)
-    poisson = np.isin(np.arange(structure.size), constrained_positions(structure, "poisson"))
-    width = jnp.where(poisson, 1 / jnp.sqrt(stated), stated)
-    return covariance(structure, numbers, data, parameters, free), width, free
 
 
 def around(center: float, reach: float, bounds: tuple[float, float] | None, points: int) -> Values:

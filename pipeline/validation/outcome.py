@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from pipeline.progress import SILENT, Progress
 from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import Tuned
 from pipeline.validation.comparison import Comparison, Estimate, compare, cross_validate
-from pipeline.validation.crosscheck import PyhfResult, cross_check
+from pipeline.validation.crosscheck import PyhfResult, cross_checks
 from pipeline.validation.provenance import environment, provenance, sha256
 
 __all__ = ["SYMBOLS", "Outcome", "judge", "workspace"]
@@ -251,38 +251,39 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
     problem, config = first.problem, first.problem.config
     folds = tuple(fold.best for fold in tuned)
     stages = {"before": problem.defaults, "after": folds[0]}
-    started = time.perf_counter()
-    progress.say("validation and bootstrap errors")
-    comparisons = _comparisons(tuned, folds)
-    comparison = time.perf_counter() - started
-    progress.say("cross-check by pyhf")
+    progress.say("pyhf's check, validation and bootstrap errors")
     workspaces = {name: workspace(problem, cuts) for name, cuts in stages.items()}
     uncertainty = config.objective.name == "signal_strength_uncertainty"
-    return Outcome(
-        config=config,
-        larger_is_better=problem.analysis.objective.larger_is_better,
-        before=stages["before"],
-        after=stages["after"],
-        folds=folds,
-        history=first.history,
-        complete=all(fold.complete for fold in tuned),
-        comparisons=comparisons,
-        workspaces=workspaces,
-        pyhf={n: cross_check(model, uncertainty=uncertainty) for n, model in workspaces.items()},
-        merits={n: exact.merit_of(problem.analysis, arrays(cuts), problem.validation) for n, cuts in stages.items()},
-        measured=_measured(problem, stages),
-        merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},
-        samples=problem.samples,
-        left_out=dict(problem.left_out),
-        shared_events=_shared_events(problem, stages["after"], progress),
-        scores=problem.analysis.events.scores,
-        seconds={
-            **(seconds or {}),
-            "first step, with compilation": first.seconds[0],
-            "other steps": first.seconds[1],
-            "comparison": comparison,
-        },
-    )
+    with cross_checks(workspaces, uncertainty=uncertainty, parameters=problem.analysis.structure.size) as checks:
+        started = time.perf_counter()
+        comparisons = _comparisons(tuned, folds)
+        comparison = time.perf_counter() - started
+        outcome = Outcome(
+            config=config,
+            larger_is_better=problem.analysis.objective.larger_is_better,
+            before=stages["before"],
+            after=stages["after"],
+            folds=folds,
+            history=first.history,
+            complete=all(fold.complete for fold in tuned),
+            comparisons=comparisons,
+            workspaces=workspaces,
+            pyhf={},
+            merits={n: exact.merit_of(problem.analysis, arrays(at), problem.validation) for n, at in stages.items()},
+            measured=_measured(problem, stages),
+            merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},
+            samples=problem.samples,
+            left_out=dict(problem.left_out),
+            shared_events=_shared_events(problem, stages["after"], progress),
+            scores=problem.analysis.events.scores,
+            seconds={
+                **(seconds or {}),
+                "first step, with compilation": first.seconds[0],
+                "other steps": first.seconds[1],
+                "comparison": comparison,
+            },
+        )
+        return replace(outcome, pyhf={name: check.result() for name, check in checks.items()})
 
 
 def _shared_events(problem: Problem, thresholds: Mapping[str, Any], progress: Progress) -> dict[str, int]:

@@ -105,6 +105,7 @@ def varied_templates(analysis: Analysis, templates: Templates) -> tuple[dict[str
     """Templates at +1 and at −1 standard deviation of each nuisance parameter, shape "processes bins".
 
     What the likelihood itself makes of the parameter: the factor of its normsys times the template of its histosys.
+    In the order of the config.
     """
     structure, measured = analysis.structure, analysis.measurement
     numbers = jax.jit(measurement.numbers, static_argnums=(0, 1))(measured, structure, templates)
@@ -113,19 +114,23 @@ def varied_templates(analysis: Analysis, templates: Templates) -> tuple[dict[str
     offsets = {channel.name: channel.offset for channel in measured.channels}
     columns = np.concatenate([offsets[channel.name] + np.arange(channel.bins) for channel in structure.channels])
     channels = channel_of_bins(structure)
-    shapes = {modifier.name: (n, modifier) for n, modifier in enumerate(modifiers_of(structure, "histosys"))}
+    norms, shapes = (
+        {modifier.name: (row, modifier) for row, modifier in enumerate(modifiers_of(structure, kind))}
+        for kind in ("normsys", "histosys")
+    )
 
-    def varied(norms: jax.Array, histos: jax.Array) -> dict[str, Values]:
+    def varied(factors: jax.Array, templates: jax.Array) -> dict[str, Values]:
         tables = {}
-        for n, modifier in enumerate(modifiers_of(structure, "normsys")):
+        for name in dict.fromkeys(nuisance.name for nuisance in measured.nuisances):
             table = np.array(numbers.nominal)
-            if modifier.name in shapes:
-                place, shape = shapes[modifier.name]
-                table = np.where(target_table(structure, shape)[:, channels], np.asarray(histos[place]), table)
-            factor = np.where(target_table(structure, modifier), np.asarray(norms[n]), 1.0)
-            tables[modifier.name] = np.empty_like(table)
-            tables[modifier.name][np.ix_(rows, columns)] = table * factor[:, channels]
-        # In the order of the config.
-        return {nuisance.name: tables[nuisance.name] for nuisance in measured.nuisances}
+            if name in shapes:
+                row, shape = shapes[name]
+                table = np.where(target_table(structure, shape)[:, channels], np.asarray(templates[row]), table)
+            if name in norms:
+                row, norm = norms[name]
+                table = table * np.where(target_table(structure, norm), np.asarray(factors[row]), 1.0)[:, channels]
+            tables[name] = np.empty_like(table)
+            tables[name][np.ix_(rows, columns)] = table
+        return tables
 
     return varied(numbers.normsys_hi, numbers.histosys_hi), varied(numbers.normsys_lo, numbers.histosys_lo)

@@ -156,6 +156,43 @@ def mirror(nominal: np.ndarray, up: np.ndarray) -> np.ndarray:
     return (2 - factor) * (2 * nominal - up / factor)
 
 
+def test_templates_that_are_not_split_stand_in_the_workspace_as_they_are():
+    """Two-sided, mirrored, of one bin, and of one parameter with what is split elsewhere."""
+    one_bin = Channel("counting", 1, 7)
+    nuisances = (
+        Nuisance("whole", (0, 1), up=2, down=3, split=False),
+        Nuisance("mirrored", (1,), up=1, split=False, channels=("b CR", "counting")),
+        Nuisance("both", (0,), up=2, down=3, split=False),
+        Nuisance("both", (1,), up=2, down=3),
+    )
+    measured = dataclasses.replace(MEASUREMENT, channels=(*CHANNELS, one_bin), nuisances=nuisances)
+    structure = from_pyhf(skeleton(measured))[0]
+    made = random_templates()
+    made = Templates(
+        yields=jnp.concatenate([made.yields, 0.3 * made.yields[..., :1]], axis=2),
+        variance=jnp.concatenate([made.variance, made.variance[:, :1]], axis=1),
+    )
+    content = flat(to_pyhf(structure, _numbers(measured, structure, made), measurement="m"))
+    assert {place[3] for place in content if "normsys" in place} == {"both"}
+    yields = np.asarray(made.yields)
+    for channel in measured.channels:
+        bins = slice(channel.offset, channel.offset + channel.bins)
+        for name, process, up, down in (
+            ("whole", 0, yields[2], yields[3]),
+            ("whole", 1, yields[2], yields[3]),
+            ("mirrored", 1, yields[1], 2 * yields[0] - yields[1]),
+            ("both", 0, yields[2], yields[3]),
+        ):
+            place = (channel.name, PROCESSES[process], "histosys", name)
+            if name == "mirrored" and channel.name == "a SR":
+                assert (*place, "hi_data") not in content
+                continue
+            np.testing.assert_allclose(content[*place, "hi_data"], up[process, bins], rtol=1e-12)
+            np.testing.assert_allclose(content[*place, "lo_data"], down[process, bins], rtol=1e-12)
+    assert ("b CR", "ttbar", "normsys", "both", "hi") not in content
+    assert content["b CR", "W+jets", "normsys", "both", "hi"] != 1
+
+
 def test_the_skeleton_is_a_valid_workspace():
     workspace = skeleton(MEASUREMENT)
     pyhf.schema.validate(workspace, "workspace.json")

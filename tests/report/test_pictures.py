@@ -23,8 +23,9 @@ from pipeline.report.pictures import (
     templates,
 )
 from pipeline.validation.cutflow import CutFlow
-from pipeline.validation.diagnostics import Contour, Contributions, Impact, Path, Profile
+from pipeline.validation.diagnostics import Contour, Contributions, Path, Profile
 from pipeline.validation.distributions import Distribution
+from pipeline.validation.impacts import STATISTICS, Impact
 from pipeline.validation.regions import Region
 
 LABELS = {"jet_pt": "jet $p_T$ [GeV]", "jet_btag": "b-tag discriminant"}
@@ -153,7 +154,7 @@ def test_history_shows_a_bound_only_where_the_threshold_is_near() -> None:
 
 def test_tangent_has_the_slope_of_the_gradient() -> None:
     grid = np.array([28.0, 30.0, 32.0])
-    profile = Profile("jet_pt", grid, grid**2, -grid, optimum=30.0, value=900.0, slope=-7.0, bandwidth=1.0)
+    profile = Profile("jet_pt", grid, grid**2, -grid, optimum=30.0, value=900.0, slope=-7.0, error=1.0, bandwidth=1.0)
     (axes,) = profiles.draw([profile], LABELS, "Z", "Simulated").axes
     shown = lines(axes)
     np.testing.assert_array_equal(shown["training events, exact"][1], grid**2)
@@ -165,7 +166,7 @@ def test_tangent_has_the_slope_of_the_gradient() -> None:
 
 def test_tangent_ends_where_the_threshold_may_not_go() -> None:
     grid = np.array([30.0, 32.0])
-    profile = Profile("jet_pt", grid, grid, grid, optimum=30.0, value=30.0, slope=1.0, bandwidth=1.0)
+    profile = Profile("jet_pt", grid, grid, grid, optimum=30.0, value=30.0, slope=1.0, error=0.5, bandwidth=1.0)
     (axes,) = profiles.draw([profile], LABELS, "Z", "Simulated").axes
     assert list(lines(axes)["tangent by the gradient"][0]) == [30.0, 31.5]
 
@@ -174,10 +175,19 @@ def test_contributions_stack_upwards_and_downwards(regions: tuple[Region, ...]) 
     values = np.array([[1.0, -2.0, 3.0, 0.0, 0.0, 0.0], [2.0, 1.0, -1.0, 0.0, 0.0, 1.0]])
     figure = gradients.draw([Contributions("jet_pt", 1.0, values)], regions, LABELS, "Z", "Simulated")
     left, right = figure.axes
+    assert left.axison
+    assert right.axison
     heights = [(bar.get_y(), bar.get_height()) for container in left.containers for bar in container]
     assert heights == [(0, 1), (0, -2), (0, 3), (1, 2), (0, 1), (0, -1)]
     assert any(np.allclose(top, [3, -1, 2]) for top, _ in steps(left))
     assert any(np.allclose(top, [0, 0, 1]) for top, _ in steps(right))
+
+
+def test_panels_with_nothing_to_see_are_left_out(regions: tuple[Region, ...]) -> None:
+    values = np.array([[1.0, -2.0, 3.0, 0.0, 0.01, 0.0], [2.0, 1.0, -1.0, 0.0, 0.0, 0.0]])
+    figure = gradients.draw([Contributions("jet_pt", 1.0, values)], regions, LABELS, "Z", "Simulated")
+    assert [axes.axison for axes in figure.axes] == [True, False]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == [region.name for region in regions]
 
 
 def test_contour_shows_path_and_optimum() -> None:
@@ -215,7 +225,9 @@ def test_cut_flow_shows_both_selections_and_joins_no_regions() -> None:
     steps = ("all read", "1 lepton", "SR", "CR")
     before = CutFlow(("ttbar",), steps, np.array([[100.0, 50.0, 9.0, 8.0]]), regions=2)
     after = CutFlow(("ttbar",), steps, np.array([[100.0, 40.0, 7.0, 6.0]]), regions=2)
-    (axes,) = cut_flow.draw(before, after, "Simulated").axes
+    axes, table = cut_flow.draw(before, after, "Simulated").axes
+    assert [text.get_text() for text in table.texts[:4]] == ["100\n(100)", "40\n(50)", "7\n(9)", "6\n(8)"]
+    assert [label.get_text() for label in table.get_xticklabels()] == list(steps)
     drawn = [(line.get_linestyle(), list(line.get_ydata())) for line in axes.lines]
     assert [values for look, values in drawn if look == "None"] == [[100.0, 40.0, 7.0, 6.0], [100.0, 50.0, 9.0, 8.0]]
     assert ("-", [100.0, 40.0]) in drawn
@@ -223,12 +235,18 @@ def test_cut_flow_shows_both_selections_and_joins_no_regions() -> None:
 
 
 def test_impacts_stand_from_top_to_bottom() -> None:
-    found = [Impact("jes", 0.2, 0.9), Impact("staterror_4j1b-CR[2]", -0.1, 1.0)]
+    """Filled after the fit, outlined before it; what has no constraint shows its value instead of a pull."""
+    found = [
+        Impact("jes", 0.2, -0.19, 0.25, -0.24, 0.9),
+        Impact("norm", -0.1, 0.1, np.nan, np.nan, 0.05, constrained=False),
+        Impact(STATISTICS, 0.05, -0.05, np.nan, np.nan, np.nan),
+    ]
     left, right = impacts.draw(found, "μ", "Simulated").axes
-    widths = {bar.get_y() + bar.get_height() / 2: bar.get_width() for bar in left.patches}
-    assert widths == pytest.approx({1.0: 0.2, 0.0: -0.1})
-    assert [t.get_text() for t in left.get_yticklabels()] == ["jes", "MC stat. 4j1b-CR, bin 3"]
-    del right
+    bars = [(round(bar.get_y() + 0.35), bar.get_width()) for bar in right.patches]
+    assert bars[:6] == [(2, 0.2), (2, 0.25), (2, -0.19), (2, -0.24), (1, -0.1), (1, 0.1)]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["jes", "norm", STATISTICS]
+    assert [text.get_text() for text in left.texts if "±" in text.get_text()] == ["1.00 ± 0.05"]
+    assert len(left.containers) == 1, "one pull"
 
 
 def test_layout_is_made_once(regions: tuple[Region, ...]) -> None:
@@ -256,16 +274,18 @@ def test_no_process_has_the_grey_of_the_errors() -> None:
 
 
 def test_a_parameter_known_too_well_gets_a_sentence() -> None:
-    said = impacts._over_constrained([Impact("ME variation", 0.03, 0.12), Impact("jes", 0.2, 0.9)])
+    jes = Impact("jes", 0.2, -0.2, 0.2, -0.2, 0.9)
+    said = impacts._over_constrained([Impact("ME variation", 0.03, -0.03, 0.1, -0.1, 0.12), jes])
     assert "ME variation (0.12)" in said
     assert "jes" not in said
-    assert impacts._over_constrained([Impact("jes", 0.2, 0.9)]) == ""
+    free = Impact("norm", 0.1, -0.1, np.nan, np.nan, 0.05, constrained=False)
+    assert impacts._over_constrained([jes, free]) == ""
 
 
 def test_profiles_have_one_scale() -> None:
     places = np.array([1.0, 2.0, 3.0])
     steep, flat = (
-        Profile(cut, places, values, values, 2.0, float(values[1]), 0.0, 1.0)
+        Profile(cut, places, values, values, 2.0, float(values[1]), 0.0, 0.0, 1.0)
         for cut, values in (("jet_pt", np.array([1.0, 5.0, 9.0])), ("jet_btag", np.array([4.9, 5.0, 5.1])))
     )
     first, second = profiles.draw([steep, flat], LABELS, "Z", "").axes

@@ -3,7 +3,7 @@
 import numpy as np
 import pyhf
 import pytest
-from pipeline.validation.crosscheck import cross_check
+from pipeline.validation.crosscheck import cross_check, cross_checks
 
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver:DeprecationWarning")
 SIGNAL, BACKGROUND = np.array([30.0, 50.0]), np.array([100.0, 80.0])
@@ -36,6 +36,19 @@ def test_significance_is_that_of_counting(counting: dict) -> None:
 def test_uncertainty_is_that_of_counting(counting: dict) -> None:
     found = cross_check(counting, uncertainty=True)
     assert found.uncertainty == pytest.approx(np.sum(SIGNAL**2 / (SIGNAL + BACKGROUND)) ** -0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("parameters", [2, 200])
+def test_checks_beside_other_work_find_the_same(counting: dict, parameters: int) -> None:
+    """In this process, or in one for each."""
+    for uncertainty in (True, False):
+        with cross_checks({"before": counting}, uncertainty=uncertainty, parameters=parameters) as checks:
+            assert checks["before"].result() == cross_check(counting, uncertainty=uncertainty)
+
+
+def test_a_process_that_fails_says_why() -> None:
+    with cross_checks({"before": {}}, uncertainty=True, parameters=200) as checks:
+        assert "its process ended with" in checks["before"].result().failure
 
 
 def test_a_model_without_signal_says_nothing_of_it(counting: dict) -> None:

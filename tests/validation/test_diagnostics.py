@@ -1,11 +1,9 @@
 """What the report computes beside the result, against the optimiser's own gradient, pyhf and Minuit."""
 
 import numpy as np
-import pyhf
 import pytest
 from pipeline.analysis import merit_of, numbers_of
 from pipeline.events.cuts import arrays
-from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.problem import Problem
 from pipeline.report.histograms import merged
@@ -91,60 +89,6 @@ def test_all_pictures_are_made_and_a_broken_one_is_a_warning(tuned: Tuned, monke
     (sentence,) = said
     assert "'profiles'" in sentence
     assert "ZeroDivisionError" in sentence
-
-
-@schema
-def test_impacts_are_those_of_refits_by_minuit() -> None:
-    """Hold a parameter one post-fit standard deviation up, fit the rest: μ moves by the impact."""
-    tilt = {"hi_data": [5040.0, 3970.0], "lo_data": [4960.0, 4030.0]}
-    workspace = {
-        "version": "1.0.0",
-        "channels": [
-            {
-                "name": "c",
-                "samples": [
-                    {
-                        "name": "signal",
-                        "data": [400.0, 900.0],
-                        "modifiers": [
-                            {"name": "mu", "type": "normfactor", "data": None},
-                            {"name": "size", "type": "normsys", "data": {"hi": 1.02, "lo": 0.98}},
-                        ],
-                    },
-                    {
-                        "name": "background",
-                        "data": [5000.0, 4000.0],
-                        "modifiers": [
-                            {"name": "tilt", "type": "histosys", "data": tilt},
-                            {"name": "size", "type": "normsys", "data": {"hi": 1.01, "lo": 0.99}},
-                        ],
-                    },
-                ],
-            }
-        ],
-        "measurements": [{"name": "m", "config": {"poi": "mu", "parameters": []}}],
-        "observations": [{"name": "c", "data": [5400.0, 4900.0]}],
-    }  # fmt: skip
-    structure, numbers, _ = from_pyhf(workspace)
-    found = {impact.parameter: impact for impact in diagnostics.impacts(structure, numbers)}
-    assert set(found) == {"size", "tilt"}
-    backend, optimizer = pyhf.get_backend()
-    pyhf.set_backend("numpy", pyhf.optimize.minuit_optimizer(tolerance=1e-4))
-    try:
-        model = pyhf.Workspace(workspace).model()
-        data = [5400.0, 4900.0, *model.config.auxdata]
-        free, uncertainty = pyhf.infer.mle.fit(data, model, return_uncertainties=True).T
-        for name, impact in found.items():
-            place = model.config.par_names.index(name)
-            assert impact.width == pytest.approx(uncertainty[place], rel=0.01)
-            start, held = list(free), model.config.suggested_fixed()
-            start[place] += uncertainty[place]
-            held[place] = True
-            moved = pyhf.infer.mle.fit(data, model, init_pars=start, fixed_params=held)
-            shift = moved[model.config.poi_index] - free[model.config.poi_index]
-            assert impact.shift == pytest.approx(shift, rel=0.05, abs=1e-3)
-    finally:
-        pyhf.set_backend(backend, optimizer)
 
 
 @pytest.mark.parametrize("center", [25.0, 30.0, 60.0])

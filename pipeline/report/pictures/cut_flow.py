@@ -1,5 +1,9 @@
 """Events that are left, cut after cut."""
 
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.report.pictures import look
@@ -22,27 +26,54 @@ def picture(scene: Scene) -> Picture:
         "Expected events of each process in the histograms, as one cut after the other is applied; the numbers of "
         "objects that the regions ask for hold from the start, so a cut may also bring events back. Right of the "
         "dotted line: region by region. 'All read' and 'no cut' already have the loosest cuts that any step of the "
-        "optimisation may ask for. Open and dashed: default cuts; full: optimised cuts.",
+        "optimisation may ask for. Open and dashed: default cuts; full: optimised cuts. The numbers below are those of "
+        "the optimised cuts, in brackets those of the default cuts.",
         draw(before, after, scene.source),
     )
 
 
 def draw(before: CutFlow, after: CutFlow, source: str) -> Figure:
     """Expected events of each process after each step, before (open) and after (filled)."""
-    figure, ((axes,),) = look.panels(1, 1, width=1.6 * look.COLUMN)
-    colors = look.colors(len(after.processes))
+    rows, columns = len(after.processes), len(after.steps)
+    figure, ((axes,), (table,)) = look.panels(
+        2, 1, width=max(1.6 * look.COLUMN, 0.75 * columns), heights=(3.0, 0.45 * (rows + 1))
+    )
+    colors = look.colors(rows)
+    places = np.arange(columns)
     # Requirements follow upon each other and are joined; regions stand side by side.
-    shared = len(after.steps) - after.regions
+    shared = columns - after.regions
     for row, (name, color) in enumerate(zip(after.processes, colors, strict=True)):
-        axes.plot(after.steps, after.events[row], "o", color=color)
-        axes.plot(before.steps, before.events[row], "o", color=color, markerfacecolor="none")
-        axes.plot(after.steps[:shared], after.events[row, :shared], "o-", color=color, label=name)
-        axes.plot(before.steps[:shared], before.events[row, :shared], "--", color=color)
+        axes.plot(places, after.events[row], "o", color=color)
+        axes.plot(places, before.events[row], "o", color=color, markerfacecolor="none")
+        axes.plot(places[:shared], after.events[row, :shared], "o-", color=color, label=name)
+        axes.plot(places[:shared], before.events[row, :shared], "--", color=color)
     axes.axvline(shared - 0.5, color="black", linestyle=":", linewidth=1)
     axes.set_yscale("log")
-    axes.tick_params(axis="x", which="minor", bottom=False, top=False)
-    axes.tick_params(axis="x", rotation=45 if len(after.steps) > 5 else 0)
     axes.set_ylabel("expected events")
-    figure.legend(loc="outside lower center", ncols=3)
+    axes.set_xticks(places, [""] * columns)
+    _numbers(table, before, after, colors)
+    for each in (axes, table):
+        each.set_xlim(-0.5, columns - 0.5)
     look.title(axes, "open and dashed: default cuts", source)
     return figure
+
+
+def _numbers(axes: Axes, before: CutFlow, after: CutFlow, colors: Sequence[str]) -> None:
+    """The same as numbers, below the points: after, and (before)."""
+    names = [*after.processes, "all"]
+    tables = [np.vstack([flow.events, flow.events.sum(axis=0)]) for flow in (after, before)]
+    for row, column in np.ndindex(*tables[0].shape):
+        now, then = (_short(float(table[row, column])) for table in tables)
+        axes.text(column, row, f"{now}\n({then})", ha="center", va="center", fontsize=7)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(np.arange(len(names)), names, fontsize=8)
+    for label, color in zip(axes.get_yticklabels(), colors, strict=False):
+        label.set_color(color)
+    axes.set_xticks(np.arange(len(after.steps)), after.steps, rotation=45 if len(after.steps) > 5 else 0, ha="right")
+    axes.tick_params(length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"

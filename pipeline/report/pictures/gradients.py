@@ -16,21 +16,26 @@ __all__ = ["draw", "picture"]
 
 LARGEST = 8
 """Thresholds that are shown."""
+LEAST = 0.05
+"""Of the largest push: what is smaller has no panel."""
 
 
-def picture(scene: Scene) -> Picture:
-    """At the optimum."""
+def picture(scene: Scene) -> Picture | None:
+    """At the optimum; None where no bin pushes any cut."""
     pushes = diagnostics.contributions(scene.problem, scene.outcome.best_step)
-    largest = {push.cut for push in sorted(pushes, key=lambda push: -np.abs(push.values).sum())[:LARGEST]}
-    shown = [push for push in pushes if push.cut in largest]
+    sizes = {push.cut: float(np.abs(push.values).sum()) for push in pushes}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:LARGEST]
+    shown = [push for push in pushes if push.cut in largest and sizes[push.cut] > LEAST * sizes[largest[0]]]
+    if not shown:
+        return None
+    hidden = [scene.labels[push.cut] for push in pushes if push not in shown]
     return Picture(
         "gradients",
         "Which bins push which cut",
-        f"The gradient at the optimum, taken apart: by how much {scene.symbol} would change through each bin and "
-        "process if one cut were raised by the stated step. Events that cross the boundary of the cut enter or "
-        "leave a bin, and each bin matters to the result in its own way. At an optimum the sums Σ of a row, over all "
-        "regions, add up to about zero."
-        + (f" Shown are the {LARGEST} of {len(pushes)} thresholds that matter most." if len(pushes) > LARGEST else ""),
+        f"Raise one cut by the stated step: events at its boundary leave or change their bins, and {scene.symbol} "
+        "changes. Each bar is the part of that change which comes from one bin and process, the line their sum, Σ the "
+        "total of a panel. Where losses here and gains there cancel, over all regions of a row, the cut is at its "
+        "optimum." + (f" Not shown, because they push less: {', '.join(hidden)}." if hidden else ""),
         draw(shown, scene.regions_after, scene.labels, scene.symbol, scene.source),
     )
 
@@ -40,11 +45,17 @@ def draw(
 ) -> Figure:
     """Which bins push which cut: a row a cut, a column a region, bars by process."""
     figure, panels = look.panels(len(pushes), len(regions), height=2.1)
+    largest = max(np.abs(push.values).sum() for push in pushes)
     starts = np.cumsum([0, *(len(region.edges) - 1 for region in regions)])
     for row, push in enumerate(pushes):
         for column, region in enumerate(regions):
             axes = panels[row][column]
             values = push.values[:, starts[column] : starts[column + 1]]
+            if row == 0:
+                look.title(axes, region.name, source)
+            if np.abs(values).sum() < LEAST * largest:
+                axes.set_axis_off()
+                continue
             _signed_stack(axes, region, values)
             axes.axhline(0, color="black", linewidth=0.8)
             axes.set_xlim(region.edges[0], region.edges[-1])
@@ -54,13 +65,12 @@ def draw(
             axes.set_ylim(low, high + 0.25 * (high - low))
             what = f"{labels[push.cut]}, + {push.step:g}: Σ = {values.sum():+.2g}"
             axes.text(0.98, 0.95, what, transform=axes.transAxes, ha="right", va="top", fontsize=9)
-            if row == 0:
-                look.title(axes, region.name, source)
             if row == len(pushes) - 1:
                 axes.set_xlabel(region.label)
             else:
                 axes.set_xticklabels([])
-    handles, names = panels[0][0].get_legend_handles_labels()
+    seen = next(axes for line in panels for axes in line if axes.axison)
+    handles, names = seen.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3)
     return figure
 

@@ -23,8 +23,9 @@ def picture(scene: Scene) -> Picture:
         f"{scene.symbol} when one threshold moves and the others stay. Circles: training events; squares: events "
         "that the optimiser has not seen. If both curves have their best point at the same place, the optimum is a "
         "property of the physics; if only the circles do, it is one of the sample. The line without marks is the "
-        "tangent that the gradient predicts from a single evaluation at the optimum; its slope is averaged over a "
-        "window of one bandwidth, so it does not follow single jumps. All panels have one scale.",
+        "tangent that the gradient predicts from a single evaluation at the optimum, the band its statistical error; "
+        "its slope is averaged over a window of one bandwidth, so it does not follow single jumps. All panels have one "
+        "scale.",
         draw(profiles, scene.labels, scene.symbol, scene.source),
     )
 
@@ -44,6 +45,9 @@ def draw(profiles: Sequence[Profile], labels: Mapping[str, str], symbol: str, so
         reach = np.clip(around, profile.thresholds[0], profile.thresholds[-1]) - profile.optimum
         tangent = profile.value + profile.slope * reach
         axes.plot(profile.optimum + reach, tangent, color="black", label="tangent by the gradient")
+        places = np.linspace(reach[0], reach[-1], 21)
+        middle, spread = profile.value + profile.slope * places, profile.error * np.abs(places)
+        axes.fill_between(profile.optimum + places, middle - spread, middle + spread, color="black", alpha=0.15, lw=0)
         axes.axvline(profile.optimum, color="black", linestyle=":", linewidth=1)
         axes.set_ylim(limits)
         axes.set_xlabel(labels[profile.cut])
