@@ -7,7 +7,8 @@ smooth formulas, and the figure of merit needs no differentiation through its fi
 minimises; `evaluate` is `jax.value_and_grad(loss)`, compiled in pieces, with the statistical error of the gradient.
 `Analysis` is static (hashable); `Data` is traced: events are arguments of a compiled function, never constants in it.
 
-Events may come in parts, for more of them than memory holds: yields are sums over events, so those of the parts add up.
+Events may come in parts, for more of them than memory holds, and are divided among devices: yields are sums over
+events, so those of the parts and of the devices add up.
 With `smooth=True` every threshold is smeared with its kernel (`pipeline.events.smeared`): the same chain behind other
 yields, smooth from end to end.
 """
@@ -27,10 +28,11 @@ from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
 from pipeline.events.design_effect import design_effects
+from pipeline.events.devices import added
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.smeared import smeared_yields
 from pipeline.events.table import EventList, list_events
-from pipeline.events.yields import SUBSAMPLES, hard_yields, yields_and_flux
+from pipeline.events.yields import SUBSAMPLES, hard_yields, yields_and_flux_of_devices
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
@@ -59,7 +61,7 @@ __all__ = [
 ]
 
 Yields = Float64[Array, "kinematics datasets bins columns"]
-Flux = dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]]
+Flux = dict[str, Float64[Array, "devices kinematics datasets subsamples bins columns"]]
 Sums = TypeVar("Sums")
 
 
@@ -172,21 +174,30 @@ def evaluate(
         (value, merit), slopes = jax.value_and_grad(of_moving, has_aux=True)(moving)
         return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slopes, error=_zeros(slopes)))
 
-    def of_part(part: Data) -> tuple[Yields, Flux]:
+    def of_part(part: Data) -> tuple[Array, Flux]:
         return _yields_and_flux(analysis.events, thresholds, bandwidths, part.events, SUBSAMPLES)
 
     (yields, flux), recipe = _sum_over_parts(of_part, data)
-    (value, merit), slope = loss_of_yields_and_slope(yields, analysis, recipe)
+    (value, merit), slope = loss_of_yields_and_slope(added(yields), analysis, recipe)
     return Evaluation(loss=value, merit=merit, gradient=_gradient(slope, flux))
 
 
-_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 4))
+_yields_and_flux = jax.jit(yields_and_flux_of_devices, static_argnums=(0, 4))
+
+
+def _gradient(slope: Yields, flux: Flux) -> Gradient:
+    """Each device keeps its flux, which is large, and gets the slope instead."""
+    return _gradient_of_parts(added(_contracted(slope, flux)))
 
 
 @jax.jit
-def _gradient(slope: Yields, flux: Flux) -> Gradient:
+def _contracted(slope: Yields, flux: Flux) -> dict[str, Float64[Array, "devices datasets subsamples"]]:
+    return {name: jnp.einsum("kdbc,nkdsbc->nds", slope, derivative) for name, derivative in flux.items()}
+
+
+@jax.jit
+def _gradient_of_parts(parts: dict[str, Float64[Array, "datasets subsamples"]]) -> Gradient:
     """Subsamples of one data set are equally large: their scatter is the error of their sum (batch means)."""
-    parts = {name: jnp.einsum("kdbc,kdsbc->ds", slope, derivative) for name, derivative in flux.items()}
     error = {name: jnp.sqrt(part.shape[1] * jnp.sum(jnp.var(part, axis=1, ddof=1))) for name, part in parts.items()}
     return Gradient(value={name: part.sum() for name, part in parts.items()}, error=error)
 
@@ -306,10 +317,7 @@ def event_table(analysis: Analysis, thresholds: Thresholds, data: Data) -> Event
 
 def outcomes_per_event(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Data) -> float:
     """How many outcomes of its smeared cuts an event has on average: the price of a smooth loss."""
-    return float(_outcomes_per_event(analysis.events, thresholds, bandwidths, data.events))
-
-
-_outcomes_per_event = jax.jit(smeared.outcomes_per_event, static_argnums=0)
+    return float(smeared.outcomes_per_event(analysis.events, thresholds, bandwidths, data.events))
 
 
 def with_design_effects(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> list[Data]:

@@ -164,18 +164,17 @@ def with_derivatives(
     contraction with the tangents, so JAX uses it forward and backward; data and bandwidths carry no derivative here.
     A threshold is a scalar, or copies of shape "datasets subsamples" of which each moves its part of the events.
 
-    All three are compiled here, so that JAX has little to trace when it differentiates, anew at every step.
+    Both should be compiled, so that JAX has little to trace when it differentiates, anew at every step.
     """
-    compiled_value, compiled_flux = jax.jit(value), jax.jit(value_and_flux)
 
     @jax.custom_jvp
     def differentiable(thresholds: dict[str, Float[Array, "..."]], *data: Any) -> Float[Array, "..."]:
-        return compiled_value(thresholds, *data)
+        return value(thresholds, *data)
 
     # Symbolic zeros: no array of zeros is made for the events, which do not move.
     @partial(differentiable.defjvp, symbolic_zeros=True)
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        result, flux = compiled_flux(*primals)
+        result, flux = value_and_flux(*primals)
         moved = {name: tangents[0][name] for name in flux if not isinstance(tangents[0][name], SymbolicZero)}
         still = jnp.zeros_like(result)
         return result, _across({name: flux[name] for name in moved}, moved, still) if moved else still

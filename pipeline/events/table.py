@@ -6,6 +6,7 @@ from the very function that fills the histograms.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,14 @@ from jaxtyping import Float32, Int32
 
 from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
+from pipeline.events.devices import on_each_device, summed
 from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, point
 from pipeline.events.function import members
 from pipeline.events.yields import EventOutcomes, event_outcomes, sum_over_chunks
 
 __all__ = ["EventList", "ObjectList", "list_events", "list_objects", "shared_events"]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def shared_events(analysis: EventAnalysis, thresholds: Thresholds, events: Event
     return {pair: number for pair, number in pairs.items() if number}
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(summed, static=(0,))
 def _shared(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> jax.Array:
     at = point(analysis, thresholds, {}, events.edges)
 
@@ -121,45 +125,75 @@ def _list_group(
     analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> dict[str, np.ndarray]:
     outcomes = _outcomes_of_group(analysis, thresholds, edges, group)
-    kinematic, chunk = np.asarray(group.task_kinematic), np.asarray(group.task_chunk)
+    kinematic, chunk, is_task = _tasks(group)
     index = np.asarray(group.index)[chunk]
-    real = index >= 0
-    columns = np.moveaxis(np.asarray(outcomes.columns), 1, 0)
+    real = (index >= 0) & is_task[:, None]
+    columns = np.moveaxis(outcomes.columns, 1, 0)
     return {
         "kinematic": np.broadcast_to(kinematic[:, None], index.shape)[real],
         "dataset": np.broadcast_to(np.asarray(group.dataset)[chunk][:, None], index.shape)[real],
         "index": index[real],
         "collision": np.asarray(group.collision)[chunk][real],
-        "region": np.asarray(outcomes.region)[real],
-        "position": np.asarray(outcomes.position)[real],
-        "observable": np.asarray(outcomes.observable)[real],
+        "region": outcomes.region[real],
+        "position": outcomes.position[real],
+        "observable": outcomes.observable[real],
         "columns": columns[:, real],
     }
 
 
-@partial(jax.jit, static_argnums=0)
+def _tasks(group: EventGroup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kinematic variation and chunk of each task, and which of them are tasks at all."""
+    chunk = np.asarray(group.task_chunk).reshape(group.devices, -1)
+    first = np.arange(group.devices)[:, None] * (group.dataset.shape[0] // group.devices)
+    return np.asarray(group.task_kinematic), (first + chunk).ravel(), chunk.ravel() >= 0
+
+
 def _outcomes_of_group(
+    analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
+) -> EventOutcomes:
+    """Of all tasks, with an axis of them in front."""
+    return _joined(_outcomes_of_tasks(analysis, thresholds, edges, group))
+
+
+def _members_of_group(
+    analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A variable of the objects, and whether they are members, shape "chunks objects events"; region of the events."""
+    return _joined(_members_of_chunks(analysis, name, variable, thresholds, edges, group))
+
+
+def _joined(results: Result) -> Result:
+    """What the devices made of their tasks or chunks, one after another."""
+    return jax.tree.map(lambda each: np.asarray(each).reshape(-1, *each.shape[2:]), results)
+
+
+@partial(jax.jit, static_argnums=0)
+def _outcomes_of_tasks(
     analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> EventOutcomes:
     at = point(analysis, thresholds, {}, edges)
 
-    def outcomes(task: tuple[jax.Array, jax.Array]) -> EventOutcomes:
-        return event_outcomes(at, take_chunk(group, *task))
+    def outcomes(groups: tuple[EventGroup, ...]) -> EventOutcomes:
+        tasks = groups[0].task_kinematic, groups[0].task_chunk
+        return jax.lax.map(lambda task: event_outcomes(at, take_chunk(groups[0], *task)), tasks)
 
-    return jax.lax.map(outcomes, (group.task_kinematic, group.task_chunk))
+    return on_each_device(outcomes, (group,))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _members_of_group(
+def _members_of_chunks(
     analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A variable of the objects, and whether they are members, shape "chunks objects events"; region of the events."""
     at = point(analysis, thresholds, {}, edges)
 
-    def of_chunk(chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_chunk(group: EventGroup, chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         hard = evaluated(at, take_chunk(group, jnp.int32(0), chunk))
         value = hard.columns[name][variable]
         bits = jnp.uint32(1) << jnp.arange(value.shape[0], dtype=jnp.uint32)
         return value, (members(analysis.selection, hard.bits)[name][None] & bits[:, None]) != 0, hard.region
 
-    return jax.lax.map(of_chunk, jnp.arange(group.dataset.shape[0], dtype=jnp.int32))
+    def of_chunks(groups: tuple[EventGroup, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        numbers = jnp.arange(groups[0].dataset.shape[0], dtype=jnp.int32)
+        return jax.lax.map(partial(of_chunk, groups[0]), numbers)
+
+    return on_each_device(of_chunks, (group,))

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float32, Float64, Int32
 
 from pipeline.events.batch import Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
+from pipeline.events.devices import on_each_device, summed
 from pipeline.events.evaluation import (
     Evaluated,
     EventAnalysis,
@@ -46,6 +47,7 @@ __all__ = [
     "hard_yields",
     "sum_over_chunks",
     "yields_and_flux",
+    "yields_and_flux_of_devices",
 ]
 
 SUBSAMPLES = 16
@@ -86,9 +88,9 @@ def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinema
     ) -> tuple[Array, dict[str, Array]]:
         copies = max((each.shape[1] for each in thresholds.values() if each.ndim == 2), default=1)
         at = _without_copies(thresholds)
-        return yields_and_flux(analysis, at, bandwidths, events, subsamples=copies)
+        return yields_and_flux_of_devices(analysis, at, bandwidths, events, copies)
 
-    return with_derivatives(value, value_and_flux)
+    return with_derivatives(summed(value), summed(value_and_flux))
 
 
 def copies_of(thresholds: Thresholds, layout: Layout) -> Thresholds:
@@ -100,15 +102,15 @@ def _without_copies(thresholds: Thresholds) -> Thresholds:
     return {name: each if each.ndim == 0 else each[0, 0] for name, each in thresholds.items()}
 
 
-def yields_and_flux(
+def yields_and_flux_of_devices(
     analysis: EventAnalysis,
     thresholds: Thresholds,
     bandwidths: Thresholds,
     events: Events,
     subsamples: int = 1,
 ) -> tuple[
-    Float64[Array, "kinematics datasets bins columns"],
-    dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]],
+    Float64[Array, "devices kinematics datasets bins columns"],
+    dict[str, Float64[Array, "devices kinematics datasets subsamples bins columns"]],
 ]:
     """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events.
 
@@ -118,8 +120,15 @@ def yields_and_flux(
     return sum_over_chunks(partial(_chunk_yields_and_flux, at), analysis.layout, events)
 
 
+yields_and_flux = summed(yields_and_flux_of_devices, static=(0, 4))
+"""The same for the events of all devices together, compiled: without their axis."""
+
+
 def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events: Events) -> Result:
-    """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set."""
+    """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set.
+
+    Every array has the axes "devices kinematics datasets" in front.
+    """
 
     def of_group(group: EventGroup) -> Result:
         @jax.jit  # so that it is traced once, for its shape and in the loop
@@ -138,8 +147,10 @@ def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events:
         # A part of a larger set of events may have room for more tasks than it has: they come last, and are not done.
         return jax.lax.fori_loop(0, jnp.sum(group.task_chunk >= 0, dtype=jnp.int32), add, start)
 
-    results = [of_group(group) for group in events.groups]
-    return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *results)
+    def of_groups(groups: tuple[EventGroup, ...]) -> Result:
+        return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *map(of_group, groups))
+
+    return on_each_device(of_groups, events.groups)
 
 
 def event_outcomes(at: Point, event: Event) -> EventOutcomes:
