@@ -192,7 +192,7 @@ def _common_shape(
 ) -> _Shape:
     """Room for the largest of the folds."""
     events = [max(len(samples[d]) for samples in folds) for d in range(len(folds[0]))]
-    size = _chunk_size(max(events) // devices, chunk_size)
+    size = _chunk_size(max(events), chunk_size)
     every = [sample for samples in folds for sample in samples]
     objects = {
         name: max(1, *(int(sample.objects[name].counts.max(initial=0)) for sample in every))
