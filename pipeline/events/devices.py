@@ -19,7 +19,7 @@ from jaxtyping import Array
 
 from pipeline.events.batch import EventGroup
 
-__all__ = ["added", "deal", "on_each_device", "placed", "summed"]
+__all__ = ["added", "deal", "divided_axis", "on_each_device", "on_its_devices", "placed", "summed"]
 
 AXIS = "devices"
 KINEMATICS_FIRST = ("varied_objects", "varied_columns", "first", "rows")
@@ -52,8 +52,16 @@ def placed(column: np.ndarray, devices: int, axis: int = 0) -> Array:
     """A column of a group in the memory of the devices, which have equal stretches along an axis."""
     if devices == 1:
         return jnp.asarray(column)
-    along = PartitionSpec(*[None] * axis, AXIS)
-    return jax.device_put(column, NamedSharding(_mesh(devices), along))
+    return jax.device_put(column, NamedSharding(_mesh(devices), _along(axis)))
+
+
+def on_its_devices(group: EventGroup) -> EventGroup:
+    """A group whose arrays are in the memory of this machine, where it is computed with."""
+    if group.devices == 1:
+        return jax.device_put(group)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, column: placed(column, group.devices, divided_axis(path)), group
+    )
 
 
 def on_each_device(work: Callable[[tuple[EventGroup, ...]], Result], groups: tuple[EventGroup, ...]) -> Result:
@@ -62,9 +70,8 @@ def on_each_device(work: Callable[[tuple[EventGroup, ...]], Result], groups: tup
     def stacked(groups: tuple[EventGroup, ...]) -> Result:
         return jax.tree.map(lambda each: each[None], work(groups))
 
+    # One device is no exception: another program would round the sums of float32 otherwise.
     devices = max((group.devices for group in groups), default=1)
-    if devices == 1:
-        return stacked(groups)
     axes = tuple(_axes(group) for group in groups)
     return jax.shard_map(
         stacked, mesh=_mesh(devices), in_specs=(axes,), out_specs=PartitionSpec(AXIS), check_vma=False
@@ -84,8 +91,7 @@ def summed(function: Callable[Parameters, Result], static: tuple[int, ...] = ())
 
 def added(results: Result) -> Result:
     """Results of each device, added: the first axis of every array goes."""
-    leaves = jax.tree.leaves(results)
-    if not any(isinstance(leaf, jax.core.Tracer) or len(leaf.sharding.device_set) == 1 for leaf in leaves):
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(results)):
         # By way of the host: devices that wait for each other would be killed by XLA when one is late.
         results = jax.device_put(jax.device_get(results))
     return _added(results)
@@ -101,12 +107,15 @@ def _mesh(devices: int) -> Mesh:
     return Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
 
 
+def divided_axis(path: tuple[Any, ...]) -> int:
+    """The axis along which a column of a group, named by its path, is divided among the devices."""
+    return int(isinstance(path[0], GetAttrKey) and path[0].name in KINEMATICS_FIRST)
+
+
+def _along(axis: int) -> PartitionSpec:
+    return PartitionSpec(*[None] * axis, AXIS)
+
+
 def _axes(group: EventGroup) -> EventGroup:
-    """Along which axis each column of a group is divided."""
-
-    def axis(path: tuple[Any, ...], _: Array) -> PartitionSpec:
-        second = isinstance(path[0], GetAttrKey) and path[0].name in KINEMATICS_FIRST
-        return PartitionSpec(None, AXIS) if second else PartitionSpec(AXIS)
-
-    axes: EventGroup = jax.tree_util.tree_map_with_path(axis, group)
+    axes: EventGroup = jax.tree_util.tree_map_with_path(lambda path, _: _along(divided_axis(path)), group)
     return axes

@@ -46,9 +46,14 @@ State = TypeVar("State")
 
 
 def kernel(distance: Float[Array, "*shape"], bandwidth: Float[Array, ""]) -> Float[Array, "*shape"]:
-    """Epanechnikov kernel, of unit integral and support ±bandwidth: most objects lie outside and need no flip."""
-    u = distance / bandwidth
-    return jnp.where(jnp.abs(u) < 1, 0.75 * (1 - u * u) / bandwidth, jnp.zeros_like(u))
+    """Epanechnikov kernel, of unit integral and support ±bandwidth: most objects lie outside and need no flip.
+
+    In the form ¾ (h − x) (h + x) / h³, which any program rounds alike: a product that is added to something is rounded
+    or not (FMA), and a quotient is a product with the reciprocal or not, as the compiler likes.
+    """
+    scale = 0.75 / bandwidth / bandwidth / bandwidth
+    value = scale * ((bandwidth - distance) * (bandwidth + distance))
+    return jnp.where(jnp.abs(distance) < bandwidth, value, jnp.zeros_like(value))
 
 
 def kernel_integral(distance: Float[Array, "*shape"], bandwidth: Float[Array, ""]) -> Float[Array, "*shape"]:
