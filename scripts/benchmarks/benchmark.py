@@ -39,6 +39,7 @@ from pipeline import problem, translation
 from pipeline.analysis import Analysis, Data, evaluate, merit_of
 from pipeline.command import use_cores
 from pipeline.config import Config, load_config
+from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.stream import store_parts
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
@@ -144,15 +145,12 @@ def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int
 
 def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], thresholds: int, repeat: int) -> Row:
     """Times and memory for one number of thresholds."""
-    named = [name for name, cut in config.thresholds.items() if cut.bandwidth]
-    chosen = sorted(named, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:thresholds]
-    at = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
-    widths = {name: jnp.asarray(config.thresholds[name].bandwidth, jnp.float64) for name in chosen}
+    at, widths = point(config, thresholds)
     before = forget_peak()
     value_first, value, merit = timed(lambda: merit_of(analysis, at, parts), repeat)
     step_first, step, _ = timed(lambda: evaluate(analysis, at, widths, parts), repeat)
     return {
-        "thresholds": len(chosen),
+        "thresholds": len(widths),
         "merit": float(merit.value),
         "value_s": value,
         "value_and_gradient_s": step,
@@ -161,6 +159,14 @@ def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], th
         "memory_gb": before,
         "beyond_gb": memory("VmHWM") - before,
     }
+
+
+def point(config: Config, thresholds: int) -> tuple[Thresholds, Thresholds]:
+    """Where the config puts all thresholds, and the bandwidths of so many of them."""
+    named = [name for name, cut in config.thresholds.items() if cut.bandwidth]
+    chosen = sorted(named, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:thresholds]
+    at = arrays({name: cut.threshold for name, cut in config.thresholds.items()})
+    return at, arrays({name: config.thresholds[name].bandwidth or 0.0 for name in chosen})
 
 
 def timed(call: Callable[[], Any], repeat: int) -> tuple[float, float, Any]:

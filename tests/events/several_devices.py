@@ -9,10 +9,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", 3)
-jax.config.update("jax_enable_x64", True)
-
 import numpy as np
 from pipeline import analysis as exact
 from pipeline.events.stream import store_parts

@@ -44,8 +44,9 @@ def results(tmp_path_factory):
     """By name: what one device makes of some events, and what several make of them."""
     file = tmp_path_factory.mktemp("devices") / "results.npz"
     path = os.pathsep.join([str(HERE.parents[1]), str(HERE.parent)])
+    settings = {"PYTHONPATH": path, "JAX_NUM_CPU_DEVICES": "3", "JAX_ENABLE_X64": "1"}
     command = [sys.executable, str(HERE / "several_devices.py"), str(file)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+    subprocess.run(command, check=True, env=os.environ | settings)
     by_name = {}
     with np.load(file) as arrays_of:
         for key in arrays_of:
