@@ -73,9 +73,7 @@ def on_each_device(work: Callable[[tuple[EventGroup, ...]], Result], groups: tup
     # One device is no exception: another program would round the sums of float32 otherwise.
     devices = max((group.devices for group in groups), default=1)
     axes = tuple(_axes(group) for group in groups)
-    return jax.shard_map(
-        stacked, mesh=_mesh(devices), in_specs=(axes,), out_specs=PartitionSpec(AXIS), check_vma=False
-    )(groups)
+    return jax.shard_map(stacked, mesh=_mesh(devices), in_specs=(axes,), out_specs=_along(0), check_vma=False)(groups)
 
 
 def summed(function: Callable[Parameters, Result], static: tuple[int, ...] = ()) -> Callable[Parameters, Result]:
@@ -113,7 +111,7 @@ def divided_axis(path: tuple[Any, ...]) -> int:
 
 
 def _along(axis: int) -> PartitionSpec:
-    return PartitionSpec(*[None] * axis, AXIS)
+    return PartitionSpec(*[None] * axis, AXIS)  # type: ignore[no-untyped-call]
 
 
 def _axes(group: EventGroup) -> EventGroup:

@@ -128,7 +128,7 @@ def _list_group(
     kinematic, chunk, is_task = _tasks(group)
     index = np.asarray(group.index)[chunk]
     real = (index >= 0) & is_task[:, None]
-    columns = np.moveaxis(outcomes.columns, 1, 0)
+    columns = np.moveaxis(np.asarray(outcomes.columns), 1, 0)
     return {
         "kinematic": np.broadcast_to(kinematic[:, None], index.shape)[real],
         "dataset": np.broadcast_to(np.asarray(group.dataset)[chunk][:, None], index.shape)[real],
