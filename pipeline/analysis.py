@@ -7,7 +7,8 @@ smooth formulas, and the figure of merit needs no differentiation through its fi
 minimises; `evaluate` is `jax.value_and_grad(loss)`, compiled in pieces, with the statistical error of the gradient.
 `Analysis` is static (hashable); `Data` is traced: events are arguments of a compiled function, never constants in it.
 
-Events may come in parts, for more of them than memory holds: yields are sums over events, so those of the parts add up.
+Events may come in parts, for more of them than memory holds, and are divided among devices: yields are sums over
+events, so those of the parts and of the devices add up.
 With `smooth=True` every threshold is smeared with its kernel (`pipeline.events.smeared`): the same chain behind other
 yields, smooth from end to end.
 """
@@ -27,11 +28,12 @@ from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
 from pipeline.events.design_effect import design_effects
+from pipeline.events.devices import added, summed
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.scores import Network
 from pipeline.events.smeared import smeared_yields
 from pipeline.events.table import EventList, list_events
-from pipeline.events.yields import SUBSAMPLES, hard_yields, weight_gradient, yields_and_flux
+from pipeline.events.yields import SUBSAMPLES, hard_yields, weight_gradient, yields_and_flux_of_devices
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
@@ -60,7 +62,7 @@ __all__ = [
 ]
 
 Yields = Float64[Array, "kinematics datasets bins columns"]
-Flux = dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]]
+Flux = dict[str, Float64[Array, "devices kinematics datasets subsamples bins columns"]]
 Sums = TypeVar("Sums")
 
 
@@ -182,11 +184,11 @@ def evaluate(
 
     widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
 
-    def of_part(part: Data) -> tuple[Yields, Flux]:
+    def of_part(part: Data) -> tuple[Array, Flux]:
         return _yields_and_flux(analysis.events, thresholds, widths, part.events, SUBSAMPLES)
 
     (yields, flux), recipe = _sum_over_parts(of_part, data)
-    (value, merit), slope = loss_of_yields_and_slope(yields, analysis, recipe)
+    (value, merit), slope = loss_of_yields_and_slope(added(yields), analysis, recipe)
     gradient = _gradient(slope, flux)
     if any(score.name in bandwidths for score in analysis.events.scores):
         by_weights = _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
@@ -205,7 +207,7 @@ def _weight_gradient(
     return _sum_over_parts(of_part, data)[0]
 
 
-_compiled_weight_gradient = jax.jit(weight_gradient, static_argnums=0)
+_compiled_weight_gradient = summed(weight_gradient, static=(0,))
 
 
 @jax.jit
@@ -219,13 +221,22 @@ def _of_weights(halves: dict[str, PyTree]) -> Gradient:
     return Gradient(value=value, error=noise)
 
 
-_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 4))
+_yields_and_flux = jax.jit(yields_and_flux_of_devices, static_argnums=(0, 4))
+
+
+def _gradient(slope: Yields, flux: Flux) -> Gradient:
+    """Each device keeps its flux, which is large, and gets the slope instead."""
+    return _gradient_of_parts(added(_contracted(slope, flux)))
 
 
 @jax.jit
-def _gradient(slope: Yields, flux: Flux) -> Gradient:
+def _contracted(slope: Yields, flux: Flux) -> dict[str, Float64[Array, "devices datasets subsamples"]]:
+    return {name: jnp.einsum("kdbc,nkdsbc->nds", slope, derivative) for name, derivative in flux.items()}
+
+
+@jax.jit
+def _gradient_of_parts(parts: dict[str, Float64[Array, "datasets subsamples"]]) -> Gradient:
     """Subsamples of one data set are equally large: their scatter is the error of their sum (batch means)."""
-    parts = {name: jnp.einsum("kdbc,kdsbc->ds", slope, derivative) for name, derivative in flux.items()}
     error = {name: jnp.sqrt(part.shape[1] * jnp.sum(jnp.var(part, axis=1, ddof=1))) for name, part in parts.items()}
     return Gradient(value={name: part.sum() for name, part in parts.items()}, error=error)
 
@@ -367,10 +378,7 @@ def event_table(analysis: Analysis, thresholds: Thresholds, data: Data) -> Event
 
 def outcomes_per_event(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Data) -> float:
     """How many outcomes of its smeared cuts an event has on average: the price of a smooth loss."""
-    return float(_outcomes_per_event(analysis.events, thresholds, bandwidths, data.events))
-
-
-_outcomes_per_event = jax.jit(smeared.outcomes_per_event, static_argnums=0)
+    return float(smeared.outcomes_per_event(analysis.events, thresholds, bandwidths, data.events))
 
 
 def with_design_effects(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> list[Data]:

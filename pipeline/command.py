@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["guarded", "keep_compiled", "user_path"]
+__all__ = ["guarded", "keep_compiled", "use_cores", "user_path"]
 
 
 def guarded(work: Callable[[], int], *, debug: bool = False) -> int:
@@ -35,6 +35,27 @@ def keep_compiled() -> None:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "diff-pipeline" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
+
+
+def use_cores(number: int | None = None) -> None:
+    """Let JAX divide the work among so many cores, or all that this process may use; before it computes anything.
+
+    Raises:
+        ValueError: the number is none, or JAX has begun to compute with another.
+    """
+    import jax
+
+    from pipeline.ingest.execution import cores
+
+    if number is not None and number < 1:
+        raise ValueError(f"--cores {number}: give at least 1")
+    if number is None and jax.config.jax_num_cpu_devices > 0:  # type: ignore[attr-defined]
+        return
+    try:
+        jax.config.update("jax_num_cpu_devices", number or cores())  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        if number not in (None, jax.local_device_count("cpu")):
+            raise ValueError(f"--cores {number}: JAX computes already, with {jax.local_device_count('cpu')}") from None
 
 
 def user_path(argument: str) -> Path:

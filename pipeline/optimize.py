@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.command import guarded, keep_compiled, user_path
+from pipeline.command import guarded, keep_compiled, use_cores, user_path
 from pipeline.config import Config, ConfigError, explained, load_config, parse_settings
 
 __all__ = ["main"]
@@ -52,6 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     if not (options.quiet or options.dry_run):
         # JAX and what reads the events take seconds to import.
         print(config.title or config.name, flush=True)
+    use_cores(options.cores)
     _check_names(config)
     if options.device:
         _choose(options.device)
@@ -118,6 +119,12 @@ def _parser() -> argparse.ArgumentParser:
         help="change one setting of the config, for example optimiser.steps=100; may be repeated",
     )
     parser.add_argument("--device", choices=["cpu", "gpu"], help="where to compute (default: a GPU if JAX finds one)")
+    parser.add_argument(
+        "--cores",
+        type=int,
+        metavar="N",
+        help="of the CPU, among which the events are divided (default: all that this process may use)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")
     parser.add_argument("--no-plots", action="store_false", dest="plots", help="write the numbers only, no pictures")

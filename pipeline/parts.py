@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import awkward as ak
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,24 @@ from pipeline.names import Names
 from pipeline.ragged import kinematics, ragged
 from pipeline.translation import factors_of, make_edges
 
-__all__ = ["CHUNK_SIZE", "Picked", "bare_data", "data_of", "left_out", "make_data", "pick"]
+__all__ = ["Picked", "bare_data", "chunk_size_of", "data_of", "devices_for", "left_out", "make_data", "pick"]
 
-CHUNK_SIZE = 4096
-"""Events in a chunk: its columns and the state of the trijet search stay in the cache of a core."""
+CHUNK_SIZES = {"cpu": 4096}
+"""Events in a chunk. On a CPU its columns and the state of the trijet search stay in the cache of a core; any other
+device wants many at a time."""
+OTHER_CHUNK_SIZE = 1 << 18
+WORTH_A_DEVICE = 10_000
+"""Events for which a device is worth being asked: fewer are done in the time that it takes to ask another one."""
+
+
+def chunk_size_of(config: Config) -> int:
+    """Events that are looked at together: as the config says, or as suits the kind of device."""
+    return config.data.chunk or CHUNK_SIZES.get(jax.default_backend(), OTHER_CHUNK_SIZE)
+
+
+def devices_for(events: int) -> int:
+    """How many of the devices of this process so many events are divided among."""
+    return max(1, min(jax.local_device_count(), events // WORTH_A_DEVICE))
 
 
 def make_data(
@@ -31,7 +46,6 @@ def make_data(
     analysis: Analysis,
     samples: Sequence[Sample],
     parts: Sequence[Sequence[NDArray[np.bool_]]],
-    chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     """Parts of the events of all samples as traced data of equal shapes.
 
@@ -41,10 +55,8 @@ def make_data(
         analysis: its static part.
         samples: all data sets.
         parts: which events of each sample are in each part; each stands for all of them.
-        chunk_size: largest number of events that are looked at together.
     """
-    picked = pick(config, names, samples, parts)
-    return data_of(config, names, analysis, samples, picked, chunk_size)
+    return data_of(config, names, analysis, samples, pick(config, names, samples, parts))
 
 
 Picked = list[list[tuple[RaggedSample, float]]]
@@ -81,14 +93,16 @@ def data_of(
     analysis: Analysis,
     samples: Sequence[Sample],
     picked: Picked,
-    chunk_size: int = CHUNK_SIZE,
 ) -> list[Data]:
     """Picked events as traced data; arguments as of `make_data`."""
+    parts = [[sample for sample, _ in part] for part in picked]
     dense = dense_groups(
-        [[sample for sample, _ in part] for part in picked],
+        parts,
         names.function,
-        chunk_size=chunk_size,
+        chunk_size=chunk_size_of(config),
         from_below=_from_below(config),
+        # One program serves all parts, so all are divided among as many devices.
+        devices=devices_for(max(sum(map(len, part)) for part in parts)),
     )
     return [
         Data(
@@ -102,7 +116,8 @@ def data_of(
 def bare_data(config: Config, names: Names, events: ak.Array) -> Data:
     """Events of one file that is no data set of the manifest: weights 1, no templates."""
     sample, _ = ragged(config, names, None, events, 1.0)
-    (groups,) = dense_groups([[sample]], names.function, chunk_size=CHUNK_SIZE, from_below=_from_below(config))
+    size, from_below = chunk_size_of(config), _from_below(config)
+    (groups,) = dense_groups([[sample]], names.function, chunk_size=size, from_below=from_below)
     empty = Recipe(yields=jnp.zeros((0, 0, 0, 0, 0)), variance=jnp.zeros((0, 0)))
     return Data(events=Events(groups=groups, edges=make_edges(config)), recipe=empty)
 

@@ -12,6 +12,8 @@ import jax
 import pytest
 
 jax.config.update("jax_enable_x64", True)
+# As many on every machine; tests of several devices have processes of their own.
+jax.config.update("jax_num_cpu_devices", 1)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

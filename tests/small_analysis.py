@@ -107,14 +107,14 @@ def small_analysis() -> Analysis:
     return Analysis(events, MEASUREMENT, structure, Objective("discovery_significance"))
 
 
-def small_data(events: int = 1500, seed: int = 0, chunk_size: int = 512) -> Data:
+def small_data(events: int = 1500, seed: int = 0, chunk_size: int = 512, devices: int = 1) -> Data:
     """Signal, background, and another simulation of the signal without kinematic variations."""
     generator = np.random.default_rng(seed)
     samples = [
         random_sample(generator.integers(3, 9, events), 3 * seed + number, scales)
         for number, scales in enumerate([(1.0, 1.03), (1.0, 1.03), (1.0,)])
     ]
-    (groups,) = dense_groups([samples], ttbar, chunk_size=chunk_size)
+    (groups,) = dense_groups([samples], ttbar, chunk_size=chunk_size, devices=devices)
     roles = [
         DatasetRole("signal", "nominal", 0.1),
         DatasetRole("background", "nominal", 0.3),

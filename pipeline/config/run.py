@@ -65,7 +65,8 @@ class Data(Model):
     `require` are formulas that an event must meet, such as `HLT_IsoMu24 or HLT_IsoTkMu24`; `certified` is a file of
     good luminosity blocks. What the manifest states of a file is compared with it (`verify`: its size and checksum, its
     size only, or nothing); a file that cannot be used ends the run, or is left out (`skip_bad_files`). Without a number
-    of `workers` as many processes read as pay.
+    of `workers` as many processes read as pay. `chunk` is how many events the analysis looks at together: on a CPU as
+    many as stay in the cache of a core, on a GPU as many as keep it busy, where it says nothing else.
     """
 
     manifest: HomePath = Path("data_manifest.yaml")
@@ -83,6 +84,7 @@ class Data(Model):
     skip_bad_files: bool = False
     cache: HomePath | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
+    chunk: Annotated[int, Field(ge=64)] | None = None
 
     @property
     def in_tables(self) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.events.batch import EventGroup, HostEvent
+from pipeline.events.devices import deal, placed
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.function import call
 from pipeline.events.variations import round_down, round_up
@@ -27,6 +28,9 @@ __all__ = ["Ragged", "RaggedSample", "dense_groups"]
 FINE_GRID_FROM = 300_000
 COARSE = (8, 16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
+
+NO_EVENT = {"weight": 0.0, "index": -1.0, "collision": -1.0}
+"""What every event has, where there is none."""
 
 Column = NDArray[Any]
 
@@ -114,6 +118,7 @@ class _Shape(NamedTuple):
     kinematics: int
     events: int
     chunks: tuple[int, ...]
+    devices: int
 
 
 def dense_groups(
@@ -122,6 +127,7 @@ def dense_groups(
     *,
     chunk_size: int,
     from_below: Collection[str] = (),
+    devices: int = 1,
 ) -> list[tuple[EventGroup, ...]]:
     """Several disjoint parts of the same data sets as dense groups of equal shapes: compiled code serves all of them.
 
@@ -132,21 +138,23 @@ def dense_groups(
         chunk_size: largest number of events in a chunk.
         from_below: varied columns (`jet.pt`, `met`) that cuts keep below a threshold only. They are rounded down to
             float32, all others up, so that comparisons in float32 and float64 agree.
+        devices: how many of them share the events (`pipeline.events.devices`).
     """
     main = _most_frequent([sample for samples in folds for sample in samples])
     folds = [[_sorted(sample, main) for sample in samples] for samples in folds]
     kinematics = max(sample.kinematics for samples in folds for sample in samples)
     parts: list[list[EventGroup]] = [[] for _ in folds]
+    loads = [np.zeros(devices) for _ in folds]
     capacities = FINE if sum(len(sample) for samples in folds for sample in samples) >= FINE_GRID_FROM else COARSE
     for lower, capacity in itertools.pairwise((-1, *capacities)):
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample) for samples in within for sample in samples):
             continue
-        shape = _common_shape(within, main, capacity, kinematics, chunk_size)
-        hosts = [_host(samples, shape, function) for samples in within]
-        rows = max(1, *(host.rows for host in hosts))
+        shape = _common_shape(within, main, capacity, kinematics, chunk_size, devices)
+        hosts = [_host(samples, shape, function, load) for samples, load in zip(within, loads, strict=True)]
+        room = max(host.tasks for host in hosts), max(1, *(host.rows for host in hosts))
         for part, host in zip(parts, hosts, strict=True):
-            part.append(_group(host, shape, rows, from_below))
+            part.append(_group(host, shape, room, from_below))
     return [tuple(part) for part in parts]
 
 
@@ -175,7 +183,12 @@ def _between(sample: RaggedSample, main: str | None, lower: int, upper: int) -> 
 
 
 def _common_shape(
-    folds: Sequence[Sequence[RaggedSample]], main: str | None, capacity: int, kinematics: int, chunk_size: int
+    folds: Sequence[Sequence[RaggedSample]],
+    main: str | None,
+    capacity: int,
+    kinematics: int,
+    chunk_size: int,
+    devices: int,
 ) -> _Shape:
     """Room for the largest of the folds."""
     events = [max(len(samples[d]) for samples in folds) for d in range(len(folds[0]))]
@@ -187,7 +200,7 @@ def _common_shape(
     }
     if main is not None:
         objects[main] = capacity
-    return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events))
+    return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events), devices)
 
 
 def _chunk_size(events: int, largest: int) -> int:
@@ -197,34 +210,70 @@ def _chunk_size(events: int, largest: int) -> int:
 
 
 class _Host(NamedTuple):
-    """One group on the host, in full precision, and what the event function prepares of each of its tasks."""
+    """One group on the host, in full precision, its chunks dealt out to the devices.
+
+    `hands` has how many kinematic variations each chunk of a device has; 0 where there is none. `prepared` is what the
+    event function made of each task of each device.
+    """
 
     objects: dict[str, dict[str, Column]]
     columns: dict[str, Column]
     plain: dict[str, Column]
-    dataset: NDArray[np.int32]
-    tasks: NDArray[np.int32]
-    prepared: list[dict[str, Column]]
+    hands: NDArray[np.int64]
+    prepared: list[list[dict[str, Column]]]
+
+    @property
+    def tasks(self) -> int:
+        """Most tasks of a device."""
+        return max(map(len, self.prepared))
 
     @property
     def rows(self) -> int:
-        """Rows of all tasks."""
-        return sum(_rows(table) for table in self.prepared)
+        """Most prepared rows of a device."""
+        return max(sum(map(_rows, tables)) for tables in self.prepared)
 
 
-def _host(samples: Sequence[RaggedSample], shape: _Shape, function: object) -> _Host:
+def _host(samples: Sequence[RaggedSample], shape: _Shape, function: object, load: NDArray[np.float64]) -> _Host:
     blocks = [_block(sample, shape, chunks) for sample, chunks in zip(samples, shape.chunks, strict=True) if chunks]
+    varied = np.repeat([sample.kinematics for sample in samples], shape.chunks)
+    index = np.concatenate([block[2]["index"] for block in blocks])
+    order = deal((index >= 0).sum(axis=1) * varied * float(shape.capacity), load)
+
+    def joined(columns: Sequence[Column], axes: int, fill: float = np.nan) -> Column:
+        """The chunks of all samples in the order of the devices; kinematic variations come before them, if any."""
+        axis = columns[0].ndim - axes
+        return _dealt(np.concatenate(columns, axis=axis), order, axis, fill)
+
     objects = {
-        name: {variable: _joined([block[0][name][variable] for block in blocks], 3) for variable in variables}
+        name: {variable: joined([block[0][name][variable] for block in blocks], 3) for variable in variables}
         for name, variables in blocks[0][0].items()
     }
-    columns = {name: _joined([block[1][name] for block in blocks], 2) for name in blocks[0][1]}
-    plain = {name: _joined([block[2][name] for block in blocks], 2) for name in blocks[0][2]}
-    dataset = np.repeat(np.arange(len(samples), dtype=np.int32), shape.chunks)
-    varied = np.repeat([sample.kinematics for sample in samples], shape.chunks)
-    tasks = [(k, c) for k in range(shape.kinematics) for c in range(len(dataset)) if k < varied[c]]
-    prepared = [_prepared(function, objects, columns, *task) for task in tasks]
-    return _Host(objects, columns, plain, dataset, np.array(tasks, np.int32), prepared)
+    columns = {name: joined([block[1][name] for block in blocks], 2) for name in blocks[0][1]}
+    plain = {name: joined([block[2][name] for block in blocks], 2, fill) for name, fill in NO_EVENT.items()}
+    plain["dataset"] = _dealt(np.repeat(np.arange(len(samples), dtype=np.int32), shape.chunks), order, 0, 0)
+    hands = _dealt(varied, order, 0, 0).reshape(order.shape)
+    starts = range(0, order.size, order.shape[1])
+    prepared = [
+        [_prepared(function, objects, columns, kinematic, start + chunk) for kinematic, chunk in _tasks(hand)]
+        for start, hand in zip(starts, hands, strict=True)
+    ]
+    return _Host(objects, columns, plain, hands, prepared)
+
+
+def _dealt(column: Column, order: NDArray[np.int64], axis: int, fill: float | int) -> Column:
+    """Chunks in the order of the devices, and `fill` where a device has fewer."""
+    if len(order) == 1:
+        return column
+    dealt = np.take(column, order.ravel(), axis)
+    np.moveaxis(dealt, axis, 0)[order.ravel() < 0] = fill
+    return dealt
+
+
+def _tasks(hand: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """The tasks of a device: each kinematic variation of each of its chunks."""
+    return [
+        (kinematic, chunk) for kinematic in range(hand.max()) for chunk in np.flatnonzero(hand > kinematic).tolist()
+    ]
 
 
 def _prepared(
@@ -253,55 +302,63 @@ def _rows(table: Mapping[str, Column]) -> int:
     return max((len(column) for column in table.values()), default=0)
 
 
-def _group(host: _Host, shape: _Shape, rows: int, from_below: Collection[str]) -> EventGroup:
-    """The group as the analysis sees it, with room for so many prepared rows."""
-    numbers = np.array([_rows(table) for table in host.prepared])
-    first, number = (np.zeros((shape.kinematics, len(host.dataset)), np.int32) for _ in range(2))
-    kinematic, chunk = host.tasks.T
-    first[kinematic, chunk], number[kinematic, chunk] = np.cumsum(numbers) - numbers, numbers
+def _group(host: _Host, shape: _Shape, room: tuple[int, int], from_below: Collection[str]) -> EventGroup:
+    """The group as the analysis sees it, with room for so many tasks and prepared rows of each device."""
+    devices, chunks = host.hands.shape
+    tasks = np.full((2, devices, room[0]), -1, np.int32)
+    first, rows = (np.zeros((shape.kinematics, devices, chunks), np.int32) for _ in range(2))
+    for device, (hand, tables) in enumerate(zip(host.hands, host.prepared, strict=True)):
+        numbers = np.array([_rows(table) for table in tables], np.int32)
+        kinematic, chunk = np.array(_tasks(hand), np.int32).reshape(-1, 2).T
+        tasks[:, device, : len(tables)] = kinematic, chunk
+        first[kinematic, device, chunk], rows[kinematic, device, chunk] = np.cumsum(numbers) - numbers, numbers
     objects: dict[str, dict[str, jnp.ndarray]] = {name: {} for name in host.objects}
     varied_objects: dict[str, dict[str, jnp.ndarray]] = {name: {} for name in host.objects}
+
+    def single(column: Column, name: str, axes: int) -> jnp.ndarray:
+        return placed(_single(column, name in from_below), devices, column.ndim - axes)
+
     for name, variables in host.objects.items():
         for variable, column in variables.items():
             of = varied_objects if column.ndim == 4 else objects
-            of[name][variable] = _single(column, f"{name}.{variable}" in from_below)
-    single = {name: _single(column, name in from_below) for name, column in host.columns.items()}
+            of[name][variable] = single(column, f"{name}.{variable}", 3)
+    columns = {name: single(column, name, 2) for name, column in host.columns.items()}
     return EventGroup(
         capacity=shape.capacity,
+        devices=devices,
         objects=objects,
         varied_objects=varied_objects,
-        columns={name: column for name, column in single.items() if column.ndim == 2},
-        varied_columns={name: column for name, column in single.items() if column.ndim == 3},
-        weight=jnp.asarray(host.plain["weight"]),
-        index=jnp.asarray(host.plain["index"]),
-        collision=jnp.asarray(host.plain["collision"]),
-        dataset=jnp.asarray(host.dataset),
-        task_kinematic=jnp.asarray(kinematic),
-        task_chunk=jnp.asarray(chunk),
-        prepared=_table(host.prepared, rows),
-        first=jnp.asarray(first),
-        rows=jnp.asarray(number),
+        columns={name: column for name, column in columns.items() if column.ndim == 2},
+        varied_columns={name: column for name, column in columns.items() if column.ndim == 3},
+        **{name: placed(column, devices) for name, column in host.plain.items()},
+        task_kinematic=placed(tasks[0].ravel(), devices),
+        task_chunk=placed(tasks[1].ravel(), devices),
+        prepared={name: placed(column, devices) for name, column in _table(host.prepared, room[1]).items()},
+        first=placed(first.reshape(shape.kinematics, -1), devices, 1),
+        rows=placed(rows.reshape(shape.kinematics, -1), devices, 1),
     )
 
 
-def _table(tables: list[dict[str, Column]], rows: int) -> dict[str, jnp.ndarray]:
-    """The rows of all tasks, one after another; what fills the room at the end is 0."""
-    names = tables[0]
-    full = {name: np.zeros((rows, names[name].shape[1]), names[name].dtype) for name in names}
-    place = 0
-    for table in tables:
-        for name, column in table.items():
-            full[name][place : place + len(column)] = column
-        place += _rows(table)
-        table.clear()
-    return {name: jnp.asarray(column) for name, column in full.items()}
+def _table(prepared: list[list[dict[str, Column]]], rows: int) -> dict[str, Column]:
+    """The rows of all tasks of a device, one after another, and of one device after another; 0 where it has fewer."""
+    names = next(tables[0] for tables in prepared if tables)
+    kinds = {name: (column.shape[1:], column.dtype) for name, column in names.items()}
+    full = {name: np.zeros((len(prepared) * rows, *shape), dtype) for name, (shape, dtype) in kinds.items()}
+    for device, tables in enumerate(prepared):
+        place = device * rows
+        for table in tables:
+            for name, column in table.items():
+                full[name][place : place + len(column)] = column
+            place += _rows(table)
+            table.clear()
+    return full
 
 
-def _single(column: Column, down: bool) -> jnp.ndarray:
+def _single(column: Column, down: bool) -> Column:
     """A column in float32; one in float64 is rounded to one side."""
     if column.dtype == np.float64:
         column = round_down(column) if down else round_up(column)
-    return jnp.asarray(column.astype(np.float32))
+    return column.astype(np.float32)
 
 
 def _block(
@@ -330,11 +387,7 @@ def _block(
         name: {v: dense(ragged.counts, column, shape.objects[name]) for v, column in ragged.variables.items()}
         for name, ragged in sample.objects.items()
     }
-    plain = {
-        "weight": of_event(sample.weight, 0.0),
-        "index": of_event(sample.index, -1.0),
-        "collision": of_event(sample.collision, -1.0),
-    }
+    plain = {name: of_event(getattr(sample, name), fill) for name, fill in NO_EVENT.items()}
     return objects, {name: of_event(column) for name, column in sample.columns.items()}, plain
 
 
@@ -352,8 +405,3 @@ def _chunked(column: Column, chunks: int, size: int, fill: float | int) -> Colum
     full = np.full((places, chunks * size), fill, column.dtype)
     full[:, :events] = column
     return np.ascontiguousarray(full.reshape(places, chunks, size).swapaxes(0, 1))
-
-
-def _joined(columns: Sequence[Column], axes: int) -> Column:
-    """The chunks of all samples, one after another; with a varied column, kinematic variations come first."""
-    return np.concatenate(columns, axis=columns[0].ndim - axes)

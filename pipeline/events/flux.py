@@ -47,9 +47,14 @@ State = TypeVar("State")
 
 
 def kernel(distance: Float[Array, "*shape"], bandwidth: Float[Array, "..."]) -> Float[Array, "*shape"]:
-    """Epanechnikov kernel, of unit integral and support ±bandwidth: most objects lie outside and need no flip."""
-    u = distance / bandwidth
-    return jnp.where(jnp.abs(u) < 1, 0.75 * (1 - u * u) / bandwidth, jnp.zeros_like(u))
+    """Epanechnikov kernel, of unit integral and support ±bandwidth: most objects lie outside and need no flip.
+
+    In the form ¾ (h − x) (h + x) / h³, which any program rounds alike: a product that is added to something is rounded
+    or not (FMA), and a quotient is a product with the reciprocal or not, as the compiler likes.
+    """
+    scale = 0.75 / bandwidth / bandwidth / bandwidth
+    value = scale * ((bandwidth - distance) * (bandwidth + distance))
+    return jnp.where(jnp.abs(distance) < bandwidth, value, jnp.zeros_like(value))
 
 
 def kernel_integral(distance: Float[Array, "*shape"], bandwidth: Float[Array, "..."]) -> Float[Array, "*shape"]:
@@ -170,18 +175,17 @@ def with_derivatives(
     contraction with the tangents, so JAX uses it forward and backward; data and bandwidths carry no derivative here.
     A threshold is a scalar, or copies of shape "datasets subsamples" of which each moves its part of the events.
 
-    All three are compiled here, so that JAX has little to trace when it differentiates, anew at every step.
+    Both should be compiled, so that JAX has little to trace when it differentiates, anew at every step.
     """
-    compiled_value, compiled_flux = jax.jit(value), jax.jit(value_and_flux)
 
     @jax.custom_jvp
     def differentiable(thresholds: dict[str, Any], *data: Any) -> Float[Array, "..."]:
-        return compiled_value(thresholds, *data)
+        return value(thresholds, *data)
 
     # Symbolic zeros: no array of zeros is made for the events, which do not move.
     @partial(differentiable.defjvp, symbolic_zeros=True)
     def rule(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        result, flux = compiled_flux(*primals)
+        result, flux = value_and_flux(*primals)
         # What is no threshold (a network) has no flux: its derivative is that of a whole loss (`pipeline.analysis`).
         moved = {name: tangents[0][name] for name in flux if not isinstance(tangents[0][name], SymbolicZero)}
         still = jnp.zeros_like(result)

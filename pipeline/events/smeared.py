@@ -14,7 +14,7 @@ of them: all subsets are numbered through and visited in blocks, as flips are (`
 """
 
 from collections.abc import Callable
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +24,7 @@ from jaxtyping import Array, Bool, Float64, Int32, Int64, UInt32
 from pipeline.events.batch import Event, Events
 from pipeline.events.binning import bin_index
 from pipeline.events.cuts import EVENT, Region, Thresholds, pass_probability, present, within
+from pipeline.events.devices import summed
 from pipeline.events.evaluation import (
     EventAnalysis,
     Point,
@@ -75,23 +76,30 @@ def smeared_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kin
             return yields, yields
 
         slopes, yields = jax.jacfwd(twice, has_aux=True)({name: thresholds[name] for name in bandwidths})
-        return yields, {name: slope[:, :, None] for name, slope in slopes.items()}
+        return yields, {name: slope[:, :, :, None] for name, slope in slopes.items()}
 
-    return with_derivatives(value, value_and_slopes)
+    return with_derivatives(summed(value), summed(value_and_slopes))
 
 
 def outcomes_per_event(
     analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, events: Events
 ) -> Float64[Array, ""]:
     """How many outcomes an event has on average: what the smeared yields cost, in hard ones."""
+    outcomes, number = _outcomes_and_events(analysis, thresholds, bandwidths, events).sum(axis=(0, 1, 2))
+    return outcomes / number
+
+
+@partial(summed, static=(0,))
+def _outcomes_and_events(
+    analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, events: Events
+) -> Float64[Array, "devices kinematics datasets 1 2"]:
     at = point(analysis, thresholds, bandwidths, events.edges)
 
     def outcomes_and_events(event: Event) -> Float64[Array, "1 2"]:
         outcomes = _count_outcomes(at, event, _odds(at, event))
         return jnp.stack([outcomes.sum(), jnp.count_nonzero(event.weight)]).astype(jnp.float64)[None]
 
-    total = sum_over_chunks(outcomes_and_events, analysis.layout, events).sum(axis=(0, 1, 2))
-    return total[0] / total[1]
+    return sum_over_chunks(outcomes_and_events, analysis.layout, events)
 
 
 def _chunk_yields(at: Point, event: Event) -> Float64[Array, "bins columns"]:

@@ -8,6 +8,7 @@ spent on it. The files are mapped into memory, not read: the operating system ke
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from jax.tree_util import GetAttrKey, PyTreeDef
 from numpy.typing import NDArray
 
 from pipeline.events.batch import EventGroup
+from pipeline.events.devices import divided_axis, on_its_devices
 
 __all__ = ["StoredParts", "store_parts"]
 
@@ -44,12 +46,16 @@ class StoredParts:
     def __iter__(self) -> Iterator[Part]:
         """One part after another."""
         for number in range(self.number):
+            part = _read(self.folder, number, self.structure)
             # On a CPU this shares the memory of the files; `jnp.asarray` would copy it.
-            yield jax.device_put(_read(self.folder, number, self.structure))
+            groups = tuple(map(on_its_devices, part.events.groups))
+            yield jax.device_put(eqx.tree_at(lambda data: data.events.groups, part, groups))
 
 
 def store_parts(parts: Iterable[Part], folder: Path) -> StoredParts:
     """Write parts into an empty folder, one at a time, then once more in their common shape.
+
+    All of them are divided among as many devices.
 
     Raises:
         ValueError: there is no part, or the folder is not empty.
@@ -91,18 +97,24 @@ def _largest(groups: list[EventGroup]) -> EventGroup:
 def _with_room(part: Part, room: dict[int, EventGroup]) -> Part:
     """The same events with room for more, in a group for each capacity that occurs in any part."""
     own = {group.capacity: group for group in part.events.groups}
-    roomy = []
+    roomy: list[EventGroup] = []
     for capacity, outline in sorted(room.items()):
         group = own.get(capacity) or jax.tree.map(lambda column: np.empty((0,) * column.ndim, column.dtype), outline)
-        roomy.append(jax.tree_util.tree_map_with_path(_filled_up, group, outline))
+        filled_up = partial(_filled_up, outline.devices)
+        roomy.append(jax.tree_util.tree_map_with_path(filled_up, group, outline))
     return eqx.tree_at(lambda data: data.events.groups, part, tuple(roomy))
 
 
-def _filled_up(path: _Path, column: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
+def _filled_up(devices: int, path: _Path, column: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
+    """The room of each device begins with what it has."""
     nothing = np.nan if np.issubdtype(room.dtype, np.floating) else 0
     fill = NO_EVENT.get(path[-1].name, nothing) if isinstance(path[-1], GetAttrKey) else nothing
-    widths = [(0, size - own) for size, own in zip(room.shape, column.shape, strict=True)]
-    return np.pad(column, widths, constant_values=fill)
+    axis = divided_axis(path)
+    of_devices, whole = (
+        (*shape[:axis], devices, shape[axis] // devices, *shape[axis + 1 :]) for shape in (column.shape, room.shape)
+    )
+    widths = [(0, size - own) for size, own in zip(whole, of_devices, strict=True)]
+    return np.pad(column.reshape(of_devices), widths, constant_values=fill).reshape(room.shape)
 
 
 def _write(part: Part, folder: Path, number: int) -> None:

@@ -6,6 +6,7 @@ from the very function that fills the histograms.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxtyping import Float32, Int32
 
 from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import EVENT, Thresholds
+from pipeline.events.devices import on_each_device, summed
 from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, placed, point
 from pipeline.events.function import Sets, members
 from pipeline.events.scores import Score, inputs_of
@@ -28,6 +30,8 @@ __all__ = [
     "list_objects",
     "shared_events",
 ]
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def list_inputs(analysis: EventAnalysis, thresholds: Thresholds, events: Events,
     """What the network of a score is told of all nominal events that are not padding."""
     parts = []
     for group in events.groups:
-        inputs, region = map(np.asarray, _inputs_of_group(analysis, score, thresholds, events.edges, group))
+        inputs, region = _joined(_inputs_of_chunks(analysis, score, thresholds, events.edges, group))
         weight = np.asarray(group.weight)
         real = weight != 0
         dataset = np.broadcast_to(np.asarray(group.dataset)[:, None], real.shape)
@@ -103,14 +107,14 @@ def list_inputs(analysis: EventAnalysis, thresholds: Thresholds, events: Events,
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _inputs_of_group(
+def _inputs_of_chunks(
     analysis: EventAnalysis, score: Score, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> tuple[jax.Array, jax.Array]:
-    """Inputs, shape "chunks inputs events", and regions of the events."""
+    """Inputs, shape "devices chunks inputs events", and regions of the events."""
     at = point(analysis, thresholds, {}, edges)
     learned = {each.name for each in analysis.scores}
 
-    def of_chunk(chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def of_chunk(group: EventGroup, chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
         event = take_chunk(group, jnp.int32(0), chunk)
         hard = evaluated(at, event)
         sets = Sets(at.selection, event, members(at.selection, hard.bits))
@@ -121,7 +125,11 @@ def _inputs_of_group(
         region, _ = placed(at, counts_of(at.selection, hard.bits), hard.variables, hard.accepted | always)
         return inputs_of(score, parts, sets, hard.variables), region
 
-    return jax.lax.map(of_chunk, jnp.arange(group.dataset.shape[0], dtype=jnp.int32))
+    def of_group(groups: tuple[EventGroup, ...]) -> tuple[jax.Array, jax.Array]:
+        (group,) = groups
+        return jax.lax.map(partial(of_chunk, group), jnp.arange(group.dataset.shape[0], dtype=jnp.int32))
+
+    return on_each_device(of_group, (group,))
 
 
 def list_objects(
@@ -147,7 +155,7 @@ def shared_events(analysis: EventAnalysis, thresholds: Thresholds, events: Event
     return {pair: number for pair, number in pairs.items() if number}
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(summed, static=(0,))
 def _shared(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> jax.Array:
     at = point(analysis, thresholds, {}, events.edges)
 
@@ -182,45 +190,75 @@ def _list_group(
     analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> dict[str, np.ndarray]:
     outcomes = _outcomes_of_group(analysis, thresholds, edges, group)
-    kinematic, chunk = np.asarray(group.task_kinematic), np.asarray(group.task_chunk)
+    kinematic, chunk, is_task = _tasks(group)
     index = np.asarray(group.index)[chunk]
-    real = index >= 0
+    real = (index >= 0) & is_task[:, None]
     columns = np.moveaxis(np.asarray(outcomes.columns), 1, 0)
     return {
         "kinematic": np.broadcast_to(kinematic[:, None], index.shape)[real],
         "dataset": np.broadcast_to(np.asarray(group.dataset)[chunk][:, None], index.shape)[real],
         "index": index[real],
         "collision": np.asarray(group.collision)[chunk][real],
-        "region": np.asarray(outcomes.region)[real],
-        "position": np.asarray(outcomes.position)[real],
-        "observable": np.asarray(outcomes.observable)[real],
+        "region": outcomes.region[real],
+        "position": outcomes.position[real],
+        "observable": outcomes.observable[real],
         "columns": columns[:, real],
     }
 
 
-@partial(jax.jit, static_argnums=0)
+def _tasks(group: EventGroup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kinematic variation and chunk of each task, and which of them are tasks at all."""
+    chunk = np.asarray(group.task_chunk).reshape(group.devices, -1)
+    first = np.arange(group.devices)[:, None] * (group.dataset.shape[0] // group.devices)
+    return np.asarray(group.task_kinematic), (first + chunk).ravel(), chunk.ravel() >= 0
+
+
 def _outcomes_of_group(
+    analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
+) -> EventOutcomes:
+    """Of all tasks, with an axis of them in front."""
+    return _joined(_outcomes_of_tasks(analysis, thresholds, edges, group))
+
+
+def _members_of_group(
+    analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A variable of the objects, and whether they are members, shape "chunks objects events"; region of the events."""
+    return _joined(_members_of_chunks(analysis, name, variable, thresholds, edges, group))
+
+
+def _joined(results: Result) -> Result:
+    """What the devices made of their tasks or chunks, one after another."""
+    return jax.tree.map(lambda each: np.asarray(each).reshape(-1, *each.shape[2:]), results)
+
+
+@partial(jax.jit, static_argnums=0)
+def _outcomes_of_tasks(
     analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> EventOutcomes:
     at = point(analysis, thresholds, {}, edges)
 
-    def outcomes(task: tuple[jax.Array, jax.Array]) -> EventOutcomes:
-        return event_outcomes(at, take_chunk(group, *task))
+    def outcomes(groups: tuple[EventGroup, ...]) -> EventOutcomes:
+        tasks = groups[0].task_kinematic, groups[0].task_chunk
+        return jax.lax.map(lambda task: event_outcomes(at, take_chunk(groups[0], *task)), tasks)
 
-    return jax.lax.map(outcomes, (group.task_kinematic, group.task_chunk))
+    return on_each_device(outcomes, (group,))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _members_of_group(
+def _members_of_chunks(
     analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """A variable of the objects, and whether they are members, shape "chunks objects events"; region of the events."""
     at = point(analysis, thresholds, {}, edges)
 
-    def of_chunk(chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def of_chunk(group: EventGroup, chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         hard = evaluated(at, take_chunk(group, jnp.int32(0), chunk))
         value = hard.columns[name][variable]
         bits = jnp.uint32(1) << jnp.arange(value.shape[0], dtype=jnp.uint32)
         return value, (members(analysis.selection, hard.bits)[name][None] & bits[:, None]) != 0, hard.region
 
-    return jax.lax.map(of_chunk, jnp.arange(group.dataset.shape[0], dtype=jnp.int32))
+    def of_chunks(groups: tuple[EventGroup, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
+        numbers = jnp.arange(groups[0].dataset.shape[0], dtype=jnp.int32)
+        return jax.lax.map(partial(of_chunk, groups[0]), numbers)
+
+    return on_each_device(of_chunks, (group,))

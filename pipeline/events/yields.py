@@ -24,6 +24,7 @@ from jaxtyping import Array, Float32, Float64, Int32, PyTree
 
 from pipeline.events.batch import Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
+from pipeline.events.devices import on_each_device, summed
 from pipeline.events.evaluation import (
     Evaluated,
     EventAnalysis,
@@ -50,6 +51,7 @@ __all__ = [
     "total_over_chunks",
     "weight_gradient",
     "yields_and_flux",
+    "yields_and_flux_of_devices",
 ]
 
 SUBSAMPLES = 16
@@ -94,9 +96,9 @@ def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinema
         scalars = [each for each in thresholds.values() if not _is_network(each)]
         copies = max((each.shape[1] for each in scalars if each.ndim == 2), default=1)
         at = _without_copies(thresholds)
-        return yields_and_flux(analysis, at, bandwidths, events, subsamples=copies)
+        return yields_and_flux_of_devices(analysis, at, bandwidths, events, copies)
 
-    return with_derivatives(value, value_and_flux)
+    return with_derivatives(summed(value), summed(value_and_flux))
 
 
 def copies_of(thresholds: Thresholds, layout: Layout) -> Thresholds:
@@ -113,15 +115,15 @@ def _is_network(parameter: Array | Network) -> bool:
     return isinstance(parameter, Network)
 
 
-def yields_and_flux(
+def yields_and_flux_of_devices(
     analysis: EventAnalysis,
     thresholds: Thresholds,
     bandwidths: Thresholds,
     events: Events,
     subsamples: int = 1,
 ) -> tuple[
-    Float64[Array, "kinematics datasets bins columns"],
-    dict[str, Float64[Array, "kinematics datasets subsamples bins columns"]],
+    Float64[Array, "devices kinematics datasets bins columns"],
+    dict[str, Float64[Array, "devices kinematics datasets subsamples bins columns"]],
 ]:
     """The exact yields, and the boundary flux for each threshold that has a bandwidth, in one pass over the events.
 
@@ -143,15 +145,22 @@ def weight_gradient(
     A second pass over the events, chunk by chunk: it takes the memory of one chunk and a few copies of the weights.
 
     Returns:
-        by the name of the score, the weights with an axis "halves" in front: two disjoint halves of the collisions,
-        whose sum is the derivative, and whose difference is as large as its statistical error.
+        by the name of the score, the weights with the axes "devices halves" in front: two disjoint halves of the
+        collisions, whose sum is the derivative, and whose difference is as large as its statistical error.
     """
     at = point(analysis, thresholds, bandwidths, events.edges)
     return total_over_chunks(lambda event, place: weight_flux(at, event, slope[place]), events)
 
 
+yields_and_flux = summed(yields_and_flux_of_devices, static=(0, 4))
+"""The same for the events of all devices together, compiled: without their axis."""
+
+
 def sum_over_chunks(of_chunk: Callable[[Event], Result], layout: Layout, events: Events) -> Result:
-    """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set."""
+    """Chunk by chunk, so that memory is bounded by a chunk; added in float64 by kinematic variation and data set.
+
+    Every array has the axes "devices kinematics datasets" in front.
+    """
     return _sum_over_chunks(lambda event, _: of_chunk(event), (layout.kinematics, layout.datasets), events)
 
 
@@ -181,8 +190,10 @@ def _sum_over_chunks(of_chunk: Callable[[Event, Place], Result], axes: tuple[int
         # A part of a larger set of events may have room for more tasks than it has: they come last, and are not done.
         return jax.lax.fori_loop(0, jnp.sum(group.task_chunk >= 0, dtype=jnp.int32), add, start)
 
-    results = [of_group(group) for group in events.groups]
-    return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *results)
+    def of_groups(groups: tuple[EventGroup, ...]) -> Result:
+        return jax.tree.map(lambda *parts: sum(parts[1:], start=parts[0]), *map(of_group, groups))
+
+    return on_each_device(of_groups, events.groups)
 
 
 def event_outcomes(at: Point, event: Event) -> EventOutcomes:

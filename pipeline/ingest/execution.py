@@ -6,6 +6,7 @@ The interface is the standard library's `concurrent.futures`, which Dask speaks 
 
 import concurrent.futures
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -13,13 +14,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.errors import InputError
 
-__all__ = ["cores", "outcomes", "workers_that_pay"]
+__all__ = ["cores", "outcomes", "quota", "workers_that_pay"]
 
 Outcome = TypeVar("Outcome")
+
+TIMES = ("quota", "period")
 
 START = 4.0
 """Seconds until a new process is ready: it imports what the reading needs. Measured: 2.5 s on two quiet cores."""
@@ -78,8 +82,23 @@ def workers_that_pay(first: float, share: float, files: int) -> int:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it may run on, and no more than its control group has time for."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, math.ceil(quota())))
+
+
+def quota(groups: Path = Path("/sys/fs/cgroup")) -> float:
+    """Processor time that the control group of a container may use in as much time; infinite without a limit.
+
+    `cpu.max` is that of control groups version 2 ("max 100000" or "400000 100000"), the other two are of version 1.
+    """
+    with contextlib.suppress(OSError):
+        time, period = (groups / "cpu.max").read_text(encoding="ascii").split()
+        return math.inf if time == "max" else int(time) / int(period)
+    with contextlib.suppress(OSError):
+        time, period = ((groups / "cpu" / f"cpu.cfs_{name}_us").read_text(encoding="ascii") for name in TIMES)
+        return math.inf if int(time) < 0 else int(time) / int(period)
+    return math.inf
 
 
 def _stop(pool: Executor, futures: Iterable[concurrent.futures.Future[Any]]) -> None:

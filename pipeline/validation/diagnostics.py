@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +29,6 @@ __all__ = [
     "path",
     "profile",
 ]
-
-_yields_and_flux = jax.jit(yields_and_flux, static_argnums=(0, 4))
 
 
 @dataclass(frozen=True)
@@ -170,7 +167,7 @@ def contributions(problem: Problem, step: Step) -> tuple[Contributions, ...]:
     """The gradient of a step taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
     config, analysis, data = problem.config, problem.analysis, problem.training
     thresholds, bandwidths = arrays(problem.defaults | step.thresholds), arrays(step.bandwidths)
-    yields, flux = _yields_and_flux(analysis.events, thresholds, bandwidths, data.events, SUBSAMPLES)
+    yields, flux = yields_and_flux(analysis.events, thresholds, bandwidths, data.events, SUBSAMPLES)
     _, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
     uses = (np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0).astype(np.float64)

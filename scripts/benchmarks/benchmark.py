@@ -1,4 +1,4 @@
-"""How fast is one optimisation step? Value, and value with gradient, by number of events and of thresholds.
+"""How fast is one optimisation step? Value, and value with gradient, by number of events, of cores and of thresholds.
 
 The whole analysis is measured: all data sets, variations and the fit, and the statistical error of each derivative.
 Events are made by resampling the simulated samples with smeared jets; one "event" is one preselected event, analysed
@@ -13,6 +13,7 @@ Examples:
   python scripts/benchmarks/benchmark.py
   python scripts/benchmarks/benchmark.py --events 10000 100000 1000000 10000000 --plot benchmark.png
   python scripts/benchmarks/benchmark.py --events 100000 --config configs/every_threshold.yaml --thresholds 1 8 28
+  python scripts/benchmarks/benchmark.py --events 100000 1000000 --cores 1 2
   python scripts/benchmarks/benchmark.py --events 1000000 --chunk 1048576      # a GPU wants large chunks
 """
 
@@ -36,11 +37,13 @@ import jax.numpy as jnp
 import numpy as np
 from pipeline import problem, translation
 from pipeline.analysis import Analysis, Data, evaluate, merit_of
+from pipeline.command import use_cores
 from pipeline.config import Config, load_config
+from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.stream import store_parts
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
-from pipeline.parts import CHUNK_SIZE, make_data
+from pipeline.parts import make_data
 from rich.console import Console
 from rich.table import Table
 
@@ -56,7 +59,7 @@ def main() -> int:
         for row in measured(options):
             print(json.dumps(row), flush=True)
         return 0
-    rows = [row for events in options.events for row in in_own_process(events)]
+    rows = [row for events in options.events for cores in options.cores for row in in_own_process(events, cores)]
     about = {"device": jax.devices()[0].device_kind, "jax": jax.__version__, "python": platform.python_version()}
     report(rows, about["device"])
     if options.plot:
@@ -71,19 +74,20 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--config", type=Path, default=Path("configs/agc.yaml"))
     parser.add_argument("--events", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--thresholds", type=int, nargs="+", default=[8])
-    parser.add_argument("--chunk", type=int, default=CHUNK_SIZE, help="events in a chunk")
+    parser.add_argument("--cores", type=int, nargs="+", default=[1], help="of the CPU, each in a process of its own")
+    parser.add_argument("--chunk", type=int, help="events in a chunk (default: as suits the device)")
     parser.add_argument("--part-size", type=int, default=1_000_000, help="most events in memory")
     parser.add_argument("--scratch", type=Path, help="folder for the parts of more events than that (1 GB a million)")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--plot", type=Path, help="picture of the growth with events and thresholds")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", type=int, nargs=2, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def in_own_process(events: int) -> list[Row]:
-    """The rows for one number of events; they go to the screen as they come."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(events)]
+def in_own_process(events: int, cores: int) -> list[Row]:
+    """The rows for one number of events and cores; they go to the screen as they come."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(events), str(cores)]
     rows = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout or ():
@@ -98,14 +102,16 @@ def in_own_process(events: int) -> list[Row]:
 
 
 def measured(options: argparse.Namespace) -> Iterator[Row]:
-    config, events = load_config(options.config), options.measure
+    events, cores = options.measure
+    use_cores(cores)
+    config = load_config(options.config, {} if options.chunk is None else {"data": {"chunk": options.chunk}})
     samples = problem.read(config)
     analysis = translation.make_analysis(config, names_of(config), len(samples))
     number = -(-events // options.part_size)
-    pieces = (enlarged(config, samples, events // number, seed, number, options.chunk) for seed in range(number))
+    pieces = (enlarged(config, samples, events // number, seed, number) for seed in range(number))
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
         parts: Iterable[Data] = list(pieces) if number == 1 else store_parts(pieces, Path(folder))
-        size = {"events": 0, "bytes": 0}
+        size = {"events": 0, "bytes": 0, "cores": cores}
         for data in parts:
             size["events"] += sum(int(jnp.sum(group.index >= 0)) for group in data.events.groups)
             size["bytes"] += sum(leaf.nbytes for leaf in jax.tree.leaves(data.events.groups))
@@ -115,7 +121,7 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
             yield size | {"building_peak_gb": building} | row | {"floor_s": size["bytes"] / bandwidth()}
 
 
-def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int, parts: int, chunk: int) -> Data:
+def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int, parts: int) -> Data:
     """About that many events, drawn with replacement from every data set in proportion, jets smeared by 2 %."""
     generator = np.random.default_rng((config.seed, seed))
     total = sum(len(sample.events) for sample in samples)
@@ -132,22 +138,19 @@ def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int
         grown.append(dataclasses.replace(sample, events=drawn))
     names, everything = names_of(config), [np.ones(len(sample.events), bool) for sample in grown]
     analysis = translation.make_analysis(config, names, len(grown))
-    (data,) = make_data(config, names, analysis, grown, [everything], chunk)
+    (data,) = make_data(config, names, analysis, grown, [everything])
     share = (data.recipe.yields / parts, data.recipe.variance / parts**2)
     return eqx.tree_at(lambda part: (part.recipe.yields, part.recipe.variance), data, share)
 
 
 def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], thresholds: int, repeat: int) -> Row:
     """Times and memory for one number of thresholds."""
-    named = [name for name, cut in config.thresholds.items() if cut.bandwidth]
-    chosen = sorted(named, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:thresholds]
-    at = {name: jnp.asarray(cut.threshold, jnp.float64) for name, cut in config.thresholds.items()}
-    widths = {name: jnp.asarray(config.thresholds[name].bandwidth, jnp.float64) for name in chosen}
+    at, widths = point(config, thresholds)
     before = forget_peak()
     value_first, value, merit = timed(lambda: merit_of(analysis, at, parts), repeat)
     step_first, step, _ = timed(lambda: evaluate(analysis, at, widths, parts), repeat)
     return {
-        "thresholds": len(chosen),
+        "thresholds": len(widths),
         "merit": float(merit.value),
         "value_s": value,
         "value_and_gradient_s": step,
@@ -156,6 +159,14 @@ def measured_steps(config: Config, analysis: Analysis, parts: Iterable[Data], th
         "memory_gb": before,
         "beyond_gb": memory("VmHWM") - before,
     }
+
+
+def point(config: Config, thresholds: int) -> tuple[Thresholds, Thresholds]:
+    """Where the config puts all thresholds, and the bandwidths of so many of them."""
+    named = [name for name, cut in config.thresholds.items() if cut.bandwidth]
+    chosen = sorted(named, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))[:thresholds]
+    at = arrays({name: cut.threshold for name, cut in config.thresholds.items()})
+    return at, arrays({name: config.thresholds[name].bandwidth or 0.0 for name in chosen})
 
 
 def timed(call: Callable[[], Any], repeat: int) -> tuple[float, float, Any]:
@@ -194,6 +205,7 @@ def report(rows: list[Row], device: str) -> None:
     table = Table(title=f"one step of the full analysis on {device} (simulated events)", title_justify="left")
     columns = {
         "events": lambda row: f"{row['events']:,}",
+        "cores": lambda row: f"{row['cores']}",
         "thresholds": lambda row: f"{row['thresholds']}",
         "value": lambda row: f"{row['value_s'] * 1e3:.1f} ms",
         "value + gradient": lambda row: f"{row['value_and_gradient_s'] * 1e3:.1f} ms",

@@ -11,6 +11,7 @@ from pipeline.events.batch import Events
 from pipeline.events.binning import widths_beside
 from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection, arrays
 from pipeline.events.dense import dense_groups
+from pipeline.events.devices import summed
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.flux import kernel_integral
 from pipeline.events.scores import Input, Network, Score
@@ -164,8 +165,7 @@ def smeared_by_hand(case, toy, slope, weights, cut=None):
 
 
 def gradient_of(case, bandwidths, slope):
-    by_weights = jax.jit(weight_gradient, static_argnums=0)
-    return by_weights(case.analysis, case.at, arrays(bandwidths), case.events, slope)
+    return summed(weight_gradient, static=(0,))(case.analysis, case.at, arrays(bandwidths), case.events, slope)
 
 
 def slope_like():

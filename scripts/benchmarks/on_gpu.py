@@ -1,0 +1,157 @@
+"""The part of `on_gpu.sh` that computes: one JSON of what a device makes of the analysis (simulated events).
+
+Equality with a CPU, a step for several numbers of events and chunk sizes, where its time goes, the fit alone, and the
+bandwidth of a copy beside it. The file is written anew after each measurement: a run that is cut short leaves the rest.
+"""
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import benchmark
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pipeline import analysis as exact
+from pipeline import problem, translation
+from pipeline.analysis import Analysis, Data
+from pipeline.config import Config, load_config
+from pipeline.events.devices import added
+from pipeline.events.yields import SUBSAMPLES
+from pipeline.ingest.samples import Sample
+from pipeline.names import names_of
+
+THRESHOLDS = 8
+Row = dict[str, Any]
+
+
+class Size(NamedTuple):
+    """How much is measured. The largest number of events is so many times the last of `events`, one after another."""
+
+    config: str
+    events: tuple[int, ...]
+    times: int
+    chunks: tuple[int, ...]
+    repeat: int
+
+
+SIZES = {
+    "full": Size("configs/agc.yaml", (100_000, 1_000_000), 10, (1 << 15, 1 << 18, 1 << 20), 5),
+    "small": Size("configs/agc.yaml", (1_500,), 2, (256,), 2),
+}
+
+
+def main() -> int:
+    options = parsed()
+    size = SIZES[options.size]
+    config = load_config(size.config)
+    samples = problem.read(config)
+    analysis = translation.make_analysis(config, names_of(config), len(samples))
+    if options.reference:
+        options.reference.write_text(json.dumps(numbers(config, samples, analysis, size)))
+        return 0
+    results: Row = {"about": about(), "tests": options.tests.read_text().splitlines()[-1], "steps": []}
+    results["copy_bytes_per_second"] = copy_bandwidth()
+    results["equality"] = compared(numbers(config, samples, analysis, size), json.loads(options.cpu.read_text()))
+    for row in steps(config, samples, analysis, size):
+        results["steps"].append(row)
+        options.output.write_text(json.dumps(results, indent=1) + "\n")
+        print(json.dumps(row), flush=True)
+    return 0
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="full")
+    parser.add_argument("--reference", type=Path, help="write the numbers to compare with, and stop")
+    parser.add_argument("--cpu", type=Path, help="numbers of a CPU")
+    parser.add_argument("--tests", type=Path, help="what pytest said")
+    parser.add_argument("--output", type=Path)
+    return parser.parse_args()
+
+
+def about() -> Row:
+    devices = jax.local_devices()
+    return {
+        "device": devices[0].device_kind,
+        "devices": len(devices),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def numbers(config: Config, samples: tuple[Sample, ...], analysis: Analysis, size: Size) -> Row:
+    """Yields, figure of merit and gradient of the smallest number of events."""
+    at, widths = benchmark.point(config, THRESHOLDS)
+    data = benchmark.enlarged(config, samples, size.events[0], 0, 1)
+    evaluation = exact.evaluate(analysis, at, widths, data)
+    return {
+        "yields": np.asarray(exact.yields_at(analysis, at, data))[..., :2].tolist(),
+        "merit": float(evaluation.merit.value),
+        "gradient": {name: float(value) for name, value in evaluation.gradient.value.items()},
+        "error": {name: float(value) for name, value in evaluation.gradient.error.items()},
+    }
+
+
+def compared(device: Row, cpu: Row) -> Row:
+    """Counts differ by an absolute number, all else relatively; a derivative in units of its statistical error."""
+    off = {
+        name: abs(value - cpu["gradient"][name]) / cpu["error"][name] if cpu["error"][name] else 0.0
+        for name, value in device["gradient"].items()
+    }
+    return {
+        "counts": float(np.abs(np.array(device["yields"]) - np.array(cpu["yields"])).max()),
+        "merit": abs(device["merit"] / cpu["merit"] - 1),
+        "gradient": max(off.values()),
+    }
+
+
+def steps(config: Config, samples: tuple[Sample, ...], analysis: Analysis, size: Size) -> Iterator[Row]:
+    """A row for each chunk size and number of events; the last number several times over, part after part."""
+    for chunk in size.chunks:
+        chunked = config.model_copy(update={"data": config.data.model_copy(update={"chunk": chunk})})
+        for events in size.events:
+            data = benchmark.enlarged(chunked, samples, events, 0, 1)
+            yield row_of(config, analysis, [data], chunk, size.repeat) | profile(config, analysis, data, size.repeat)
+        yield row_of(config, analysis, [data] * size.times, chunk, size.repeat)
+
+
+def row_of(config: Config, analysis: Analysis, parts: list[Data], chunk: int, repeat: int) -> Row:
+    groups = [group for part in parts for group in part.events.groups]
+    about_events = {
+        "events": sum(int(jnp.sum(group.index >= 0)) for group in groups),
+        "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(groups)),
+        "chunk": chunk,
+        "parts": len(parts),
+    }
+    return about_events | benchmark.measured_steps(config, analysis, parts, THRESHOLDS, repeat)
+
+
+def profile(config: Config, analysis: Analysis, data: Data, repeat: int) -> Row:
+    """Seconds of each stage of a step, one after another; the fit is one of them."""
+    at, widths = benchmark.point(config, THRESHOLDS)
+    stages = {}
+    _, stages["events_s"], (yields, flux) = benchmark.timed(
+        lambda: exact._yields_and_flux(analysis.events, at, widths, data.events, SUBSAMPLES), repeat
+    )
+    _, stages["added_s"], total = benchmark.timed(lambda: added(yields), repeat)
+    _, stages["fit_s"], (_, slope) = benchmark.timed(
+        lambda: exact.loss_of_yields_and_slope(total, analysis, data.recipe), repeat
+    )
+    _, stages["contracted_s"], _ = benchmark.timed(lambda: exact._gradient(slope, flux), repeat)
+    return stages
+
+
+def copy_bandwidth() -> float:
+    """Bytes a second that are read and written when a large array is copied with a change."""
+    array = jnp.ones(50_000_000, jnp.float32)
+    negative = jax.jit(jnp.negative)
+    return 2 * array.nbytes / benchmark.timed(lambda: negative(array), 5)[1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
