@@ -136,8 +136,7 @@ def mirrors(
     answer = moves.response[rows] - pins[0].ravel()[order][:, None] * inverse[places][rows]
     other = moves.response[columns] - pins[1].ravel()[order][:, None] * inverse[places][columns]
     starts = parameters[None] + answer + xp.where(two, other, 0.0)
-    there = moves.there[rows][:, None] * flips[rows]
-    there = there + xp.where(two, moves.there[columns][:, None] * flips[columns], 0.0)
+    there = xp.where(flips[rows], moves.there[rows][:, None], moves.there[columns][:, None])
     turns = xp.where(there * parameters[None] < 0, 0.0, 0.5 * (there + parameters[None]))
     return Mirrors(
         starts=xp.where(flipped, there, starts),
