@@ -97,6 +97,15 @@ def test_loss_and_gradient_are_those_of_the_analysis(problem):
     np.testing.assert_allclose(slope, there.gradient.value["met"], rtol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("bandwidth", [15, None])
+def test_the_loss_can_be_compiled_before_anybody_asked_for_a_bandwidth(bandwidth):
+    """Which is then chosen from the events."""
+    fresh = problem_of(cuts=[pl.Cut("met", above=50, bounds=(0, 200), bandwidth=bandwidth)])
+    compiled = jax.jit(fresh.loss)({"met": 60.0})
+    assert float(compiled) == pytest.approx(float(fresh.loss({"met": 60.0})), rel=1e-9)
+
+
 @pytest.mark.parametrize("kind", [pd.DataFrame, polars.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
 def test_other_tables_are_the_same(problem, kind):
     other = problem_of({process: kind(columns) for process, columns in TABLES.items()})
