@@ -288,6 +288,7 @@ BAD = {
     ),
     "no luminosity": ("luminosity", 0, "luminosity: Input should be greater than 0"),
     "no files": ("data.max_files", 0, "data: max_files is 0; give at least 1, or -1 for all files"),
+    "a chunk of a few events": ("data.chunk", 10, "data.chunk: Input should be greater than or equal to 64"),
     "no workers": ("data.workers", 0, "data.workers: Input should be greater than or equal to 1"),
     "no bounds": ("cuts.jet_pt.bounds", ..., "cuts.jet_pt: what is trainable needs 'bounds'"),
     "a last bandwidth without a first": (

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import awkward as ak
+import jax
 import numpy as np
 import pytest
 import uproot
@@ -148,7 +149,7 @@ def test_help_teaches(capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert "python -m pipeline.optimize --config configs/quickstart.yaml" in text
-    options = ("config", "output", "overwrite", "set", "device", "dry-run", "quiet", "no-plots", "debug")
+    options = ("config", "output", "overwrite", "set", "device", "cores", "dry-run", "quiet", "no-plots", "debug")
     assert [option for option in options if f"--{option}" not in text] == []
 
 
@@ -289,6 +290,27 @@ def test_an_output_that_cannot_be_written(folder, capsys):
 def test_nothing_to_resume_from_is_told_before_events_are_read(refused, monkeypatch):
     monkeypatch.setattr(run_module, "read", lambda *_: pytest.fail("events were read"))
     assert "no checkpoint to resume from; start without --resume" in refused("--resume")
+
+
+def test_no_cores(refused):
+    assert refused("--cores", "0") == "--cores 0: give at least 1"
+
+
+def test_cores_are_chosen_before_anything_is_computed(refused):
+    here = jax.local_device_count("cpu")
+    assert refused("--cores", f"{here + 1}") == f"--cores {here + 1}: JAX computes already, with {here}"
+
+
+@pytest.mark.parametrize(("arguments", "devices"), [((), "min(cores(), 5)"), ((3,), "3")])
+def test_a_process_has_as_many_devices_as_cores(arguments, devices):
+    """All that it may use, where nothing else is said."""
+    program = (
+        f"from pipeline.command import use_cores; use_cores({', '.join(map(str, arguments))})\n"
+        "import jax; from pipeline.ingest.execution import cores\n"
+        f"assert min(jax.local_device_count(), 5) == {devices}, jax.local_devices()"
+    )
+    unset = {name: value for name, value in os.environ.items() if name != "JAX_NUM_CPU_DEVICES"}
+    subprocess.run([sys.executable, "-c", program], check=True, env={**unset, "PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.long

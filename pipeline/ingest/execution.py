@@ -84,7 +84,7 @@ def workers_that_pay(first: float, share: float, files: int) -> int:
 def cores() -> int:
     """Cores that this process may use: those it may run on, and no more than its control group has time for."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, math.ceil(quota())))
+    return max(1, math.ceil(min(allowed, quota())))
 
 
 def quota(groups: Path = Path("/sys/fs/cgroup")) -> float:

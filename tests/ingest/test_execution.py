@@ -1,6 +1,7 @@
 """Processes: their order, their end by a signal, and when they pay."""
 
 import concurrent.futures
+import math
 import os
 import signal
 import subprocess
@@ -104,3 +105,23 @@ def test_processes_are_started_where_they_pay(monkeypatch, first, share, files, 
 
 def test_at_least_one_core():
     assert execution.cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"cpu.max": "400000 100000\n"}, 4.0),
+        ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu/cpu.cfs_quota_us": "150000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 1.5),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_a_container_may_have_less_time_than_cores(tmp_path, monkeypatch, files, quota):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert execution.quota(tmp_path) == quota
+    monkeypatch.setattr(execution, "quota", lambda: quota)
+    monkeypatch.setattr(execution.os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert execution.cores() == min(64, math.ceil(quota) if quota < 64 else 64)

@@ -16,7 +16,7 @@ import sys
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from small_run import REFERENCE, chunks_of, numbers, samples
+from small_run import REFERENCE, numbers, samples
 
 CHUNKS = (8192, 6000, 4096, 1500)
 SEEDS = (1, 2, 3, 4, 5)
@@ -36,10 +36,8 @@ def main() -> int:
 
 def measured() -> dict[str, dict[str, float]]:
     """Every number with its two spreads."""
-    events, by_chunk = samples(), []
-    for size in CHUNKS:
-        with chunks_of(size):
-            by_chunk.append(numbers(events))
+    events = samples()
+    by_chunk = [numbers(events, chunk=size) for size in CHUNKS]
     by_seed = [by_chunk[0], *(numbers(events, seed) for seed in SEEDS[1:])]
     return {
         name: {

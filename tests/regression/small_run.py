@@ -1,11 +1,9 @@
 """A fixed, small run, and every number of it that a change of the code must not move unnoticed."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline import parts
 from pipeline.config import load_config
 from pipeline.ingest.samples import Sample
 from pipeline.problem import divide, read
@@ -22,9 +20,13 @@ def samples() -> tuple[Sample, ...]:
     return read(load_config(ROOT / "configs" / "quickstart.yaml", SETTINGS))
 
 
-def numbers(events: tuple[Sample, ...], seed: int = 1) -> dict[str, float]:
-    """The run's own result, flat."""
-    config = load_config(ROOT / "configs" / "quickstart.yaml", {**SETTINGS, "seed": seed})
+def numbers(events: tuple[Sample, ...], seed: int = 1, chunk: int | None = None) -> dict[str, float]:
+    """The run's own result, flat.
+
+    Other chunks add the same numbers in another order, as another compiler or processor does.
+    """
+    settings = SETTINGS | {"seed": seed, "data": {"chunk": chunk}}
+    config = load_config(ROOT / "configs" / "quickstart.yaml", settings)
     prepared = divide(config, events).with_bandwidths()
     outcome = judge([Tuned(prepared, tuple(tune(prepared)))])
     by_pyhf = {f"pyhf, Z {when}": cross_check(outcome.workspaces[when]).significance for when in ("before", "after")}
@@ -42,14 +44,3 @@ def _of_interest(found: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             yield f"error of gradient {name}", one["gradient"]["error"]
     for when in ("before", "after"):
         yield f"pyhf, uncertainty {when}", found["pyhf"][when]["signal_strength_uncertainty"]
-
-
-@contextmanager
-def chunks_of(events: int) -> Iterator[None]:
-    """Other chunks add the same numbers in another order, as another compiler or processor does."""
-    before = parts.dense_groups
-    parts.dense_groups = lambda *folds, **settings: before(*folds, **{**settings, "chunk_size": events})
-    try:
-        yield
-    finally:
-        parts.dense_groups = before
