@@ -90,7 +90,7 @@ def fit(
         held: parameters to hold besides those that the structure and the numbers hold.
         max_iterations: steps at most, towards each minimum.
         thorough: look for a smaller minimum on the other side of every variation that is not the same up and down,
-            whatever that costs; else of those that matter, for at most three times the first fit. Static.
+            whatever that costs; else where an estimate promises one, for at most three times the first fit. Static.
 
     Returns:
         The fit. A fit that did not converge says so in `converged`; nothing is raised here, under `jit`.

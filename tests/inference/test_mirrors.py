@@ -48,18 +48,19 @@ def lowest(structure, numbers, data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, pytest.param(3, marks=pytest.mark.long)])
 def test_the_lowest_of_several_valleys_is_found_from_everywhere_or_the_rest_is_said(count):
-    silent = 0
+    reached = 0
     for seed in range(6):
         structure, numbers, data = at_once(same_side(seed, count=count))
         smallest = lowest(structure, numbers, data)
         for start in corners(structure):
             found = fit_at_once(structure, numbers, data, initial=start)
             assert found.converged
-            assert float(found.deviance) <= smallest + 1e-5 or int(found.left_out) > 0
-            silent += int(found.left_out) == 0
-    assert silent > 0.8 * 6 * 2**count
+            is_lowest = float(found.deviance) <= smallest + 1e-5
+            assert is_lowest or int(found.left_out) > 0
+            reached += is_lowest
+    assert reached >= (1.0 if count < 3 else 0.9) * 6 * 2**count
 
 
 def test_two_variations_change_sides_together():
