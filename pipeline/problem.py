@@ -18,9 +18,20 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 from rich.progress import Progress as FileProgress
 
-from pipeline.analysis import Analysis, Data, Evaluation, evaluate, event_table, loss, templates_at, with_design_effects
+from pipeline.analysis import (
+    Analysis,
+    Data,
+    Evaluation,
+    Gradient,
+    evaluate,
+    event_table,
+    loss,
+    templates_at,
+    with_design_effects,
+)
 from pipeline.bandwidths import lepski_bandwidths
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.config.selection import STEPS_IN_BOUNDS
 from pipeline.display import escape, html_table
 from pipeline.errors import InputError
 from pipeline.events import split
@@ -31,7 +42,9 @@ from pipeline.ingest.arrays import Table, sample_of
 from pipeline.ingest.samples import Sample, read_samples, skim
 from pipeline.names import Names, names_of
 from pipeline.parts import data_of, left_out, make_data, pick
+from pipeline.population import ranks
 from pipeline.progress import SILENT, Progress
+from pipeline.scales import OWN_UNIT, Kernel, Scale
 from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
@@ -57,7 +70,7 @@ class Problem:
     the config puts them.
 
     Attributes:
-        config: with a bandwidth for every trainable threshold, once these are chosen.
+        config: the run.
         analysis: the static part.
         training: events for the gradient.
         validation: events that tuning does not see.
@@ -66,6 +79,7 @@ class Problem:
         left_out: objects of each collection that the analysis does not see, because their events have more of them than
             fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
         names: of the config, where its event function is an object.
+        kernels: of the trainable thresholds to which the config gives no bandwidth, once they are chosen.
     """
 
     config: Config
@@ -76,6 +90,7 @@ class Problem:
     samples: tuple[Sample, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     names: Names | None = None
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Config | Path | str, report: Callable[[str], None] = lambda _: None) -> "Problem":
@@ -154,24 +169,46 @@ class Problem:
     @cached_property
     def bandwidths(self) -> dict[str, float]:
         """The width of the kernel of each trainable threshold at the start, chosen from the events if not given."""
-        config = self.with_bandwidths().config
-        return {name: float(width) for name, width in default_bandwidths(config).items()}
+        given = {name: float(width) for name, width in default_bandwidths(self.config).items()}
+        kernels = self.with_bandwidths().kernels
+        return given | {name: kernel.width(self.thresholds[name]) for name, kernel in kernels.items()}
 
     def with_bandwidths(self, progress: Progress = SILENT) -> "Problem":
         """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
-        config = self.config
-        missing = {name: cut for name, cut in config.thresholds.items() if cut.trainable and cut.bandwidth is None}
+        config, trained = self.config, {name: cut for name, cut in self.config.thresholds.items() if cut.trainable}
+        missing = {name: cut for name, cut in trained.items() if cut.bandwidth is None and name not in self.kernels}
         if not missing:
             return self
         progress.say(f"choosing the bandwidth of {', '.join(missing)}")
-        at = default_thresholds(config)
-        together = [names for names, _ in config.rising if missing.keys() & set(names)]
+        # A search along the loss wants a scale that is as smooth as the loss.
+        ranked = [name for name, cut in missing.items() if cut.step is None and config.optimiser.forward == "exact"]
+        scales: dict[str, Scale] = dict.fromkeys(missing, OWN_UNIT)
+        scales |= ranks(config, self.analysis, self.training, self.thresholds, ranked)
+        spans = {
+            name: scales[name].place(cut.bounds[1]) - scales[name].place(cut.bounds[0])
+            for name, cut in missing.items()
+            if cut.bounds is not None
+        }
         chosen = lepski_bandwidths(
-            lambda widths: evaluate(self.analysis, at, arrays(widths), self.training).gradient,
-            {name: cut.widest_bandwidth for name, cut in missing.items()},
-            together,
+            lambda widths: self._gradient_on(scales, widths),
+            {name: span / 4 for name, span in spans.items()},
+            [names for names, _ in config.rising if missing.keys() & set(names)],
         )
-        return replace(self, config=config.with_bandwidths(chosen))
+        kernels = {
+            name: Kernel(scales[name], cut.step or spans[name] / STEPS_IN_BOUNDS, chosen[name], chosen[name] / 4)
+            for name, cut in missing.items()
+        }
+        return replace(self, kernels={**self.kernels, **kernels})
+
+    def _gradient_on(self, scales: Mapping[str, Scale], widths: Mapping[str, float]) -> Gradient:
+        """The gradient at the default thresholds by places on some scales, with kernels of some widths on them."""
+        slopes = {name: scales[name].slope(self.thresholds[name], width) for name, width in widths.items()}
+        own = {name: width * slopes[name] for name, width in widths.items()}
+        gradient = evaluate(self.analysis, arrays(self.thresholds), arrays(own), self.training).gradient
+        value, error = (
+            {name: each[name] * slope for name, slope in slopes.items()} for each in (gradient.value, gradient.error)
+        )
+        return Gradient(value=value, error=error)
 
     def loss(self, thresholds: Mapping[str, Any] | None = None, part: Part = "training") -> Array:
         """What is minimised: −Z, an uncertainty or a limit; exact. A scalar that JAX can differentiate and compile.

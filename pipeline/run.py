@@ -138,7 +138,7 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     config, name = problem.config, fingerprint(problem)
     history: list[Step] = []
     if resume and checkpoint is not None:
-        state = make_optimiser(schedule(config)).init(arrays(starts(config)[0]))
+        state = make_optimiser(schedule(config)).init(arrays(starts(config, problem.kernels)[0]))
         history += load_checkpoint(checkpoint, name, state)
         terminal.say(f"going on after step {history[-1].number}")
     clock, complete = [time.perf_counter()], False

@@ -32,6 +32,8 @@ ORDER = (
     "ragged",
     "translation",
     "parts",
+    "scales",
+    "population",
     "preview",
     "bandwidths",
     "vocabulary",

@@ -22,7 +22,7 @@ __all__ = [
     "Threshold",
 ]
 
-STEPS_IN_BOUNDS = 50
+STEPS_IN_BOUNDS = 50.0
 """A typical step of an optimiser is this part of the range of a threshold, where the config does not say."""
 
 
@@ -84,7 +84,8 @@ class Movable(Model):
 
     `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
     it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.bandwidths`). `step`
-    is the size of a typical optimisation step; without one, it is a fiftieth of the bounds.
+    is the size of a typical optimisation step; without one, it is a fiftieth of the bounds. Where neither is given, the
+    threshold moves in the rank of the events that it divides (`pipeline.scales`), whatever its unit.
     """
 
     unit: str = ""
@@ -95,16 +96,6 @@ class Movable(Model):
     bandwidth_end: Annotated[float, Field(gt=0)] | None = None
     step: Annotated[float, Field(gt=0)] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_step(cls, raw: Any) -> Any:
-        match raw:
-            case {"step": _}:
-                return raw
-            case {"bounds": [int() | float() as low, int() | float() as high]} if low < high:
-                return raw | {"step": (high - low) / STEPS_IN_BOUNDS}
-        return raw
-
     @model_validator(mode="after")
     def _can_move(self) -> "Movable":
         if self.trainable and self.bounds is None:
@@ -114,6 +105,12 @@ class Movable(Model):
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"the lower bound {self.bounds[0]} is not below the upper bound {self.bounds[1]}")
         return self
+
+    @property
+    def typical_step(self) -> float:
+        """The given one, or a fiftieth of the range."""
+        low, high = self.bounds or (0.0, STEPS_IN_BOUNDS)
+        return (high - low) / STEPS_IN_BOUNDS if self.step is None else self.step
 
     @property
     def widest_bandwidth(self) -> float:

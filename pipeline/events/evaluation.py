@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Edges, Event
-from pipeline.events.binning import PlacedEdges, bin_index, binned, placed_edges
+from pipeline.events.binning import PlacedEdges, bin_index, binned, edge_widths, placed_edges
 from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thresholds, passes, passes_all, within
 from pipeline.events.flux import pack
 from pipeline.events.function import Sets, call, members
@@ -280,7 +280,7 @@ def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> F
         at.selection,
         hard.position,
         subsample_of(at, event),
-        {region.name: at.bandwidths[region.edges[0]] for region in moving_regions(at)},
+        {region.name: edge_widths(region, at.bandwidths, at.edges[region.name]) for region in moving_regions(at)},
         edges,
         observables_of(at.selection, hard),
         columns_of(event.weight, hard.factors),
@@ -288,7 +288,7 @@ def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> F
 
 
 def moving_regions(at: Point) -> tuple[Region, ...]:
-    """The regions whose edges move; one region has one kernel, that of its first edge."""
+    """The regions whose edges move; all of a region have a kernel, or none."""
     return tuple(region for region in at.selection.regions if region.edges and region.edges[0] in at.bandwidths)
 
 

@@ -111,7 +111,7 @@ class Terminal:
         return show
 
     def _values(self, step: Step) -> str:
-        sizes = [slope * (self._config.thresholds[name].step or 1.0) for name, slope in step.gradient.items()]
+        sizes = [slope * (self._config.thresholds[name].typical_step) for name, slope in step.gradient.items()]
         now, best = float(step.merit.value), abs(step.best_loss)
         # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
         return f"{self._symbol} {now:.4f}  best {best:.4f}  |∇| {math.hypot(*sizes):.2g}"

@@ -1,7 +1,8 @@
 """The optax loop: thresholds move along the gradient of the exact analysis; no I/O, no clock, no randomness.
 
 Each threshold is measured in its own `step`, so that one learning rate suits GeV and discriminants alike, and stays
-within its bounds by projection. The kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
+within its bounds by projection. A step is one of its own unit, or of its rank among the events (`pipeline.scales`). The
+kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
 ones see far, narrow ones have no bias. The objective itself never depends on a bandwidth. What counts in the end is
 the best exact value seen, not the last.
 
@@ -28,6 +29,7 @@ from scipy.optimize import isotonic_regression
 from pipeline.analysis import Evaluation, Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
+from pipeline.scales import OWN_UNIT, Scale
 from pipeline.tuning.schedule import Schedule, make_optimiser, update_of
 
 __all__ = [
@@ -57,13 +59,14 @@ Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Threshold
 
 @dataclass(frozen=True)
 class Range:
-    """How a trainable threshold may move; all in the cut's own unit."""
+    """How a trainable threshold may move: between bounds in its own unit, by steps and with kernels on its scale."""
 
     lower: float
     upper: float
     step: float
     bandwidth: float
     bandwidth_end: float
+    scale: Scale = OWN_UNIT
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Step:
         number: from 0, through all starts; each has `Schedule.steps` numbers, of which a patient loop may leave out the
             last ones.
         thresholds: where the analysis was evaluated, trainable cuts only.
-        bandwidths: of the boundary flux.
+        bandwidths: of the boundary flux, each in the unit of its cut.
         loss: what is minimised.
         merit: the figure of merit there.
         gradient: of the loss by each threshold, per unit of the cut.
@@ -136,7 +139,9 @@ def descend(
     """
     optimiser, taken = make_optimiser(schedule), resume
     while (place := _next_place(taken, optimiser, ranges, starts, schedule)) is not None:
-        bandwidths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
+        widths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
+        slopes = {name: r.scale.slope(place.thresholds[name], widths[name]) for name, r in ranges.items()}
+        bandwidths = {name: width * slopes[name] for name, width in widths.items()}
         here = evaluate(arrays(place.thresholds), arrays(bandwidths))
         usable = bool(here.merit.converged)
         monitored = float(here.loss) if monitor is None else monitor(arrays(place.thresholds))
@@ -149,7 +154,7 @@ def descend(
             certain = _without_dust(here.gradient, schedule.significance)
         else:
             update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
-        following, state = _move(update, certain, place.state, place.thresholds, ranges)
+        following, state = _move(update, certain, place.state, place.thresholds, ranges, slopes)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,
@@ -210,7 +215,7 @@ def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
 
 
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:
-    """Bandwidths after a fraction of the steps: a geometric way from the first to the last."""
+    """Bandwidths on the scales after a fraction of the steps: a geometric way from the first to the last."""
     return {name: r.bandwidth * (r.bandwidth_end / r.bandwidth) ** progress for name, r in ranges.items()}
 
 
@@ -227,11 +232,14 @@ def _move(
     state: PyTree,
     position: Mapping[str, float],
     ranges: Mapping[str, Range],
+    slopes: Mapping[str, float],
 ) -> tuple[dict[str, float], PyTree]:
     """One step of the optimiser in units of each threshold's own step, projected onto the bounds."""
-    scaled = {name: gradient[name] * r.step for name, r in ranges.items()}
+    scaled = {name: gradient[name] * slopes[name] * r.step for name, r in ranges.items()}
     change, state = update(scaled, state, _scaled(position, ranges))
-    moved = {name: position[name] + float(change[name]) * r.step for name, r in ranges.items()}
+    moved = {
+        name: r.scale.value(r.scale.place(position[name]) + float(change[name]) * r.step) for name, r in ranges.items()
+    }
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
 
 
@@ -247,4 +255,4 @@ def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: S
 
 
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:
-    return arrays({name: position[name] / r.step for name, r in ranges.items()})
+    return arrays({name: r.scale.place(position[name]) / r.step for name, r in ranges.items()})

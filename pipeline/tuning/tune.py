@@ -3,7 +3,7 @@
 It yields steps and knows nobody who looks at them: who wants to show, keep or stop them does so between two of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +13,12 @@ from scipy.stats import qmc
 from pipeline import analysis as exact
 from pipeline.analysis import Analysis, Data, Evaluation, Gradient
 from pipeline.config import Config
+from pipeline.config.selection import Threshold
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
+from pipeline.scales import OWN_UNIT, Kernel
 from pipeline.translation import default_thresholds
 from pipeline.tuning.descent import (
     Evaluate,
@@ -42,6 +44,8 @@ __all__ = [
     "tune",
 ]
 
+
+NO_KERNELS: Mapping[str, Kernel] = {}
 
 MOST_OUTCOMES = 100.0
 """Of an event on average in a smooth analysis. Kernels of sensible width lead to one or two; with more than this many a
@@ -100,8 +104,8 @@ def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
         _check_price(problem)
     yield from descend(
         evaluation(problem),
-        ranges(config),
-        starts(config),
+        ranges(config, problem.kernels),
+        starts(config, problem.kernels),
         schedule(config),
         ordered(config),
         monitor=_monitor(problem),
@@ -157,12 +161,12 @@ def _search(problem: Problem) -> Search | None:
     optimiser = make_optimiser(schedule(config))
     if not searches(optimiser):
         return None
-    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config), ordered(config))
+    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config, problem.kernels), ordered(config))
 
 
 def _check_price(problem: Problem) -> None:
     """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
-    widths = arrays({name: r.bandwidth for name, r in ranges(problem.config).items()})
+    widths = arrays({name: r.bandwidth for name, r in ranges(problem.config, problem.kernels).items()})
     at = default_thresholds(problem.config)
     price = exact.outcomes_per_event(problem.analysis, at, widths, problem.training)
     if price > MOST_OUTCOMES:
@@ -188,13 +192,20 @@ def _monitor(problem: Problem) -> Monitor | None:
     return monitor
 
 
-def ranges(config: Config) -> dict[str, Range]:
-    """How the trainable thresholds may move."""
-    return {
-        name: Range(*cut.bounds, cut.step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
-        for name, cut in config.thresholds.items()
-        if cut.trainable and cut.bounds is not None and cut.step is not None and cut.bandwidth is not None
-    }
+def ranges(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> dict[str, Range]:
+    """How the trainable thresholds may move, with the kernels that were chosen where the config gives none."""
+    moving = {}
+    for name, cut in config.thresholds.items():
+        kernel = kernels.get(name) or _given(cut)
+        if cut.trainable and cut.bounds is not None and kernel is not None:
+            moving[name] = Range(*cut.bounds, kernel.step, kernel.bandwidth, kernel.bandwidth_end, kernel.scale)
+    return moving
+
+
+def _given(cut: Threshold) -> Kernel | None:
+    if cut.bandwidth is None:
+        return None
+    return Kernel(OWN_UNIT, cut.typical_step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
 
 
 def ordered(config: Config) -> tuple[Ordered, ...]:
@@ -202,15 +213,16 @@ def ordered(config: Config) -> tuple[Ordered, ...]:
     return tuple(Ordered(names, distance) for names, distance in config.rising)
 
 
-def starts(config: Config) -> tuple[dict[str, float], ...]:
+def starts(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[dict[str, float], ...]:
     """The default thresholds, and further places within the bounds: a Latin hypercube, the same for the same seed."""
     default = {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
     places = qmc.LatinHypercube(len(default), rng=config.seed).random(config.optimiser.starts - 1)
-    points = [default]
+    moving, points = ranges(config, kernels), [default]
     for place in places:
         at = {}
         for share, name in zip(place, default, strict=True):
-            low, high = config.thresholds[name].bounds or (default[name], default[name])
-            at[name] = low + float(share) * (high - low)
-        points.append(in_order(at, ranges(config), ordered(config)))
+            scale = moving[name].scale
+            low, high = scale.place(moving[name].lower), scale.place(moving[name].upper)
+            at[name] = scale.value(low + float(share) * (high - low))
+        points.append(in_order(at, moving, ordered(config)))
     return tuple(points)
