@@ -256,7 +256,7 @@ class Bins(Model):
 
     Either equal bins from `start` to `stop`, or explicit `edges`. With `trainable: range` the first and the last edge
     move, called `<region>.start` and `<region>.stop`, and the others keep their places between them; with
-    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`.
+    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`, where it is given.
     """
 
     start: float | None = None
@@ -287,10 +287,10 @@ class Bins(Model):
     def _can_move(self) -> "Bins":
         if self.trainable is None:
             return self
-        if self.bounds is None or self.min_width is None:
-            raise ValueError("trainable bins need 'bounds' and 'min_width'")
+        if self.bounds is None:
+            raise ValueError("trainable bins need 'bounds'")
         narrowest = min(b - a for a, b in pairwise(self.places))
-        if narrowest < self.min_width:
+        if self.min_width is not None and narrowest < self.min_width:
             raise ValueError(f"a bin of width {narrowest:g} is narrower than min_width {self.min_width:g}")
         if self.bounds[0] > self.places[0] or self.bounds[1] < self.places[-1]:
             raise ValueError(f"the edges reach from {self.places[0]:g} to {self.places[-1]:g}, beyond their bounds")

@@ -45,13 +45,13 @@ TURNS = 8
 State = TypeVar("State")
 
 
-def kernel(distance: Float[Array, "*shape"], bandwidth: Float[Array, ""]) -> Float[Array, "*shape"]:
+def kernel(distance: Float[Array, "*shape"], bandwidth: Float[Array, "..."]) -> Float[Array, "*shape"]:
     """Epanechnikov kernel, of unit integral and support ±bandwidth: most objects lie outside and need no flip."""
     u = distance / bandwidth
     return jnp.where(jnp.abs(u) < 1, 0.75 * (1 - u * u) / bandwidth, jnp.zeros_like(u))
 
 
-def kernel_integral(distance: Float[Array, "*shape"], bandwidth: Float[Array, ""]) -> Float[Array, "*shape"]:
+def kernel_integral(distance: Float[Array, "*shape"], bandwidth: Float[Array, "..."]) -> Float[Array, "*shape"]:
     """The kernel integrated up to a distance: exactly 0 and 1 beyond the bandwidth; 0 for an absent object (NaN)."""
     u = jnp.clip(jnp.where(jnp.isnan(distance), -bandwidth, distance) / bandwidth, -1, 1)
     return 0.5 + 0.75 * u - 0.25 * u**3

@@ -69,7 +69,7 @@ def trajectory(problem: Problem, scale: float) -> Trajectory:
     """The optimisation with all bandwidths scaled; what it sees of the events is the same."""
     config, analysis = problem.config, problem.analysis
     default = defaults(config)
-    allowed = scaled(ranges(config), scale)
+    allowed = scaled(ranges(config, problem.kernels), scale)
     evaluate = evaluation(problem)
     start = {name: default[name] for name in allowed}
     steps = list(descend(evaluate, allowed, [start], schedule(config), ordered(config)))

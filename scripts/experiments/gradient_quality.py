@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
 def compare(problem: Problem, every: int) -> list[Compared]:
     """Run the optimisation, then look back at its steps."""
     config, analysis = problem.config, problem.analysis
-    default, allowed = defaults(config), ranges(config)
+    default, allowed = defaults(config), ranges(config, problem.kernels)
 
     def loss(thresholds: Mapping[str, float]) -> float:
         merit = merit_of(analysis, arrays({**default, **thresholds}), problem.training)
