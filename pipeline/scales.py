@@ -18,7 +18,8 @@ __all__ = ["OWN_UNIT", "Kernel", "OwnUnit", "Rank", "Scale", "rank_among"]
 KNOTS = 1000
 """Quantiles between which a rank is interpolated."""
 
-EVEN = 0.02
+import os
+EVEN = float(os.environ.get("EVEN","0.001"))
 """The part of a rank that grows evenly with the value: where there are no events, a rank still tells values apart."""
 
 
@@ -65,7 +66,7 @@ class Rank:
     def slope(self, value: float, width: float) -> float:
         """Mean change of the value by place, within `width` places to either side and within the bounds."""
         place = self.place(value)
-        low, high = max(place - width, 0.0), min(place + width, 1.0)
+        low, high = max(place - width, self.places[0]), min(place + width, self.places[-1])
         return (self.value(high) - self.value(low)) / (high - low)
 
 
@@ -95,6 +96,8 @@ def rank_among(values: NDArray[np.floating], share: NDArray[np.floating], bounds
         share: what each of them counts; not negative.
         bounds: of the threshold.
     """
+    import os
+    TAIL = float(os.environ.get("TAIL", "0.002"))
     low, high = bounds
     inside = (values > low) & (values < high)
     rising = np.argsort(values[inside])
@@ -102,7 +105,10 @@ def rank_among(values: NDArray[np.floating], share: NDArray[np.floating], bounds
     below = np.concatenate([[0.0], np.cumsum(share[inside][rising].astype(np.float64))])
     if below[-1] == 0:
         return Rank(np.array([low, high]), np.array([0.0, 1.0]))
-    at = np.searchsorted(below[1:] / below[-1], np.linspace(0, 1, KNOTS + 1)[1:-1])
+    end = np.log((1 + TAIL) / TAIL)
+    odds = np.exp(np.linspace(-end, end, KNOTS + 1)[1:-1])
+    at = np.searchsorted(below[1:] / below[-1], ((1 + TAIL) * odds - TAIL) / (1 + odds))
     knots = np.unique(np.concatenate([[low], ordered[at], [high]]))
     ranks = below[np.searchsorted(ordered, knots, side="right")] / below[-1]
-    return Rank(knots, (1 - EVEN) * ranks + EVEN * (knots - low) / (high - low))
+    ranks = (1 - EVEN) * ranks + EVEN * (knots - low) / (high - low)
+    return Rank(knots, np.log((TAIL + ranks) / (TAIL + 1 - ranks)))

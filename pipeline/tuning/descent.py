@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float64, PyTree
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from pipeline.analysis import Evaluation, Gradient
@@ -71,10 +72,18 @@ class Range:
 
 @dataclass(frozen=True)
 class Ordered:
-    """Thresholds that must rise, each by at least `distance`: the edges of bins. They share their bounds."""
+    """Thresholds that must rise: the edges of bins. They share their bounds and their scale.
+
+    Attributes:
+        names: in their order.
+        distance: of neighbours at least, in their own unit.
+        apart: likewise on their scale. Two edges pressed together would stay so: the derivative does not tell what the
+            bin between them could be worth.
+    """
 
     names: tuple[str, ...]
     distance: float
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -244,14 +253,25 @@ def _move(
 
 
 def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
-    """The nearest position in which all ordered thresholds keep their distance: isotonic regression, then bounds."""
+    """The nearest position in which all ordered thresholds keep their distance, on their scale and in their own unit."""
     for edges in ordered:
-        offsets = edges.distance * np.arange(len(edges.names))
-        rising = isotonic_regression(np.array([position[name] for name in edges.names]) - offsets).x
-        lower, upper = ranges[edges.names[0]].lower, ranges[edges.names[0]].upper - offsets[-1]
-        placed = np.clip(rising, lower, upper) + offsets
-        position = position | dict(zip(edges.names, placed.tolist(), strict=True))
+        limits = ranges[edges.names[0]]
+        scale = limits.scale
+        values = np.array([position[name] for name in edges.names])
+        if edges.apart > 0:
+            bounds = scale.place(limits.lower), scale.place(limits.upper)
+            places = _spaced(np.array([scale.place(value) for value in values]), edges.apart, *bounds)
+            values = np.array([scale.value(place) for place in places])
+        values = _spaced(values, edges.distance, limits.lower, limits.upper)
+        position = position | dict(zip(edges.names, values.tolist(), strict=True))
     return position
+
+
+def _spaced(values: NDArray[np.float64], distance: float, lower: float, upper: float) -> NDArray[np.float64]:
+    """The nearest values that rise by a distance: isotonic regression, then bounds."""
+    offsets = distance * np.arange(len(values))
+    rising = isotonic_regression(values - offsets).x
+    return np.asarray(np.clip(rising, lower, upper - offsets[-1]) + offsets)
 
 
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:

@@ -13,12 +13,12 @@ from scipy.stats import qmc
 from pipeline import analysis as exact
 from pipeline.analysis import Analysis, Data, Evaluation, Gradient
 from pipeline.config import Config
-from pipeline.config.selection import Threshold
+from pipeline.config.selection import STEPS_IN_BOUNDS, Threshold
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
-from pipeline.scales import OWN_UNIT, Kernel
+from pipeline.scales import OWN_UNIT, Kernel, Rank
 from pipeline.translation import default_thresholds
 from pipeline.tuning.descent import (
     Evaluate,
@@ -107,7 +107,7 @@ def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
         ranges(config, problem.kernels),
         starts(config, problem.kernels),
         schedule(config),
-        ordered(config),
+        ordered(config, problem.kernels),
         monitor=_monitor(problem),
         search=_search(problem),
         resume=resume,
@@ -161,7 +161,7 @@ def _search(problem: Problem) -> Search | None:
     optimiser = make_optimiser(schedule(config))
     if not searches(optimiser):
         return None
-    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config, problem.kernels), ordered(config))
+    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config, problem.kernels), ordered(config, problem.kernels))
 
 
 def _check_price(problem: Problem) -> None:
@@ -208,9 +208,18 @@ def _given(cut: Threshold) -> Kernel | None:
     return Kernel(OWN_UNIT, cut.typical_step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
 
 
-def ordered(config: Config) -> tuple[Ordered, ...]:
-    """The bin edges that move, region by region, and the sides of windows."""
-    return tuple(Ordered(names, distance) for names, distance in config.rising)
+def ordered(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[Ordered, ...]:
+    """The bin edges that move, region by region, and the sides of windows.
+
+    In rank they stay a step apart, or less where many of them share the range.
+    """
+    rising = []
+    for names, distance in config.rising:
+        kernel = kernels.get(names[0])
+        ranked = kernel is not None and isinstance(kernel.scale, Rank)
+        apart = kernel.step * min(1.0, STEPS_IN_BOUNDS / (4 * len(names))) if kernel is not None and ranked else 0.0
+        rising.append(Ordered(names, distance, apart))
+    return tuple(rising)
 
 
 def starts(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[dict[str, float], ...]:
@@ -224,5 +233,5 @@ def starts(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[
             scale = moving[name].scale
             low, high = scale.place(moving[name].lower), scale.place(moving[name].upper)
             at[name] = scale.value(low + float(share) * (high - low))
-        points.append(in_order(at, moving, ordered(config)))
+        points.append(in_order(at, moving, ordered(config, kernels)))
     return tuple(points)
