@@ -29,9 +29,8 @@ from pipeline.analysis import (
     templates_at,
     with_design_effects,
 )
-from pipeline.bandwidths import lepski_bandwidths
+from pipeline.bandwidths import choose_kernels
 from pipeline.config import Config, ConfigError, load_config
-from pipeline.config.selection import STEPS_IN_BOUNDS
 from pipeline.display import escape, html_table
 from pipeline.errors import InputError
 from pipeline.events import split
@@ -44,7 +43,7 @@ from pipeline.names import Names, names_of
 from pipeline.parts import data_of, left_out, make_data, pick
 from pipeline.population import ranks
 from pipeline.progress import SILENT, Progress
-from pipeline.scales import OWN_UNIT, Kernel, Scale
+from pipeline.scales import Kernel, Scale
 from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
@@ -182,22 +181,8 @@ class Problem:
         progress.say(f"choosing the bandwidth of {', '.join(missing)}")
         # A search along the loss wants a scale that is as smooth as the loss.
         ranked = [name for name, cut in missing.items() if cut.step is None and config.optimiser.forward == "exact"]
-        scales: dict[str, Scale] = dict.fromkeys(missing, OWN_UNIT)
-        scales |= ranks(config, self.analysis, self.training, self.thresholds, ranked)
-        spans = {
-            name: scales[name].place(cut.bounds[1]) - scales[name].place(cut.bounds[0])
-            for name, cut in missing.items()
-            if cut.bounds is not None
-        }
-        chosen = lepski_bandwidths(
-            lambda widths: self._gradient_on(scales, widths),
-            {name: span / 4 for name, span in spans.items()},
-            [names for names, _ in config.rising if missing.keys() & set(names)],
-        )
-        kernels = {
-            name: Kernel(scales[name], cut.step or spans[name] / STEPS_IN_BOUNDS, chosen[name], chosen[name] / 4)
-            for name, cut in missing.items()
-        }
+        scales = ranks(config, self.analysis, self.training, self.thresholds, ranked)
+        kernels = choose_kernels(missing, scales, [names for names, _ in config.rising], self._gradient_on)
         return replace(self, kernels={**self.kernels, **kernels})
 
     def _gradient_on(self, scales: Mapping[str, Scale], widths: Mapping[str, float]) -> Gradient:

@@ -1,11 +1,13 @@
 """In what a threshold moves: in its own unit, or in its rank among the events.
 
-A score piles up at 1: no step and no bandwidth in its own unit serve edges at 0.4 and at 0.999. The rank of a value is
-the share of the events below it. A step in rank passes as many events wherever it is made, and a kernel of some width
-in rank has as many events on either side, so nobody needs to know the unit, or where the events are.
+A score piles up at 1: no step and no bandwidth in its own unit serve edges at 0.4 and at 0.999. What matters is how
+many events lie on either side: a share r below, 1 − r above. The place of a value is log(r / (1 − r)), so a step
+changes the smaller of the two numbers by some per cent wherever it is made, and a kernel sees a part of them. Nobody
+needs to know the unit, or where the events are.
 
 The flux through a boundary stays as it is (`pipeline.events.flux`): its kernel is in the threshold's own unit, as wide
-as the width in rank is at this place. A derivative by the rank is one by the threshold, times the slope of the scale.
+as the width on the scale is at this place. A derivative by the place is one by the threshold, times the slope of the
+scale.
 """
 
 from dataclasses import dataclass
@@ -13,14 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["OWN_UNIT", "Kernel", "OwnUnit", "Rank", "Scale", "rank_among"]
+__all__ = ["OWN_UNIT", "Kernel", "OwnUnit", "Rank", "Scale", "apart", "rank_among"]
+
+STEPS = 50
+"""Typical steps from bound to bound."""
 
 KNOTS = 1000
 """Quantiles between which a rank is interpolated."""
 
-import os
-EVEN = float(os.environ.get("EVEN","0.001"))
-"""The part of a rank that grows evenly with the value: where there are no events, a rank still tells values apart."""
+TAIL = 0.002
+"""What is added to the shares of the events on either side: beyond, there are too few of them to tell places apart."""
+
+EVEN = 0.001
+"""The part of a share that grows evenly with the value: where there are no events, it still tells values apart."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ OWN_UNIT = OwnUnit()
 
 @dataclass(frozen=True, eq=False)
 class Rank:
-    """The share of the events below a value: its place, from 0 at the lower bound to 1 at the upper one.
+    """The odds of the events below a value to those above it, as a logarithm.
 
     Attributes:
         values: rising, from bound to bound.
@@ -55,12 +62,17 @@ class Rank:
     values: NDArray[np.float64]
     places: NDArray[np.float64]
 
+    @property
+    def span(self) -> float:
+        """From bound to bound."""
+        return float(self.places[-1] - self.places[0])
+
     def place(self, value: float) -> float:
-        """The share of the events below."""
+        """Of a value."""
         return float(np.interp(value, self.values, self.places))
 
     def value(self, place: float) -> float:
-        """The quantile."""
+        """The quantile at a place."""
         return float(np.interp(place, self.places, self.values))
 
     def slope(self, value: float, width: float) -> float:
@@ -88,6 +100,14 @@ class Kernel:
         return self.bandwidth * self.scale.slope(value, self.bandwidth)
 
 
+def apart(span: float, number: int) -> float:
+    """How far thresholds that must rise stay apart in rank: a step, or less where many of them share the span.
+
+    A kernel that is wider would look across a neighbour.
+    """
+    return span / max(STEPS, 4 * number)
+
+
 def rank_among(values: NDArray[np.floating], share: NDArray[np.floating], bounds: tuple[float, float]) -> Rank:
     """The rank among some values within bounds.
 
@@ -96,8 +116,6 @@ def rank_among(values: NDArray[np.floating], share: NDArray[np.floating], bounds
         share: what each of them counts; not negative.
         bounds: of the threshold.
     """
-    import os
-    TAIL = float(os.environ.get("TAIL", "0.002"))
     low, high = bounds
     inside = (values > low) & (values < high)
     rising = np.argsort(values[inside])

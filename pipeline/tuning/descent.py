@@ -253,7 +253,7 @@ def _move(
 
 
 def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
-    """The nearest position in which all ordered thresholds keep their distance, on their scale and in their own unit."""
+    """The nearest position in which all ordered thresholds keep their distance: on their scale, then in their unit."""
     for edges in ordered:
         limits = ranges[edges.names[0]]
         scale = limits.scale

@@ -13,12 +13,12 @@ from scipy.stats import qmc
 from pipeline import analysis as exact
 from pipeline.analysis import Analysis, Data, Evaluation, Gradient
 from pipeline.config import Config
-from pipeline.config.selection import STEPS_IN_BOUNDS, Threshold
+from pipeline.config.selection import Threshold
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
-from pipeline.scales import OWN_UNIT, Kernel, Rank
+from pipeline.scales import OWN_UNIT, Kernel, Rank, apart
 from pipeline.translation import default_thresholds
 from pipeline.tuning.descent import (
     Evaluate,
@@ -161,7 +161,9 @@ def _search(problem: Problem) -> Search | None:
     optimiser = make_optimiser(schedule(config))
     if not searches(optimiser):
         return None
-    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config, problem.kernels), ordered(config, problem.kernels))
+    return make_search(
+        optimiser, _smooth_loss_and_gradient(problem), ranges(config, problem.kernels), ordered(config, problem.kernels)
+    )
 
 
 def _check_price(problem: Problem) -> None:
@@ -211,14 +213,12 @@ def _given(cut: Threshold) -> Kernel | None:
 def ordered(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[Ordered, ...]:
     """The bin edges that move, region by region, and the sides of windows.
 
-    In rank they stay a step apart, or less where many of them share the range.
+    In rank they stay apart (`pipeline.scales.apart`).
     """
     rising = []
     for names, distance in config.rising:
-        kernel = kernels.get(names[0])
-        ranked = kernel is not None and isinstance(kernel.scale, Rank)
-        apart = kernel.step * min(1.0, STEPS_IN_BOUNDS / (4 * len(names))) if kernel is not None and ranked else 0.0
-        rising.append(Ordered(names, distance, apart))
+        scale = kernels[names[0]].scale if names[0] in kernels else OWN_UNIT
+        rising.append(Ordered(names, distance, apart(scale.span, len(names)) if isinstance(scale, Rank) else 0.0))
     return tuple(rising)
 
 

@@ -81,7 +81,7 @@ def compare(problem: Problem, every: int) -> list[Compared]:
         steps = {name: EQUAL_SECOND_MOMENT * width for name, width in widths.items()}
         return central_differences(loss, thresholds, steps, allowed)
 
-    counted = Counted(lambda at: (loss(at), True), allowed, np.inf, ordered(config))
+    counted = Counted(lambda at: (loss(at), True), allowed, np.inf, ordered(config, problem.kernels))
     start = {name: default[name] for name in allowed}
     taken = along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
     final = taken[-1].bandwidths

@@ -130,7 +130,7 @@ def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]
         merit = merit_of(analysis, arrays({**default, **thresholds}), data)
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
-    counted = Counted(loss, allowed, evaluations, ordered(config))
+    counted = Counted(loss, allowed, evaluations, ordered(config, problem.kernels))
     start = {name: default[name] for name in allowed}
     if optimiser == OURS:
         along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)

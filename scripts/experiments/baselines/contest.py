@@ -96,7 +96,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
     seconds, with_gradient = least_seconds(lambda: loss(start), lambda: evaluate(arrays(start), widths))
     cost = with_gradient / seconds
 
-    make = partial(Counted, loss, allowed, ordered=ordered(config))
+    make = partial(Counted, loss, allowed, ordered=ordered(config, problem.kernels))
     counted = {OURS: make(budget=np.inf)}
     along_flux(counted[OURS], start, plan, evaluate, cost)
     ours = counted[OURS]
