@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.analysis import Gradient
 from pipeline.config.selection import Threshold
-from pipeline.scales import OWN_UNIT, STEPS, Kernel, OwnUnit, Rank, Scale, apart
+from pipeline.scales import OWN_UNIT, STEPS, Kernel, Rank, Scale, apart
 
 __all__ = ["choose_kernels", "lepski_bandwidths"]
 
@@ -29,8 +29,8 @@ VARIANCE_OF_DIFFERENCE = 0.625
 """∫(K_h − K_h/2)² over ∫K_h², for the Epanechnikov kernel: the two estimates share their events."""
 
 
-NARROWING = {OwnUnit: 4.0, Rank: 8.0}
-"""By how much kernels narrow in an optimisation: more in rank, where they have as many events anywhere."""
+NARROWING = 4.0
+"""By how much kernels narrow in an optimisation."""
 
 
 def choose_kernels(
@@ -54,14 +54,14 @@ def choose_kernels(
         low, high = threshold.bounds or (0.0, 1.0)
         spans[name] = scales[name].place(high) - scales[name].place(low)
         neighbours = max((len(names) for names in together if name in names), default=0)
-        widest[name] = apart(spans[name], neighbours) if neighbours and name in ranks else spans[name] / 4
+        widest[name] = apart(spans[name], neighbours) / 2 if neighbours and name in ranks else spans[name] / 4
     chosen = lepski_bandwidths(lambda widths: gradient_on(scales, widths), widest, together)
     return {
         name: Kernel(
             scales[name],
             threshold.step or spans[name] / STEPS,
             chosen[name],
-            chosen[name] / NARROWING[type(scales[name])],
+            chosen[name] / NARROWING,
         )
         for name, threshold in thresholds.items()
     }

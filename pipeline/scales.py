@@ -103,7 +103,7 @@ class Kernel:
 def apart(span: float, number: int) -> float:
     """How far thresholds that must rise stay apart in rank: a step, or less where many of them share the span.
 
-    A kernel that is wider would look across a neighbour.
+    Kernels of half this width do not look across a neighbour.
     """
     return span / max(STEPS, 4 * number)
 
