@@ -53,8 +53,14 @@ def choose_kernels(
     for name, threshold in thresholds.items():
         low, high = threshold.bounds or (0.0, 1.0)
         spans[name] = scales[name].place(high) - scales[name].place(low)
-        neighbours = max((len(names) for names in together if name in names), default=0)
-        widest[name] = apart(spans[name], neighbours) / 2 if neighbours and name in ranks else spans[name] / 4
+        widest[name] = spans[name] / 4
+    for names in together:
+        places = np.array([scales[name].place(thresholds[name].threshold) for name in names])
+        gaps = np.concatenate([[np.inf], np.diff(places), [np.inf]])
+        for name, below, above in zip(names, gaps, gaps[1:], strict=False):
+            if name in ranks:
+                nearest = max(min(below, above), apart(spans[name], len(names)))
+                widest[name] = min(widest[name], float(nearest) / 2)
     chosen = lepski_bandwidths(lambda widths: gradient_on(scales, widths), widest, together)
     return {
         name: Kernel(
