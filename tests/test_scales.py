@@ -33,14 +33,14 @@ def test_values_and_places_are_inverse(share):
     assert RANK.place(RANK.value(place)) == pytest.approx(place, abs=1e-6)
 
 
-def test_a_kernel_sees_the_same_part_of_the_events_anywhere():
-    """Of the smaller number of events on either side; in its own unit it is a thousand times narrower near 1."""
+def test_a_kernel_sees_about_the_same_part_of_the_events_anywhere():
+    """In its own unit it is hundreds of times narrower near 1, where the density changes within it."""
     kernel = Kernel(RANK, 0.2, 0.2, 0.02)
     widths = {share: kernel.width(float(np.quantile(SCORE, share))) for share in (0.05, 0.3, 0.6, 0.75)}
     assert widths[0.05] > 100 * widths[0.75]
     for share, width in widths.items():
         near = np.mean(np.abs(SCORE - np.quantile(SCORE, share)) < width)
-        assert near == pytest.approx(2 * 0.2 * share * (1 - share), rel=0.25), share
+        assert 0.8 < near / (2 * 0.2 * share * (1 - share)) < 1.5, share
 
 
 def test_the_slope_is_that_of_the_quantiles():

@@ -11,6 +11,9 @@ only its size relative to earlier ones, so it turns numerical dust into a steady
 shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule with k = `significance`: what is compatible
 with zero is zero, what is certain stays as it is.
 
+Where no event changes anything any more, such as behind a cut that leaves too few of them, no derivative tells the way
+back: the next step is half of the way to the best place.
+
 An optimiser that searches along a line (L-BFGS) compares losses that its own derivatives must explain. It needs a loss
 that is smooth, not one of which the gradient is an estimate, and takes every derivative as it is.
 """
@@ -164,6 +167,8 @@ def descend(
         else:
             update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
         following, state = _move(update, certain, place.state, place.thresholds, ranges, slopes)
+        if search is None and monitored > best_loss and _is_plain(here.gradient):
+            following = _halfway(place.thresholds, best, ranges)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,
@@ -221,6 +226,19 @@ def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
         dust = significance * gradient.error[name]
         kept[name] = value * jnp.maximum(0.0, 1.0 - (dust / jnp.where(value == 0, 1.0, value)) ** 2)
     return kept
+
+
+def _is_plain(gradient: Gradient) -> bool:
+    """Whether no event is near any threshold that would change anything: nothing tells the way."""
+    return not any(float(value) for value in (*gradient.value.values(), *gradient.error.values()))
+
+
+def _halfway(position: Mapping[str, float], best: Mapping[str, float], ranges: Mapping[str, Range]) -> dict[str, float]:
+    """Between a place and a better one."""
+    return {
+        name: r.scale.value((r.scale.place(position[name]) + r.scale.place(best[name])) / 2)
+        for name, r in ranges.items()
+    }
 
 
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:
