@@ -1,6 +1,6 @@
 """Edges of bins on a peer's own ground: the toy of gato-hep, whose score piles up at 0 and at 1.
 
-Both tune the edges on the same events, gato-hep as its example does (`peers/gato_edges.py`), this package from edges of
+Both tune the edges on the same events, gato-hep as its example does (`peers/gato_step.py`), this package from edges of
 equal widths, of equal populations and at the quantiles of the signal, with what it takes if it is told nothing. All are
 judged by the exact significance, with MC statistics, on the events of the tuning and on independent ones. gato-hep runs
 in an environment of its own, which is made first (`pip install gato-hep==0.2.1`, TensorFlow: a few minutes, once).
@@ -32,7 +32,7 @@ sys.path[:0] = [str(HERE), str(HERE / "peers")]
 import edges_case as case  # noqa: E402
 from peers import Peer, python_of  # noqa: E402
 
-GATO = Peer("gato-hep", "gato_edges.py", ("gato-hep==0.2.1",), "sigmoid edges", "of the soft analysis")
+GATO = Peer("gato-hep", "gato_step.py", ("gato-hep==0.2.1",), "sigmoid edges", "of the soft analysis")
 UNSEEN = 1042
 """Seed of the independent events."""
 
