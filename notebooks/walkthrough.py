@@ -123,8 +123,8 @@ right.set(title="ttbar with systematic variations, simulated")
 # %%
 from pipeline.events.flux import kernel
 from pipeline.validation.gradient_check import check_gradients, with_unit_weights
-from pipeline.validation.cutflow import opened
-from pipeline.validation.distributions import histogram_of_objects
+from pipeline.population import opened
+from pipeline.validation.distributions import histogram_at_cut
 
 bandwidths = translation.default_bandwidths(config)
 counts = with_unit_weights(setup.training)  # every simulated event counts one: a staircase with visible steps
@@ -146,7 +146,7 @@ print(f"boundary flux {slope:.0f} events per GeV, finite difference of the exact
 here, width = at_start["jet_pt"], float(bandwidths["jet_pt"])
 edges = np.linspace(here - 5, here + 5, 41)
 (cut,) = (one for one in setup.analysis.selection.cuts if one.name == "jet_pt")
-jets = histogram_of_objects(setup, cut, opened(config, at_start, ["jet_pt"]), edges)[0]
+jets = histogram_at_cut(setup, cut, opened(config, at_start, ["jet_pt"]), edges)[0]
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4))
 left.stairs(jets, edges, fill=True, alpha=0.5, label="ttbar jets that pass all other cuts")

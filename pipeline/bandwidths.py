@@ -14,8 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from pipeline.analysis import Gradient
+from pipeline.config.selection import Threshold
+from pipeline.scales import OWN_UNIT, STEPS, Kernel, Rank, Scale, apart
 
-__all__ = ["lepski_bandwidths"]
+__all__ = ["choose_kernels", "lepski_bandwidths"]
 
 HALVINGS = 5
 """Kernels that are tried: the widest, and so many that are each half as wide as the one before."""
@@ -25,6 +27,50 @@ ERRORS = 2.0
 
 VARIANCE_OF_DIFFERENCE = 0.625
 """∫(K_h − K_h/2)² over ∫K_h², for the Epanechnikov kernel: the two estimates share their events."""
+
+
+NARROWING = 4.0
+"""By how much kernels narrow in an optimisation."""
+
+
+def choose_kernels(
+    thresholds: Mapping[str, Threshold],
+    ranks: Mapping[str, Rank],
+    rising: Sequence[Sequence[str]],
+    gradient_on: Callable[[Mapping[str, Scale], Mapping[str, float]], Gradient],
+) -> dict[str, Kernel]:
+    """How thresholds move to which the config gives no bandwidth.
+
+    Args:
+        thresholds: by name.
+        ranks: the scale of those that move in rank.
+        rising: names of thresholds that must keep their order, and share a kernel.
+        gradient_on: the gradient by places on some scales, with kernels of some widths there.
+    """
+    scales: dict[str, Scale] = {name: ranks.get(name, OWN_UNIT) for name in thresholds}
+    spans, widest = {}, {}
+    together = [names for names in rising if set(names) & set(thresholds)]
+    for name, threshold in thresholds.items():
+        low, high = threshold.bounds or (0.0, 1.0)
+        spans[name] = scales[name].place(high) - scales[name].place(low)
+        widest[name] = spans[name] / 4
+    for names in together:
+        places = np.array([scales[name].place(thresholds[name].threshold) for name in names])
+        gaps = np.concatenate([[np.inf], np.diff(places), [np.inf]])
+        for name, below, above in zip(names, gaps, gaps[1:], strict=False):
+            if name in ranks:
+                nearest = max(min(below, above), apart(spans[name], len(names)))
+                widest[name] = min(widest[name], float(nearest) / 2)
+    chosen = lepski_bandwidths(lambda widths: gradient_on(scales, widths), widest, together)
+    return {
+        name: Kernel(
+            scales[name],
+            threshold.step or spans[name] / STEPS,
+            chosen[name],
+            chosen[name] / NARROWING,
+        )
+        for name, threshold in thresholds.items()
+    }
 
 
 def lepski_bandwidths(

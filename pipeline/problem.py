@@ -20,8 +20,18 @@ from numpy.typing import NDArray
 from rich.progress import Progress as FileProgress
 
 from pipeline import vocabulary
-from pipeline.analysis import Analysis, Data, Evaluation, evaluate, event_table, loss, templates_at, with_design_effects
-from pipeline.bandwidths import lepski_bandwidths
+from pipeline.analysis import (
+    Analysis,
+    Data,
+    Evaluation,
+    Gradient,
+    evaluate,
+    event_table,
+    loss,
+    templates_at,
+    with_design_effects,
+)
+from pipeline.bandwidths import choose_kernels
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.display import escape, html_table
 from pipeline.errors import InputError
@@ -35,7 +45,9 @@ from pipeline.ingest.samples import Sample, read_samples, skim
 from pipeline.names import Names, names_of
 from pipeline.networks import fresh_networks, place_edges, start_networks
 from pipeline.parts import data_of, left_out, make_data, pick
+from pipeline.population import ranks
 from pipeline.progress import SILENT, Progress
+from pipeline.scales import Kernel, Scale
 from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis, make_edges
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
@@ -61,7 +73,7 @@ class Problem:
     the config puts them.
 
     Attributes:
-        config: with a bandwidth for every trainable threshold, once these are chosen.
+        config: the run.
         analysis: the static part.
         training: events for the gradient.
         validation: events that tuning does not see.
@@ -71,6 +83,7 @@ class Problem:
             fit a bit mask: all but the hardest ones (`pipeline.events.flux.MAX_OBJECTS`).
         names: of the config, where its event function is an object.
         networks: those of learned observables where they start, by name (`pipeline.networks`).
+        kernels: of the trainable thresholds to which the config gives no bandwidth, once they are chosen.
     """
 
     config: Config
@@ -82,6 +95,7 @@ class Problem:
     left_out: Mapping[str, int] = field(default_factory=dict)
     names: Names | None = None
     networks: Mapping[str, Network] = field(default_factory=dict)
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Config | Path | str, report: Callable[[str], None] = lambda _: None) -> "Problem":
@@ -167,9 +181,10 @@ class Problem:
     @cached_property
     def bandwidths(self) -> dict[str, float]:
         """The width of the kernel of each trainable parameter at the start, chosen from the events if not given."""
+        given = {name: float(width) for name, width in default_bandwidths(self.config).items()}
         with jax.ensure_compile_time_eval():  # whoever compiles `loss` may be the first to ask
-            config = self.with_bandwidths().config
-            return {name: float(width) for name, width in default_bandwidths(config).items()}
+            kernels = self.with_bandwidths().kernels
+        return given | {name: kernel.width(self.thresholds[name]) for name, kernel in kernels.items()}
 
     def with_networks(self, parameters: Mapping[str, Any]) -> "Problem":
         """The problem with the networks that stand among some parameters in the place of those it starts from."""
@@ -177,19 +192,26 @@ class Problem:
 
     def with_bandwidths(self, progress: Progress = SILENT) -> "Problem":
         """The problem with a kernel for every trainable threshold, chosen from the events where the config has none."""
-        config = self.config
-        missing = {name: cut for name, cut in config.thresholds.items() if cut.trainable and cut.bandwidth is None}
+        config, trained = self.config, {name: cut for name, cut in self.config.thresholds.items() if cut.trainable}
+        missing = {name: cut for name, cut in trained.items() if cut.bandwidth is None and name not in self.kernels}
         if not missing:
             return self
         progress.say(f"choosing the bandwidth of {', '.join(missing)}")
-        at = arrays(self.defaults)
-        together = [names for names, _ in config.rising if missing.keys() & set(names)]
-        chosen = lepski_bandwidths(
-            lambda widths: evaluate(self.analysis, at, arrays(widths), self.training).gradient,
-            {name: cut.widest_bandwidth for name, cut in missing.items()},
-            together,
+        # A search along the loss wants a scale that is as smooth as the loss.
+        ranked = [name for name, cut in missing.items() if cut.step is None and config.optimiser.forward == "exact"]
+        scales = ranks(config, self.analysis, self.training, self.defaults, ranked)
+        kernels = choose_kernels(missing, scales, [names for names, _ in config.rising], self._gradient_on)
+        return replace(self, kernels={**self.kernels, **kernels})
+
+    def _gradient_on(self, scales: Mapping[str, Scale], widths: Mapping[str, float]) -> Gradient:
+        """The gradient at the default thresholds by places on some scales, with kernels of some widths on them."""
+        slopes = {name: scales[name].slope(self.thresholds[name], width) for name, width in widths.items()}
+        own = {name: width * slopes[name] for name, width in widths.items()}
+        gradient = evaluate(self.analysis, arrays(self.defaults), arrays(own), self.training).gradient
+        value, error = (
+            {name: each[name] * slope for name, slope in slopes.items()} for each in (gradient.value, gradient.error)
         )
-        return replace(self, config=config.with_bandwidths(chosen))
+        return Gradient(value=value, error=error)
 
     def loss(self, thresholds: Mapping[str, Any] | None = None, part: Part = "training") -> Array:
         """What is minimised: −Z, an uncertainty or a limit; exact. A scalar that JAX can differentiate and compile.

@@ -144,7 +144,8 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     config, name = problem.config, fingerprint(problem)
     history: list[Step] = []
     if resume and checkpoint is not None:
-        state = first_state(starts(config)[0], ranges(config), schedule(config), learners(problem))
+        start, allowed = starts(config, problem.kernels)[0], ranges(config, problem.kernels)
+        state = first_state(start, allowed, schedule(config), learners(problem))
         history += load_checkpoint(checkpoint, name, state)
         terminal.say(f"going on after step {history[-1].number}")
     clock, complete = [time.perf_counter()], False

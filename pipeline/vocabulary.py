@@ -37,7 +37,8 @@ class Cut:
         between, outside: a window of two thresholds.
         bounds: between which a threshold may be tuned, in its own unit; without them the cut stays where it is.
         bandwidth: width of the kernel that estimates the derivative, in the same unit; chosen from the events if None.
-        step: a typical step of the optimiser; a fiftieth of the bounds if None.
+        step: a typical step of the optimiser; a fiftieth of the bounds if None. With neither, the threshold moves in
+            the rank of the events, whatever its unit.
         absolute: cut on |x|.
         on: the sets of objects that the cut makes; `event` for a cut on events.
         regions: those in which a cut on events holds; all if None.
@@ -137,6 +138,7 @@ class Region:
         observable: a column of the table, or a variable of the event function.
         bins: edges, in the unit of the observable; neither under- nor overflow counts. Of a learned observable, how
             many: they hold equally many expected events at the start, and the outer ones are open.
+        bounds: between which all edges are tuned, in the rank of the observable; without them they stay.
         require: numbers of members of sets, and values of variables: `{"jet": [4, ], "btag": 1}`.
         title, label: for plots.
     """
@@ -145,17 +147,19 @@ class Region:
     _: KW_ONLY
     observable: str
     bins: Iterable[Number] | int
+    bounds: tuple[Number, Number] | None = None
     require: Mapping[str, Any] = field(default_factory=dict)
     title: str = ""
     label: str = ""
 
     def section(self) -> dict[str, Any]:
         """As a YAML file says it."""
+        tuned = {} if self.bounds is None else {"trainable": "edges", "bounds": tuple(map(float, self.bounds))}
         return {
             "observable": self.observable,
             "bins": {"number": self.bins, "place": "quantiles"}
             if isinstance(self.bins, int)
-            else {"edges": tuple(float(edge) for edge in self.bins)},
+            else {"edges": tuple(float(edge) for edge in self.bins), **tuned},
             "require": dict(self.require),
             "title": self.title,
             "label": self.label,

@@ -33,6 +33,8 @@ ORDER = (
     "ragged",
     "translation",
     "parts",
+    "scales",
+    "population",
     "preview",
     "bandwidths",
     "vocabulary",

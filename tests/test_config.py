@@ -138,7 +138,7 @@ def test_a_window_has_two_thresholds(load):
 
 
 def test_a_step_is_a_fiftieth_of_the_bounds_where_it_is_not_said(load):
-    assert load(changed("cuts.jet_pt.step", ...)).cuts["jet_pt"].step == pytest.approx(35 / 50)
+    assert load(changed("cuts.jet_pt.step", ...)).thresholds["jet_pt"].typical_step == pytest.approx(35 / 50)
 
 
 def test_sizes_up_and_down(load):

@@ -15,6 +15,7 @@ from pipeline.config import ConfigError
 from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.report.pictures.scene import Scene
+from pipeline.tuning.tune import tune as steps_of
 
 EDGES = np.linspace(100, 500, 6)
 EVENTS = {"signal": 600, "background": 2000}
@@ -227,3 +228,52 @@ def test_more_cuts_on_events_than_a_bit_mask_holds_have_the_derivatives_of_each_
         alone = exact.evaluate(problem.analysis, at, {name: widths[name]}, problem.training).gradient.value[name]
         assert float(together[name]) == pytest.approx(float(alone), rel=1e-5)
         assert float(alone) != 0
+
+
+def scores(process: str, events: int = 20_000) -> dict[str, np.ndarray]:
+    """Of a classifier: they pile up at 0 and at 1."""
+    signal = process == "signal"
+    generator = np.random.default_rng(len(process))
+    score = 1 / (1 + np.exp(-generator.normal(3 if signal else -3, 2, events)))
+    return {"score": score, "mass": np.ones(events), "weight": np.full(events, (30 if signal else 3000) / events)}
+
+
+SCORES = {process: scores(process) for process in EVENTS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+def test_a_cut_on_a_score_needs_no_bandwidth_and_no_unit(unit):
+    """The optimum is near 0.97, where no step and no kernel that suit 0.5 would do; beyond it nothing is left."""
+    tables = {process: columns | {"score": unit * columns["score"]} for process, columns in SCORES.items()}
+    problem = problem_of(
+        tables,
+        cuts=[pl.Cut("score", above=0.5 * unit, bounds=(0, unit))],
+        regions=[pl.Region("SR", observable="mass", bins=[0, 2])],
+        systematics=[],
+        measurement={},
+    )
+    steps = list(steps_of(problem.with_bandwidths()))
+    grid = unit / (1 + np.exp(-np.linspace(-1, 6, 71)))
+    best = min(float(problem.loss({"score": place})) for place in grid)
+    assert best < 2 * float(problem.loss()) < 0
+    assert steps[-1].best_loss <= 0.98 * best
+    assert steps[-1].loss <= 0.9 * best
+
+
+@pytest.mark.slow
+def test_edges_of_a_score_move_in_its_rank():
+    """From equal widths, by what the door takes if it is told nothing: bins with few events are merged."""
+    problem = problem_of(
+        SCORES,
+        cuts=[],
+        regions=[pl.Region("SR", observable="score", bins=np.linspace(0, 1, 5), bounds=(0, 1))],
+        systematics=[],
+        measurement={},
+    )
+    assert problem.analysis.measurement.minimum_effective_events == 10
+    steps = list(steps_of(problem.with_bandwidths()))
+    edges = list(steps[-1].best.values())
+    assert edges == sorted(edges)
+    assert edges[-2] > 0.9
+    assert float(-problem.loss(steps[-1].best, "validation")) > 1.2 * float(-problem.loss(part="validation"))

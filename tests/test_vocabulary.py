@@ -25,7 +25,7 @@ def test_kinds_of_cuts(cut, keep, thresholds):
     made = config(cut)
     assert [each.keep for each in made.cuts.values()] == [keep]
     assert {name: each.threshold for name, each in made.thresholds.items()} == thresholds
-    assert all(each.trainable and each.step == 0.04 for each in made.thresholds.values())
+    assert all(each.trainable and each.typical_step == 0.04 for each in made.thresholds.values())
 
 
 def test_two_cuts_on_one_variable_have_names_of_their_own():

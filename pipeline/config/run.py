@@ -242,27 +242,6 @@ class Config(Model):
             for a, b in combinations(self.regions, 2)
         )
 
-    def with_bandwidths(self, chosen: Mapping[str, float]) -> "Config":
-        """The same run with kernels where it had none: each as wide as chosen at the start, a quarter of it at the end.
-
-        Args:
-            chosen: by threshold; the moving edges of a region, and the sides of a window, share one.
-        """
-
-        def widths(name: str) -> dict[str, float]:
-            return {"bandwidth": chosen[name], "bandwidth_end": chosen[name] / 4}
-
-        cuts = {}
-        for name, cut in self.cuts.items():
-            first = next(iter(cut.thresholds(name)))
-            cuts[name] = cut.model_copy(update=widths(first)) if first in chosen else cut
-        regions = {}
-        for name, region in self.regions.items():
-            first = next(iter(self.moving_edges[name]), "")
-            bins = region.bins.model_copy(update=widths(first)) if first in chosen else region.bins
-            regions[name] = region.model_copy(update={"bins": bins})
-        return self.model_copy(update={"cuts": cuts, "regions": regions})
-
     @model_validator(mode="before")
     @classmethod
     def _of_this_release(cls, raw: Any) -> Any:

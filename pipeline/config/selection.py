@@ -23,7 +23,7 @@ __all__ = [
     "Threshold",
 ]
 
-STEPS_IN_BOUNDS = 50
+STEPS_IN_BOUNDS = 50.0
 """A typical step of an optimiser is this part of the range of a threshold, where the config does not say."""
 
 
@@ -98,7 +98,8 @@ class Movable(Model):
 
     `bandwidth` is the width, in the threshold's own unit, of the kernel that estimates the flux through the boundary;
     it is annealed to `bandwidth_end`. Without one, it is chosen from the events (`pipeline.bandwidths`). `step`
-    is the size of a typical optimisation step; without one, it is a fiftieth of the bounds.
+    is the size of a typical optimisation step; without one, it is a fiftieth of the bounds. Where neither is given, the
+    threshold moves in the rank of the events that it divides (`pipeline.scales`), whatever its unit.
     """
 
     unit: str = ""
@@ -109,16 +110,6 @@ class Movable(Model):
     bandwidth_end: Annotated[float, Field(gt=0)] | None = None
     step: Annotated[float, Field(gt=0)] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _default_step(cls, raw: Any) -> Any:
-        match raw:
-            case {"step": _}:
-                return raw
-            case {"bounds": [int() | float() as low, int() | float() as high]} if low < high:
-                return raw | {"step": (high - low) / STEPS_IN_BOUNDS}
-        return raw
-
     @model_validator(mode="after")
     def _can_move(self) -> "Movable":
         if self.trainable and self.bounds is None:
@@ -128,6 +119,12 @@ class Movable(Model):
         if self.bounds is not None and not self.bounds[0] < self.bounds[1]:
             raise ValueError(f"the lower bound {self.bounds[0]} is not below the upper bound {self.bounds[1]}")
         return self
+
+    @property
+    def typical_step(self) -> float:
+        """The given one, or a fiftieth of the range."""
+        low, high = self.bounds or (0.0, STEPS_IN_BOUNDS)
+        return (high - low) / STEPS_IN_BOUNDS if self.step is None else self.step
 
     @property
     def widest_bandwidth(self) -> float:
@@ -273,8 +270,9 @@ class Bins(Model):
 
     Either equal bins from `start` to `stop`, or explicit `edges`. With `trainable: range` the first and the last edge
     move, called `<region>.start` and `<region>.stop`, and the others keep their places between them; with
-    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`. Of a learned
-    observable, `number` bins may have their `place: quantiles`: equally many expected events in each at the start.
+    `trainable: edges` all move, `<region>.edge_0` and so on. No bin gets narrower than `min_width`, where it is given.
+    Of a learned observable, `number` bins may have their `place: quantiles`: equally many expected events in each at
+    the start.
     """
 
     start: float | None = None
@@ -311,10 +309,10 @@ class Bins(Model):
     def _can_move(self) -> "Bins":
         if self.trainable is None:
             return self
-        if self.bounds is None or self.min_width is None:
-            raise ValueError("trainable bins need 'bounds' and 'min_width'")
+        if self.bounds is None:
+            raise ValueError("trainable bins need 'bounds'")
         narrowest = min(b - a for a, b in pairwise(self.places))
-        if narrowest < self.min_width:
+        if self.min_width is not None and narrowest < self.min_width:
             raise ValueError(f"a bin of width {narrowest:g} is narrower than min_width {self.min_width:g}")
         if self.bounds[0] > self.places[0] or self.bounds[1] < self.places[-1]:
             raise ValueError(f"the edges reach from {self.places[0]:g} to {self.places[-1]:g}, beyond their bounds")

@@ -25,7 +25,7 @@ from pipeline.events.batch import Edges
 from pipeline.events.cuts import Region, Selection, Thresholds
 from pipeline.events.flux import for_each_flip, kernel
 
-__all__ = ["add_to_histogram", "bin_index", "binned", "edge_flux", "hard_histogram", "placed_edges"]
+__all__ = ["add_to_histogram", "bin_index", "binned", "edge_flux", "edge_widths", "hard_histogram", "placed_edges"]
 
 PlacedEdges = dict[str, Float[Array, "_copies _edges"]]
 """Bin edges of each region where the thresholds put them; copies of them for disjoint parts of the events."""
@@ -109,10 +109,16 @@ def widths_beside(edges: Float[Array, " edges"]) -> Float[Array, " edges"]:
     return 0.5 * (jnp.concatenate([widths[:1], widths]) + jnp.concatenate([widths, widths[-1:]]))
 
 
+def edge_widths(region: Region, bandwidths: Thresholds, edges: Float[Array, "copies edges"]) -> Float[Array, " edges"]:
+    """The kernel of each edge of a region: as it follows the thresholds that move the edges, so does its width."""
+    widths = jnp.stack([jnp.asarray(bandwidths[name], edges.dtype) for name in region.edges])
+    return _shares(region, edges[0]) @ widths
+
+
 def edge_flux(
     region: Region,
     edges: Float[Array, "copies edges"],
-    bandwidth: Float[Array, "..."],
+    bandwidth: Float[Array, " edges"],
     values: Float32[Array, " events"],
     columns: Float[Array, "columns events"],
     copy: Int32[Array, " events"],
@@ -151,7 +157,7 @@ def binned(
         selection: with the regions.
         position: bin of each event on their joint axis; the number of bins for none.
         copy: which copy of the edges each event looks at.
-        bandwidths: of the kernel, by region: one for all edges, or one for each; without one there is no derivative.
+        bandwidths: of the kernel of each edge, by region; a region without them has no derivative.
         edges: of each region.
         observables: of each region, NaN for events that are not in it.
         columns: what each event adds to its bin.
@@ -189,15 +195,15 @@ def _rule(selection: Selection, primals: tuple[Any, ...], tangents: tuple[Any, .
 
 
 def _at_edges(
-    values: Float[Array, " events"], edges: Float[Array, " edges"], bandwidth: Float[Array, "..."]
+    values: Float[Array, " events"], edges: Float[Array, " edges"], bandwidth: Float[Array, " edges"]
 ) -> Float[Array, "edges events"]:
     """How much of each event lies at each edge."""
-    return kernel(values[None] - edges[:, None], jnp.broadcast_to(bandwidth, edges.shape)[:, None])
+    return kernel(values[None] - edges[:, None], bandwidth[:, None])
 
 
 def _densities(
     edges: Float[Array, "copies edges"],
-    bandwidth: Float[Array, "..."],
+    bandwidth: Float[Array, " edges"],
     values: Float[Array, " events"],
     columns: Float[Array, "columns events"],
     copy: Int32[Array, " events"],
@@ -215,9 +221,9 @@ def _densities(
         terms = (at_edges[:, None] * columns[None, :, event]).reshape(total.shape[1], -1)
         return add_to_histogram(total, jnp.where(real, copy[event], copies), terms.T)
 
-    near, width = jnp.zeros(values.shape, bool), jnp.broadcast_to(bandwidth, (number,))
+    near = jnp.zeros(values.shape, bool)
     for edge in range(number):
-        near |= jnp.abs(values - edges[0, edge]) < width[edge]
+        near |= jnp.abs(values - edges[0, edge]) < bandwidth[edge]
     near &= jnp.any(columns != 0, axis=0)
     start = jnp.zeros((copies, number * columns.shape[0]), columns.dtype)
     return for_each_flip(near.astype(jnp.uint32), 1, visit, start).reshape(copies, number, -1)

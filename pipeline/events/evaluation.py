@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, UInt32
 
 from pipeline.events.batch import Edges, Event
-from pipeline.events.binning import PlacedEdges, bin_index, binned, placed_edges, widths_beside
+from pipeline.events.binning import PlacedEdges, bin_index, binned, edge_widths, placed_edges, widths_beside
 from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thresholds, passes, passes_all, within
 from pipeline.events.flux import pack
 from pipeline.events.function import Sets, call, members
@@ -384,12 +384,12 @@ def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> F
     )
 
 
-def kernel_widths(at: Point) -> dict[str, Float[Array, "..."]]:
-    """The kernels at the edges of each region where something moves: one for all edges, or one for each.
+def kernel_widths(at: Point) -> dict[str, Float[Array, " _edges"]]:
+    """The kernel at each edge of the regions where something moves.
 
     The bandwidth of a score has no unit: it is in widths of the bins beside the edge.
     """
-    widths: dict[str, Array] = {region.name: at.bandwidths[region.edges[0]] for region in moving_regions(at)}
+    widths = {region.name: edge_widths(region, at.bandwidths, at.edges[region.name]) for region in moving_regions(at)}
     for region in learned_regions(at):
         widths[region.name] = at.bandwidths[region.observable] * widths_beside(at.edges[region.name][0])
     return widths
@@ -402,7 +402,7 @@ def learned_regions(at: Point) -> tuple[Region, ...]:
 
 
 def moving_regions(at: Point) -> tuple[Region, ...]:
-    """The regions whose edges move; one region has one kernel, that of its first edge."""
+    """The regions whose edges move; all of a region have a kernel, or none."""
     return tuple(region for region in at.selection.regions if region.edges and region.edges[0] in at.bandwidths)
 
 

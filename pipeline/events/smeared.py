@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float64, Int32, Int64, UInt32
 
 from pipeline.events.batch import Event, Events
-from pipeline.events.binning import bin_index
+from pipeline.events.binning import bin_index, edge_widths
 from pipeline.events.cuts import EVENT, Region, Thresholds, pass_probability, present, within
 from pipeline.events.devices import summed
 from pipeline.events.evaluation import (
@@ -216,7 +216,7 @@ def _shares_of_region(at: Point, region: Region, observable: Array) -> Float64[A
     edges = at.edges[region.name][0]
     if region.edges and region.edges[0] in at.bandwidths:
         distance = edges[:, None] - observable.astype(jnp.float64)[None]
-        below = kernel_integral(distance, at.bandwidths[region.edges[0]])
+        below = kernel_integral(distance, edge_widths(region, at.bandwidths, at.edges[region.name])[:, None])
         if region.overflow:
             below = below.at[0].set(0).at[-1].set(1)
         return jnp.where(jnp.isnan(observable)[None], 0, below[1:] - below[:-1])

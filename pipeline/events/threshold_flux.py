@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Event
-from pipeline.events.binning import add_to_histogram, edge_flux
+from pipeline.events.binning import add_to_histogram, edge_flux, edge_widths
 from pipeline.events.cuts import EVENT, ObjectSet, Selection, cut_flux, side_flux, within
 from pipeline.events.evaluation import (
     Evaluated,
@@ -77,7 +77,8 @@ def _flux_of_edges(at: Point, event: Event, hard: Evaluated) -> dict[str, Float3
     flux: dict[str, Array] = {}
     for region in moving_regions(at):
         edges = jnp.broadcast_to(at.edges[region.name][:1], (at.subsamples, region.bins + 1))
-        width, values = jnp.asarray(at.bandwidths[region.edges[0]], columns.dtype), observables[region.name]
+        width = edge_widths(region, at.bandwidths, at.edges[region.name]).astype(columns.dtype)
+        values = observables[region.name]
         around = ((0, 0), (region.offset, at.selection.bins - region.offset - region.bins), (0, 0))
         for name, own in edge_flux(region, edges, width, values, columns, subsample_of(at, event)).items():
             flux[name] = jnp.pad(own, around)

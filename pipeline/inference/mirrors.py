@@ -116,7 +116,7 @@ def mirrors(
     moves, who = _chosen(every, inverse[positions][:, positions], positions)
     places, in_pair = xp.asarray(positions)[who], np.arange(len(who)) >= len(positions)
     falls, pins = _falls(moves, second, inverse[places][:, places], moves.response[:, places])
-    single = np.diag(~in_pair)
+    single = xp.diag(xp.asarray(~in_pair))
     promise = falls + MARGIN * (moves.cost[:, None] + xp.where(single, 0.0, moves.cost[None]))
     aside = in_pair & (moves.bend > BENT) & (moves.there * here[who] <= 0)
     pair = aside[:, None] & aside[None] & (who[:, None] > who[None])
@@ -221,7 +221,8 @@ def _falls(
 
     With it the forces that keep the two where they are sent, in units of the response to them.
     """
-    xp, pair = namespace(moves.rise), ~np.eye(len(moves.rise), dtype=bool)
+    xp = namespace(moves.rise)
+    pair = ~xp.eye(len(moves.rise), dtype=bool)
     variance = xp.diag(inverse)
     variance = xp.where(variance > 0, variance, 1.0)
     one, other = variance[:, None], xp.where(pair, variance[None], 1.0)

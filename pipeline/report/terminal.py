@@ -144,7 +144,7 @@ class Terminal:
         return show
 
     def _values(self, step: Step) -> str:
-        sizes = [slope * (self._config.thresholds[name].step or 1.0) for name, slope in step.gradient.items()]
+        sizes = [slope * (self._config.thresholds[name].typical_step) for name, slope in step.gradient.items()]
         now, best = float(step.merit.value), abs(step.best_loss)
         # The gradient in the units of the optimiser: change of the value by one `step` of each cut.
         lengths = "".join(f"  |∇ {name}| {with_error(*pair)}" for name, pair in step.network_gradient.items())

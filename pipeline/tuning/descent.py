@@ -1,7 +1,8 @@
 """The optax loop: thresholds move along the gradient of the exact analysis; no I/O, no clock, no randomness.
 
 Each threshold is measured in its own `step`, so that one learning rate suits GeV and discriminants alike, and stays
-within its bounds by projection. The kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
+within its bounds by projection. A step is one of its own unit, or of its rank among the events (`pipeline.scales`). The
+kernel of the boundary flux narrows from `bandwidth` to `bandwidth_end`: wide
 ones see far, narrow ones have no bias. The objective itself never depends on a bandwidth. What counts in the end is
 the best exact value seen, not the last.
 
@@ -9,6 +10,9 @@ A derivative is an estimate from the simulated events near a boundary, and has a
 only its size relative to earlier ones, so it turns numerical dust into a steady march. Hence each derivative g ± σ is
 shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule with k = `significance`: what is compatible
 with zero is zero, what is certain stays as it is.
+
+Where no event changes anything any more, such as behind a cut that leaves too few of them, no derivative tells the way
+back: the next step is half of the way to the best place.
 
 Networks move by optimisers of their own, at the same steps. The noise of their derivative is judged as one vector: most
 single weights are within their error of zero, and to leave these out would keep a biased rest.
@@ -28,12 +32,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float64, PyTree
+from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from pipeline.analysis import Evaluation, Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Network
 from pipeline.inference.objectives import Merit
+from pipeline.scales import OWN_UNIT, Scale
 from pipeline.tuning.schedule import Schedule, make_optimiser, update_of
 
 __all__ = [
@@ -66,13 +72,14 @@ Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Threshold
 
 @dataclass(frozen=True)
 class Range:
-    """How a trainable threshold may move; all in the cut's own unit."""
+    """How a trainable threshold may move: between bounds in its own unit, by steps and with kernels on its scale."""
 
     lower: float
     upper: float
     step: float
     bandwidth: float
     bandwidth_end: float
+    scale: Scale = OWN_UNIT
 
 
 @dataclass(frozen=True)
@@ -99,10 +106,18 @@ class State(NamedTuple):
 
 @dataclass(frozen=True)
 class Ordered:
-    """Thresholds that must rise, each by at least `distance`: the edges of bins. They share their bounds."""
+    """Thresholds that must rise: the edges of bins. They share their bounds and their scale.
+
+    Attributes:
+        names: in their order.
+        distance: of neighbours at least, in their own unit.
+        apart: likewise on their scale. Two edges pressed together would stay so: the derivative does not tell what the
+            bin between them could be worth.
+    """
 
     names: tuple[str, ...]
     distance: float
+    apart: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +128,7 @@ class Step:
         number: from 0, through all starts; each has `Schedule.steps` numbers, of which a patient loop may leave out the
             last ones.
         thresholds: where the analysis was evaluated, trainable cuts only.
-        bandwidths: of the boundary flux.
+        bandwidths: of the boundary flux, each in the unit of its cut.
         loss: what is minimised.
         merit: the figure of merit there.
         gradient: of the loss by each threshold, per unit of the cut.
@@ -174,11 +189,13 @@ def descend(
         learners: the networks that are trained, by the names of their scores.
     """
     learners, optimiser, taken = learners or {}, make_optimiser(schedule), resume
-    kernels = {name: learner.bandwidth for name, learner in learners.items()}
+    of_networks = {name: learner.bandwidth for name, learner in learners.items()}
     while (place := _next_place(taken, ranges, starts, schedule, learners)) is not None:
-        bandwidths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
+        widths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
+        slopes = {name: r.scale.slope(place.thresholds[name], widths[name]) for name, r in ranges.items()}
+        bandwidths = {name: width * slopes[name] for name, width in widths.items()}
         parameters = arrays({**place.thresholds, **place.state.networks})
-        here = evaluate(parameters, arrays(bandwidths | kernels))
+        here = evaluate(parameters, arrays(bandwidths | of_networks))
         usable = bool(here.merit.converged)
         monitored = float(here.loss) if monitor is None else monitor(parameters)
         best, best_loss, best_number = place.thresholds, np.inf, -1
@@ -194,8 +211,10 @@ def descend(
             certain = _without_dust(here.gradient, schedule.significance)
         else:
             update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
-        following, state = _move(update, certain, place.state.optimiser, place.thresholds, ranges)
+        following, state = _move(update, certain, place.state.optimiser, place.thresholds, ranges, slopes)
         networks, moments = _trained(learners, place.state, certain)
+        if search is None and monitored > best_loss and _is_plain(here.gradient):
+            following = _halfway(place.thresholds, best, ranges)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,
@@ -291,8 +310,21 @@ def _trained(
     return networks, moments
 
 
+def _is_plain(gradient: Gradient) -> bool:
+    """Whether no event is near any threshold that would change anything: nothing tells the way."""
+    return not any(float(_length(each)) for each in (*gradient.value.values(), *gradient.error.values()))
+
+
+def _halfway(position: Mapping[str, float], best: Mapping[str, float], ranges: Mapping[str, Range]) -> dict[str, float]:
+    """Between a place and a better one."""
+    return {
+        name: r.scale.value((r.scale.place(position[name]) + r.scale.place(best[name])) / 2)
+        for name, r in ranges.items()
+    }
+
+
 def bandwidths_at(progress: float, ranges: Mapping[str, Range]) -> dict[str, float]:
-    """Bandwidths after a fraction of the steps: a geometric way from the first to the last."""
+    """Bandwidths on the scales after a fraction of the steps: a geometric way from the first to the last."""
     return {name: r.bandwidth * (r.bandwidth_end / r.bandwidth) ** progress for name, r in ranges.items()}
 
 
@@ -309,24 +341,38 @@ def _move(
     state: PyTree,
     position: Mapping[str, float],
     ranges: Mapping[str, Range],
+    slopes: Mapping[str, float],
 ) -> tuple[dict[str, float], PyTree]:
     """One step of the optimiser in units of each threshold's own step, projected onto the bounds."""
-    scaled = {name: gradient[name] * r.step for name, r in ranges.items()}
+    scaled = {name: gradient[name] * slopes[name] * r.step for name, r in ranges.items()}
     change, state = update(scaled, state, _scaled(position, ranges))
-    moved = {name: position[name] + float(change[name]) * r.step for name, r in ranges.items()}
+    moved = {
+        name: r.scale.value(r.scale.place(position[name]) + float(change[name]) * r.step) for name, r in ranges.items()
+    }
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
 
 
 def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
-    """The nearest position in which all ordered thresholds keep their distance: isotonic regression, then bounds."""
+    """The nearest position in which all ordered thresholds keep their distance: on their scale, then in their unit."""
     for edges in ordered:
-        offsets = edges.distance * np.arange(len(edges.names))
-        rising = isotonic_regression(np.array([position[name] for name in edges.names]) - offsets).x
-        lower, upper = ranges[edges.names[0]].lower, ranges[edges.names[0]].upper - offsets[-1]
-        placed = np.clip(rising, lower, upper) + offsets
-        position = position | dict(zip(edges.names, placed.tolist(), strict=True))
+        limits = ranges[edges.names[0]]
+        scale = limits.scale
+        values = np.array([position[name] for name in edges.names])
+        if edges.apart > 0:
+            bounds = scale.place(limits.lower), scale.place(limits.upper)
+            places = _spaced(np.array([scale.place(value) for value in values]), edges.apart, *bounds)
+            values = np.array([scale.value(place) for place in places])
+        values = _spaced(values, edges.distance, limits.lower, limits.upper)
+        position = position | dict(zip(edges.names, values.tolist(), strict=True))
     return position
 
 
+def _spaced(values: NDArray[np.float64], distance: float, lower: float, upper: float) -> NDArray[np.float64]:
+    """The nearest values that rise by a distance: isotonic regression, then bounds."""
+    offsets = distance * np.arange(len(values))
+    rising = isotonic_regression(values - offsets).x
+    return np.asarray(np.clip(rising, lower, upper - offsets[-1]) + offsets)
+
+
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:
-    return arrays({name: position[name] / r.step for name, r in ranges.items()})
+    return arrays({name: r.scale.place(position[name]) / r.step for name, r in ranges.items()})

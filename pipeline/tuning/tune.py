@@ -3,7 +3,7 @@
 It yields steps and knows nobody who looks at them: who wants to show, keep or stop them does so between two of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ from scipy.stats import qmc
 from pipeline import analysis as exact
 from pipeline.analysis import Analysis, Data, Evaluation, Gradient
 from pipeline.config import Config
+from pipeline.config.selection import Threshold
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
+from pipeline.scales import OWN_UNIT, Kernel, Rank, apart
 from pipeline.tuning.descent import (
     Evaluate,
     Learner,
@@ -44,6 +46,8 @@ __all__ = [
     "tune",
 ]
 
+
+NO_KERNELS: Mapping[str, Kernel] = {}
 
 MOST_OUTCOMES = 100.0
 """Of an event on average in a smooth analysis. Kernels of sensible width lead to one or two; with more than this many a
@@ -112,10 +116,10 @@ def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
         _check_price(problem)
     yield from descend(
         evaluation(problem),
-        ranges(config),
-        starts(config),
+        ranges(config, problem.kernels),
+        starts(config, problem.kernels),
         schedule(config),
-        ordered(config),
+        ordered(config, problem.kernels),
         monitor=_monitor(problem),
         search=_search(problem),
         resume=resume,
@@ -170,12 +174,14 @@ def _search(problem: Problem) -> Search | None:
     optimiser = make_optimiser(schedule(config))
     if not searches(optimiser):
         return None
-    return make_search(optimiser, _smooth_loss_and_gradient(problem), ranges(config), ordered(config))
+    return make_search(
+        optimiser, _smooth_loss_and_gradient(problem), ranges(config, problem.kernels), ordered(config, problem.kernels)
+    )
 
 
 def _check_price(problem: Problem) -> None:
     """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
-    widths = arrays({name: r.bandwidth for name, r in ranges(problem.config).items()})
+    widths = arrays({name: r.bandwidth for name, r in ranges(problem.config, problem.kernels).items()})
     at = arrays(problem.defaults)
     price = exact.outcomes_per_event(problem.analysis, at, widths, problem.training)
     if price > MOST_OUTCOMES:
@@ -201,29 +207,44 @@ def _monitor(problem: Problem) -> Monitor | None:
     return monitor
 
 
-def ranges(config: Config) -> dict[str, Range]:
-    """How the trainable thresholds may move."""
-    return {
-        name: Range(*cut.bounds, cut.step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
-        for name, cut in config.thresholds.items()
-        if cut.trainable and cut.bounds is not None and cut.step is not None and cut.bandwidth is not None
-    }
+def ranges(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> dict[str, Range]:
+    """How the trainable thresholds may move, with the kernels that were chosen where the config gives none."""
+    moving = {}
+    for name, cut in config.thresholds.items():
+        kernel = kernels.get(name) or _given(cut)
+        if cut.trainable and cut.bounds is not None and kernel is not None:
+            moving[name] = Range(*cut.bounds, kernel.step, kernel.bandwidth, kernel.bandwidth_end, kernel.scale)
+    return moving
 
 
-def ordered(config: Config) -> tuple[Ordered, ...]:
-    """The bin edges that move, region by region, and the sides of windows."""
-    return tuple(Ordered(names, distance) for names, distance in config.rising)
+def _given(cut: Threshold) -> Kernel | None:
+    if cut.bandwidth is None:
+        return None
+    return Kernel(OWN_UNIT, cut.typical_step, cut.bandwidth, cut.bandwidth_end or cut.bandwidth)
 
 
-def starts(config: Config) -> tuple[dict[str, float], ...]:
+def ordered(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[Ordered, ...]:
+    """The bin edges that move, region by region, and the sides of windows.
+
+    In rank they stay apart (`pipeline.scales.apart`).
+    """
+    rising = []
+    for names, distance in config.rising:
+        scale = kernels[names[0]].scale if names[0] in kernels else OWN_UNIT
+        rising.append(Ordered(names, distance, apart(scale.span, len(names)) if isinstance(scale, Rank) else 0.0))
+    return tuple(rising)
+
+
+def starts(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[dict[str, float], ...]:
     """The default thresholds, and further places within the bounds: a Latin hypercube, the same for the same seed."""
     default = {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
     places = qmc.LatinHypercube(len(default), rng=config.seed).random(config.optimiser.starts - 1)
-    points = [default]
+    moving, points = ranges(config, kernels), [default]
     for place in places:
         at = {}
         for share, name in zip(place, default, strict=True):
-            low, high = config.thresholds[name].bounds or (default[name], default[name])
-            at[name] = low + float(share) * (high - low)
-        points.append(in_order(at, ranges(config), ordered(config)))
+            scale = moving[name].scale
+            low, high = scale.place(moving[name].lower), scale.place(moving[name].upper)
+            at[name] = scale.value(low + float(share) * (high - low))
+        points.append(in_order(at, moving, ordered(config, kernels)))
     return tuple(points)

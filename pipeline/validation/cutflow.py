@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.analysis import Data, event_table, templates_at
-from pipeline.config import Config, Cut
+from pipeline.analysis import event_table, templates_at
 from pipeline.events.cuts import arrays
+from pipeline.population import nominal_scales, opened
 from pipeline.problem import Problem
 from pipeline.validation.regions import Region, Values
 
-__all__ = ["CutFlow", "cut_flow", "nominal_scales", "opened"]
+__all__ = ["CutFlow", "cut_flow"]
 
 
 @dataclass(frozen=True)
@@ -51,30 +51,6 @@ def cut_flow(problem: Problem, thresholds: Mapping[str, float], regions: Sequenc
         events=np.stack(columns, axis=1),
         regions=len(regions),
     )
-
-
-def opened(config: Config, thresholds: Mapping[str, float], cuts: Sequence[str]) -> dict[str, float]:
-    """The thresholds, with some cuts open."""
-    return {**thresholds, **{key: place for name in cuts for key, place in _loosest(name, config.cuts[name]).items()}}
-
-
-def _loosest(name: str, cut: Cut) -> dict[str, float]:
-    """Beyond, objects and events were not read; a window that keeps what is outside is empty where it is open."""
-    thresholds = cut.thresholds(name)
-    if cut.bounds is None:
-        return {key: each.threshold for key, each in thresholds.items()}
-    low, high = cut.bounds[0] - cut.widest_bandwidth, cut.bounds[1] + cut.widest_bandwidth
-    places = {"above": (low,), "below": (high,), "inside": (low, high), "outside": (high, high)}[cut.keep]
-    return dict(zip(thresholds, places, strict=True))
-
-
-def nominal_scales(data: Data) -> Values:
-    """What a weight of 1 in each data set is in expected events of each process, shape "processes datasets".
-
-    It is 0 for the alternative samples of a process, of which the nominal template has no event.
-    """
-    # Variation 0 is the nominal one, column 0 the sum of weights.
-    return np.asarray(data.recipe.yields[0, :, 0, :, 0], np.float64)
 
 
 def _in_histograms(problem: Problem, thresholds: Mapping[str, float]) -> Values:

@@ -16,7 +16,6 @@ from pipeline.events.cuts import arrays
 from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Step
-from pipeline.tuning.tune import ranges
 from pipeline.validation.regions import Values
 
 __all__ = [
@@ -134,7 +133,7 @@ def profile(problem: Problem, best: Step, points: int = 9) -> tuple[Profile, ...
 def path(problem: Problem, steps: Sequence[Step], symbol: str, points: int = 20) -> Path:
     """The way of the optimiser, with the figure of merit on events that it has not seen at up to so many steps."""
     config = problem.config
-    trained = list(ranges(config))
+    trained = list(steps[0].thresholds)
     best = next(place for place, step in enumerate(steps) if step.number == steps[-1].best_number)
     seen = np.unique(np.append(np.linspace(0, len(steps) - 1, min(points, len(steps))).astype(np.int64), best))
     unseen = [_unseen(problem, steps[place]) for place in seen]
@@ -174,7 +173,7 @@ def contributions(problem: Problem, step: Step) -> tuple[Contributions, ...]:
     parts = []
     for name in bandwidths:
         by_dataset = np.einsum("kdbc,kdsbc->db", np.asarray(slope), np.asarray(flux[name]))
-        length = config.thresholds[name].step or 1.0
+        length = config.thresholds[name].typical_step
         parts.append(Contributions(name, length, _sign(analysis) * length * (uses @ by_dataset)))
     return tuple(parts)
 
@@ -187,13 +186,13 @@ def contour(
     The grid covers the path of the optimisation, with a margin of a bandwidth.
     """
     config = problem.config
-    trained = list(ranges(config))
+    trained = list(path[0])
     if len(trained) < 2:
         return None
 
     def travelled(name: str) -> float:
         values = [position[name] for position in path]
-        return (max(values) - min(values)) / (config.thresholds[name].step or 1.0)
+        return (max(values) - min(values)) / config.thresholds[name].typical_step
 
     first, second = sorted(sorted(trained, key=travelled)[-2:], key=trained.index)
     grids = []

@@ -1,23 +1,17 @@
-"""What each cut cuts: the distribution of its variable after all other cuts (N − 1).
-
-The exact analysis says which events are selected once the cut is open (`pipeline.validation.cutflow`). For a cut on
-events these are what is counted; for a cut on objects it is the objects in them that pass all other cuts.
-"""
+"""What each cut cuts: the distribution of its variable after all other cuts (N − 1; `pipeline.population`)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from pipeline.analysis import Data
-from pipeline.events.cuts import EVENT, Cut, arrays
-from pipeline.events.table import list_events, list_objects
+from pipeline.events.cuts import EVENT, Cut
+from pipeline.population import divided_by, nominal_scales, opened
 from pipeline.problem import Problem
-from pipeline.validation.cutflow import nominal_scales, opened
 from pipeline.validation.regions import Values
 
-__all__ = ["Distribution", "distributions", "histogram_of_events", "histogram_of_objects"]
+__all__ = ["Distribution", "distributions", "histogram_at_cut"]
 
 BINS = 40
 
@@ -56,8 +50,7 @@ def distributions(
         margin = settings.bandwidth or 0.0
         edges = np.linspace(settings.bounds[0] - margin, settings.bounds[1] + margin, BINS + 1)
         of_events = EVENT in cut.objects
-        histogram = histogram_of_events if of_events else histogram_of_objects
-        values = histogram(problem, cut, opened(config, after, [cut.name]), edges)
+        values = histogram_at_cut(problem, cut, opened(config, after, [cut.name]), edges)
         shown += [
             Distribution(
                 cut=side.threshold,
@@ -74,37 +67,13 @@ def distributions(
     return tuple(shown)
 
 
-def histogram_of_events(problem: Problem, cut: Cut, thresholds: Mapping[str, float], edges: Values) -> Values:
-    """Of the cut's variable, put in the place of the observable."""
-    analysis, data = problem.analysis, problem.validation
-    regions = analysis.selection.regions
-    observed = tuple(replace(region, observable=cut.variable) for region in regions)
-    selection = replace(analysis.selection, regions=observed)
-    observing = analysis.events._replace(selection=selection)
-    events = list_events(observing, arrays(thresholds), data.events)
-    concerned = [number for number, region in enumerate(regions) if cut.regions is None or region.name in cut.regions]
-    selected = (events.kinematic == 0) & np.isin(events.region, concerned) & ~np.isnan(events.observable)
-    values = np.abs(events.observable) if cut.absolute else events.observable
-    return _histogram(data, edges, values[selected], events.dataset[selected], events.columns[0, selected])
-
-
-def histogram_of_objects(problem: Problem, cut: Cut, thresholds: Mapping[str, float], edges: Values) -> Values:
-    """Of the objects that pass all other cuts, in the selected events."""
+def histogram_at_cut(problem: Problem, cut: Cut, thresholds: Mapping[str, float], edges: Values) -> Values:
+    """Expected numbers of what a cut divides, at thresholds with this cut open, shape "processes bins"."""
     data = problem.validation
-    counts = np.zeros((data.recipe.yields.shape[1], len(edges) - 1))
-    for name in cut.objects:
-        objects = list_objects(problem.analysis.events, arrays(thresholds), data.events, name, cut.variable)
-        chosen = objects.region >= 0
-        values = np.abs(objects.value) if cut.absolute else objects.value
-        counts += _histogram(data, edges, values[chosen], objects.dataset[chosen], objects.weight[chosen])
-    return counts
-
-
-def _histogram(data: Data, edges: Values, values: np.ndarray, datasets: np.ndarray, weights: np.ndarray) -> Values:
-    """Expected numbers, for each process."""
-    scales = nominal_scales(data)
+    divided, scales = divided_by(problem.analysis, data, cut, thresholds), nominal_scales(data)
     counts = np.zeros((scales.shape[1], len(edges) - 1))
     for dataset in np.flatnonzero(scales.any(axis=0)):
-        of_dataset = datasets == dataset
-        counts[dataset] = np.histogram(values[of_dataset], edges, weights=weights[of_dataset].astype(np.float64))[0]
+        own = divided.dataset == dataset
+        weights = divided.weight[own].astype(np.float64)
+        counts[dataset] = np.histogram(divided.values[own], edges, weights=weights)[0]
     return np.asarray(scales @ counts)

@@ -69,10 +69,10 @@ def trajectory(problem: Problem, scale: float) -> Trajectory:
     """The optimisation with all bandwidths scaled; what it sees of the events is the same."""
     config, analysis = problem.config, problem.analysis
     default = defaults(config)
-    allowed = scaled(ranges(config), scale)
+    allowed = scaled(ranges(config, problem.kernels), scale)
     evaluate = evaluation(problem)
     start = {name: default[name] for name in allowed}
-    steps = list(descend(evaluate, allowed, [start], schedule(config), ordered(config)))
+    steps = list(descend(evaluate, allowed, [start], schedule(config), ordered(config, problem.kernels)))
     unseen = [merit_of(analysis, arrays({**default, **step.thresholds}), problem.validation) for step in steps]
     kept = next(step.number for step in steps if step.thresholds == steps[-1].best)
     return Trajectory(

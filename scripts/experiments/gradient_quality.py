@@ -71,7 +71,7 @@ def parse() -> argparse.Namespace:
 def compare(problem: Problem, every: int) -> list[Compared]:
     """Run the optimisation, then look back at its steps."""
     config, analysis = problem.config, problem.analysis
-    default, allowed = defaults(config), ranges(config)
+    default, allowed = defaults(config), ranges(config, problem.kernels)
 
     def loss(thresholds: Mapping[str, float]) -> float:
         merit = merit_of(analysis, arrays({**default, **thresholds}), problem.training)
@@ -81,7 +81,7 @@ def compare(problem: Problem, every: int) -> list[Compared]:
         steps = {name: EQUAL_SECOND_MOMENT * width for name, width in widths.items()}
         return central_differences(loss, thresholds, steps, allowed)
 
-    counted = Counted(lambda at: (loss(at), True), allowed, np.inf, ordered(config))
+    counted = Counted(lambda at: (loss(at), True), allowed, np.inf, ordered(config, problem.kernels))
     start = {name: default[name] for name in allowed}
     taken = along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
     final = taken[-1].bandwidths

@@ -121,16 +121,16 @@ def parse() -> argparse.Namespace:
 
 def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]:
     """The thresholds of the best exact value that the optimiser has seen; both start at the default cuts."""
-    config = problem.with_bandwidths().config
-    analysis, data = problem.analysis, problem.training
+    problem = problem.with_bandwidths()
+    config, analysis, data = problem.config, problem.analysis, problem.training
     default = defaults(config)
-    allowed = ranges(config)
+    allowed = ranges(config, problem.kernels)
 
     def loss(thresholds: Mapping[str, float]) -> tuple[float, bool]:
         merit = merit_of(analysis, arrays({**default, **thresholds}), data)
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
-    counted = Counted(loss, allowed, evaluations, ordered(config))
+    counted = Counted(loss, allowed, evaluations, ordered(config, problem.kernels))
     start = {name: default[name] for name in allowed}
     if optimiser == OURS:
         along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
@@ -162,7 +162,7 @@ def judge(
         seed=config.seed,
         rule=rule,
         optimiser=optimiser,
-        thresholds={name: tuned[name] for name in ranges(config)},
+        thresholds={name: tuned[name] for name, each in config.thresholds.items() if each.trainable},
         claimed=(value(point, parts.training), float(np.std(spread, ddof=1))),
         alike=(float(np.mean(others)), float(np.std(others, ddof=1) / np.sqrt(len(others)))),
         before=before,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
-from pipeline.events.binning import bin_index, binned, edge_flux, hard_histogram, placed_edges
+from pipeline.events.binning import bin_index, binned, edge_flux, edge_widths, hard_histogram, placed_edges
 from pipeline.events.cuts import Region, Selection, arrays
 from pipeline.events.flux import kernel_integral
 
@@ -137,7 +137,7 @@ def hard(edges, values, columns, copy=None, bandwidths=None):
         SELECTION,
         position,
         jnp.zeros(values.shape, jnp.int32) if copy is None else copy,
-        {"free": jnp.asarray(WIDTH)} if bandwidths is None else bandwidths,
+        {"free": jnp.full(edges.shape[1], WIDTH)} if bandwidths is None else bandwidths,
         {"fixed": BEGINNING["fixed"][None], "free": edges},
         {"fixed": other, "free": values},
         columns,
@@ -242,13 +242,34 @@ def test_the_flux_of_edges_is_the_derivative_of_the_histogram(sample):
     copy = jnp.asarray(np.random.default_rng(5).integers(0, 2, EVENTS), jnp.int32)
     edges, region = jnp.asarray(np.stack([PLACES, PLACES])), regions(RANGE)[1]
     slopes = jax.jacfwd(lambda edges: hard(edges, values, columns, copy))(edges)
-    flux = edge_flux(region, edges, f32(WIDTH), values, columns, copy)
+    flux = edge_flux(region, edges, jnp.full(4, f32(WIDTH)), values, columns, copy)
     assert len(flux) == 2  # a range: both ends move the edges between them
     along = (PLACES - PLACES[0]) / (PLACES[-1] - PLACES[0])
     for name, share in zip(region.edges, (1 - along, along), strict=True):
         expected = np.einsum("bcke,e->kbc", slopes, share)
         np.testing.assert_allclose(flux[name], expected, rtol=1e-4, atol=1e-3 * np.abs(expected).max())
         assert np.all(expected != 0)
+
+
+def test_each_edge_has_a_kernel_of_its_own(sample):
+    """The derivative by an edge with a wide kernel does not know how narrow those of the others are."""
+    values, columns = of_sample(sample)
+    edges = jnp.asarray(PLACES)[None]
+    widths = jnp.asarray([0.1, 0.2, 0.4, 0.8])
+
+    def slopes(bandwidths):
+        return jax.jacfwd(lambda at: hard(at, values, columns, bandwidths={"free": bandwidths}))(edges)[:, :, 0]
+
+    mixed = slopes(widths)
+    for number, width in enumerate(widths):
+        alone = slopes(jnp.full(4, width))
+        np.testing.assert_allclose(mixed[..., number], alone[..., number], rtol=1e-5, atol=1e-3)
+
+
+def test_inner_edges_of_a_range_have_kernels_between_those_of_its_ends():
+    widths = edge_widths(regions(RANGE)[1], arrays({"free.start": 0.1, "free.stop": 0.5}), jnp.asarray(PLACES)[None])
+    along = (PLACES - PLACES[0]) / (PLACES[-1] - PLACES[0])
+    np.testing.assert_allclose(widths, 0.1 + 0.4 * along)
 
 
 def test_without_a_bandwidth_there_is_no_derivative(sample):

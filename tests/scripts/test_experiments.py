@@ -94,8 +94,6 @@ def test_no_bandwidth_is_left_for_the_events_to_choose_all():
     assert all(one.bandwidth for one in config.thresholds.values() if one.trainable)
     bare = settings.without_bandwidths(config)
     assert not any(one.bandwidth or one.bandwidth_end for one in bare.thresholds.values())
-    chosen = bare.with_bandwidths(dict.fromkeys(bare.thresholds, 1.0))
-    assert {one.bandwidth for one in chosen.thresholds.values()} == {1.0}
 
 
 def test_scaled_bandwidths_change_nothing_else():

@@ -318,3 +318,24 @@ def test_arguments_reach_the_optimiser():
     plain = run(name="sgd", steps=3)
     assert heavy[2].thresholds != plain[2].thresholds
     assert isinstance(make_optimiser(schedule(b1=0.5)), optax.GradientTransformation)
+
+
+def test_from_a_plain_it_comes_back():
+    """Beyond 40 nothing is left: the loss is flat there, and an optimiser with momentum runs far into it."""
+
+    def evaluate(thresholds, _):
+        at = thresholds["jet_pt"]
+        inside = at < 40
+        loss = jnp.where(inside, ((at - 38) / 4) ** 2 - 1, 1.0)
+        slope = jnp.where(inside, (at - 38) / 8, 0.0)
+        merit = Merit(
+            value=-loss, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
+        )
+        return Evaluation(loss=loss, merit=merit, gradient=known({"jet_pt": slope}))
+
+    ranges = {"jet_pt": RANGES["jet_pt"]}
+    steps = list(descend(evaluate, ranges, [{"jet_pt": 26.0}], Schedule("adam", {}, 2.0, 0.5, 40)))
+    assert any(step.thresholds["jet_pt"] >= 40 for step in steps)
+    last = [step.thresholds["jet_pt"] for step in steps[-5:]]
+    assert max(last) < 40
+    assert steps[-1].best["jet_pt"] == pytest.approx(38, abs=0.7)

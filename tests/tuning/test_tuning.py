@@ -9,6 +9,7 @@ from pipeline.inference.objectives import Merit
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
 from pipeline.progress import Silent
+from pipeline.scales import OwnUnit
 from pipeline.tuning.descent import Evaluation, descend
 from pipeline.tuning.schedule import schedule
 from pipeline.tuning.tune import Tuned, ordered, ranges, starts
@@ -87,13 +88,18 @@ def test_missing_bandwidths_are_chosen_and_then_narrowed(monkeypatch):
 
     said = Listener()
     monkeypatch.setattr("pipeline.problem.evaluate", unbiased)
-    found = problem(loaded).with_bandwidths(said).config
-    assert found.cuts["jet_pt"].bandwidth == pytest.approx(35 / 4)
-    assert found.cuts["jet_pt"].bandwidth_end == pytest.approx(35 / 16)
-    assert found.cuts["electron_pt"] == loaded.cuts["electron_pt"]
-    assert found.regions["4j2b"].bins.bandwidth == pytest.approx(650 / 4)
-    assert found.regions["4j1b"] == loaded.regions["4j1b"]
-    assert set(ranges(found)) == {name for name, one in loaded.thresholds.items() if one.trainable}
+    found = problem(loaded).with_bandwidths(said)
+    assert found.config == loaded
+    moving = ranges(loaded, found.kernels)
+    assert set(moving) == {name for name, one in loaded.thresholds.items() if one.trainable}
+    assert moving["jet_pt"].bandwidth == pytest.approx(35 / 4)
+    assert moving["jet_pt"].bandwidth_end == pytest.approx(35 / 16)
+    assert moving["electron_pt"] == ranges(loaded)["electron_pt"]
+    assert moving["4j2b.edge_3"].bandwidth == pytest.approx(650 / 4)
+    # Their steps are given, so they move in their own unit.
+    assert all(isinstance(r.scale, OwnUnit) for r in moving.values())
+    assert found.bandwidths["jet_pt"] == pytest.approx(35 / 4)
+    assert found.with_bandwidths() is found
     assert [line[:50] for line in said.lines] == ["choosing the bandwidth of jet_pt, 4j2b.edge_0, 4j2"]
 
 

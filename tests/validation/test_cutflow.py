@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline.config import load_config
+from pipeline.population import nominal_scales, opened
 from pipeline.problem import Problem
-from pipeline.validation.cutflow import CutFlow, cut_flow, nominal_scales, opened
+from pipeline.validation.cutflow import CutFlow, cut_flow
 
 from analysis_data import ROOT
 from small_analysis import SELECTION, THRESHOLDS, small_analysis, small_data

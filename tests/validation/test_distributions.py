@@ -6,9 +6,9 @@ import awkward as ak
 import numpy as np
 import pytest
 from pipeline.config import Config, load_config
+from pipeline.population import opened
 from pipeline.problem import Problem
-from pipeline.validation.cutflow import opened
-from pipeline.validation.distributions import distributions, histogram_of_events, histogram_of_objects
+from pipeline.validation.distributions import distributions, histogram_at_cut
 
 from analysis_data import ROOT
 from small_analysis import THRESHOLDS, small_analysis, small_data
@@ -77,7 +77,7 @@ def test_events_near_an_event_level_cut_are_those_that_numpy_finds() -> None:
     """One lepton, four jets, a b-tag; HT is the sum over the selected jets, and nothing of its cut is left."""
     problem, edges = small_problem(), np.linspace(100, 600, 11)
     (cut,) = problem.analysis.selection.on("event")
-    found = histogram_of_events(problem, cut, opened(problem.config, THRESHOLDS, [cut.name]), edges)
+    found = histogram_at_cut(problem, cut, opened(problem.config, THRESHOLDS, [cut.name]), edges)
     expected = np.zeros_like(found)
     for group in problem.validation.events.groups:
         pt, btag = np.asarray(group.varied_objects["jet"]["pt"])[0], np.asarray(group.objects["jet"]["btag"])
@@ -102,7 +102,7 @@ def test_objects_near_a_cut_are_those_that_numpy_finds(name: str) -> None:
     (cut,) = (cut for cut in problem.analysis.selection.cuts if cut.name == name)
     edges = np.linspace(0, 1, 6) if name == "jet_btag" else np.linspace(20, 100, 9)
     at = opened(problem.config, THRESHOLDS, [cut.name])
-    found = histogram_of_objects(problem, cut, at, edges)
+    found = histogram_at_cut(problem, cut, at, edges)
     expected = np.zeros_like(found)
     for group in problem.validation.events.groups:
         pt, btag = np.asarray(group.varied_objects["jet"]["pt"])[0], np.asarray(group.objects["jet"]["btag"])

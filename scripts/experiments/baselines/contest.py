@@ -84,7 +84,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
     """
     config, analysis = problem.config, problem.analysis
     default = defaults(config)
-    allowed, plan = ranges(config), schedule(config)
+    allowed, plan = ranges(config, problem.kernels), schedule(config)
     start = start_near(default, allowed, spread, config.seed)
 
     def loss(thresholds: Mapping[str, float]) -> tuple[float, bool]:
@@ -92,11 +92,11 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
     evaluate = evaluation(problem)
-    widths = arrays({name: r.bandwidth for name, r in allowed.items()})
+    widths = arrays(problem.bandwidths)
     seconds, with_gradient = least_seconds(lambda: loss(start), lambda: evaluate(arrays(start), widths))
     cost = with_gradient / seconds
 
-    make = partial(Counted, loss, allowed, ordered=ordered(config))
+    make = partial(Counted, loss, allowed, ordered=ordered(config, problem.kernels))
     counted = {OURS: make(budget=np.inf)}
     along_flux(counted[OURS], start, plan, evaluate, cost)
     ours = counted[OURS]
