@@ -118,7 +118,6 @@ class _Shape(NamedTuple):
     kinematics: int
     events: int
     chunks: tuple[int, ...]
-    devices: int
 
 
 def dense_groups(
@@ -150,7 +149,7 @@ def dense_groups(
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample) for samples in within for sample in samples):
             continue
-        shape = _common_shape(within, main, capacity, kinematics, chunk_size, devices)
+        shape = _common_shape(within, main, capacity, kinematics, chunk_size)
         hosts = [_host(samples, shape, function, load) for samples, load in zip(within, loads, strict=True)]
         room = max(host.tasks for host in hosts), max(1, *(host.rows for host in hosts))
         for part, host in zip(parts, hosts, strict=True):
@@ -183,12 +182,7 @@ def _between(sample: RaggedSample, main: str | None, lower: int, upper: int) -> 
 
 
 def _common_shape(
-    folds: Sequence[Sequence[RaggedSample]],
-    main: str | None,
-    capacity: int,
-    kinematics: int,
-    chunk_size: int,
-    devices: int,
+    folds: Sequence[Sequence[RaggedSample]], main: str | None, capacity: int, kinematics: int, chunk_size: int
 ) -> _Shape:
     """Room for the largest of the folds."""
     events = [max(len(samples[d]) for samples in folds) for d in range(len(folds[0]))]
@@ -200,7 +194,7 @@ def _common_shape(
     }
     if main is not None:
         objects[main] = capacity
-    return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events), devices)
+    return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events))
 
 
 def _chunk_size(events: int, largest: int) -> int:
