@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pyhf
 import pytest
 from pipeline.config import load_config
@@ -32,7 +33,15 @@ def test_the_first_block_tunes_and_reports(tmp_path, monkeypatch):
 def python_blocks():
     """All but the first of the README, which has a test of its own."""
     every = [(page, number, block) for page in PAGES for number, block in enumerate(blocks(page, "python"))]
-    return [pytest.param(block, id=f"{page.name}, {number}") for page, number, block in every[1:]]
+    heavy = ("TemplateFit", "pl.tune")
+    return [
+        pytest.param(
+            block,
+            id=f"{page.name}, {number}",
+            marks=[pytest.mark.slow] if any(word in block for word in heavy) else [],
+        )
+        for page, number, block in every[1:]
+    ]
 
 
 @pytest.mark.parametrize("block", python_blocks())
@@ -52,6 +61,11 @@ def test_other_python_works_as_pasted(block, tmp_path, monkeypatch):
         assert names["coarse"].merit().converged
         assert names["fit"].observed.limits.converged
         assert pyhf.Workspace(names["workspace"]).model().config.poi_name == "mu"
+        return
+    if "pl.Network" in block or "class Wrapped" in block:
+        names = {}
+        exec(block, names)
+        assert "result" not in names or np.isfinite(names["result"].gain.value)
         return
     model = pyhf.simplemodels.uncorrelated_background([12.0, 11.0], [50.0, 52.0], [3.0, 7.0])
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)
