@@ -135,7 +135,6 @@ def test_weights_are_in_expected_events_whatever_the_luminosity(problem):
 
 
 def test_parquet_files_are_the_same(tmp_path):
-@pytest.mark.slow
     """Rows of files are numbered file by file, so events have numbers of their own here."""
     numbered = {process: columns | {"event": np.arange(EVENTS[process])} for process, columns in TABLES.items()}
     files = {process: tmp_path / f"{process}.parquet" for process in TABLES}
@@ -146,6 +145,9 @@ def test_parquet_files_are_the_same(tmp_path):
     for ours, theirs in zip(jax.tree.leaves(other.training), jax.tree.leaves(in_memory.training), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert other.samples[0].dataset.files[0].sha256 is not None
+
+
+@pytest.mark.slow
 def test_tuning_gains_on_unseen_events_and_reports(problem, tmp_path):
     result = pl.tune(problem, steps=3, quiet=True)
     assert len(result) == len(list(result)) == 3

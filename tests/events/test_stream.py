@@ -64,7 +64,6 @@ def test_gradient_of_parts_is_that_of_the_sum(parts, sums, stored):
 
 @pytest.mark.slow
 def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, sums, stored):
-@pytest.mark.slow
     subsampled = jax.jit(lambda data: yields_and_flux(ANALYSIS.events, AT, WIDTHS, data.events, SUBSAMPLES)[1])
     flux = [subsampled(data) for data in parts]
     yields = sum(each[0] for each in sums)
@@ -76,6 +75,9 @@ def test_error_of_parts_is_the_scatter_of_subsamples_of_the_sum(parts, sums, sto
         # The same sums in float32, compiled into another function.
         np.testing.assert_allclose(error, np.sqrt(variance), rtol=1e-6)
     assert any(error > 0 for error in gradient.error.values())
+
+
+@pytest.mark.slow
 def test_one_compilation_serves_all_parts(stored, caplog):
     exact.merit_of(ANALYSIS, AT, list(stored)[:1])
     caplog.clear()

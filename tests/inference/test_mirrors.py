@@ -84,7 +84,6 @@ def test_a_search_costs_at_most_three_times_the_first_fit_or_says_what_it_left_o
 
 
 def opposite(seed):
-@pytest.mark.slow
     """Variations that go opposite ways up and down, of a size and of data that leave no fit in peace."""
     rng = np.random.default_rng(seed)
     background = rng.uniform(30, 200, 4)
@@ -98,6 +97,9 @@ def opposite(seed):
     ]
     observed = rng.poisson(background * rng.uniform(0.6, 1.6, 4)).astype(float).tolist()
     return workspace([{"name": "SR", "samples": samples}], {"SR": observed})
+
+
+@pytest.mark.slow
 def test_no_search_where_no_variation_can_have_two_valleys(monkeypatch):
     specs = [EVERYTHING, *(opposite(seed) for seed in range(20))]
     searched = [fit_at_once(*at_once(spec)) for spec in specs]
