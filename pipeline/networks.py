@@ -27,7 +27,7 @@ from pipeline.events.scores import Input, Network, Score, score_of, standardised
 from pipeline.events.table import InputList, list_inputs
 from pipeline.weights import load_network
 
-__all__ = ["fresh_networks", "make_scores", "place_edges", "start_networks"]
+__all__ = ["begin_networks", "fresh_networks", "make_scores", "place_edges", "start_networks"]
 
 REST = 0.005
 """Of the events that lie beyond the first and the last edge that are stated of open bins."""
@@ -57,6 +57,14 @@ def fresh_networks(config: Config) -> dict[str, Network]:
     return {
         name: _fresh(name, observable, _number(_inputs(observable))) for name, observable in config.observables.items()
     }
+
+
+def begin_networks(
+    config: Config, analysis: Analysis, thresholds: Thresholds, data: Data
+) -> tuple[Config, dict[str, Network]]:
+    """A run with its bins in their places, and its networks: `start_networks` and `place_edges`."""
+    networks = start_networks(config, analysis, thresholds, data)
+    return place_edges(config, analysis, thresholds | networks, data), networks
 
 
 def start_networks(config: Config, analysis: Analysis, thresholds: Thresholds, data: Data) -> dict[str, Network]:

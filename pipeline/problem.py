@@ -43,7 +43,7 @@ from pipeline.events.table import EventList, shared_events
 from pipeline.ingest.arrays import Table, sample_of
 from pipeline.ingest.samples import Sample, read_samples, skim
 from pipeline.names import Names, names_of
-from pipeline.networks import fresh_networks, place_edges, start_networks
+from pipeline.networks import begin_networks, fresh_networks
 from pipeline.parts import data_of, left_out, make_data, pick
 from pipeline.population import ranks
 from pipeline.progress import SILENT, Progress
@@ -339,30 +339,15 @@ def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float]
     problems = []
     for number in range(len(turns)):
         parts = dict(zip(shares, data[number * len(shares) : (number + 1) * len(shares)], strict=True))
-        own, networks, parts = _learned(config, analysis, parts)
+        own, networks = begin_networks(config, analysis, _fresh(config), parts["training"])
+        edges = make_edges(own)
+        parts = {name: eqx.tree_at(lambda each: each.events.edges, part, edges) for name, part in parts.items()}
         if several:
             at = default_thresholds(own) | networks
             parts = dict(zip(parts, with_design_effects(analysis, at, list(parts.values())), strict=True))
         training, validation, stopping = parts["training"], parts["validation"], parts.get("stopping")
         problems.append(Problem(own, analysis, training, validation, stopping, samples, unseen, names, networks))
     return tuple(problems)
-
-
-def _learned(
-    config: Config, analysis: Analysis, parts: dict[str, Data]
-) -> tuple[Config, dict[str, Network], dict[str, Data]]:
-    """Networks of the training events, and all parts with edges where these put them."""
-    if not config.observables:
-        return config, {}, parts
-    training = parts["training"]
-    networks = start_networks(config, analysis, _fresh(config), training)
-    config = place_edges(config, analysis, default_thresholds(config) | networks, training)
-    edges = make_edges(config)
-    return (
-        config,
-        networks,
-        {name: eqx.tree_at(lambda each: each.events.edges, part, edges) for name, part in parts.items()},
-    )
 
 
 def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:

@@ -132,8 +132,8 @@ def halves(data):
 @pytest.mark.slow
 def test_folds_with_the_same_thresholds_are_all_events(data):
     at = arrays(THRESHOLDS)
-    folds = [(half, at) for half in halves(data)]
-    compared = cross_validate(small_analysis(), at, folds, replicas=3, seed=1)
+    folds = [(half, at, at) for half in halves(data)]
+    compared = cross_validate(small_analysis(), folds, replicas=3, seed=1)
     whole = float(exact.merit_of(small_analysis(), at, data).value)
     assert compared.before.value == pytest.approx(whole, rel=1e-6)
     assert compared.change.value == 0
@@ -146,9 +146,9 @@ def test_each_fold_is_judged_by_its_own_thresholds(data):
     """Thresholds that only the other fold has leave a fold as it is."""
     at, tight = arrays(THRESHOLDS), arrays(THRESHOLDS | {"jet_pt": 45.0})
     first, second = halves(data)
-    compared = cross_validate(small_analysis(), at, [(first, at), (second, tight)], replicas=2, seed=1)
-    alone = cross_validate(small_analysis(), at, [(first, at), (second, at)], replicas=2, seed=1)
-    swapped = cross_validate(small_analysis(), at, [(second, tight), (first, at)], replicas=2, seed=1)
+    compared = cross_validate(small_analysis(), [(first, at, at), (second, at, tight)], replicas=2, seed=1)
+    alone = cross_validate(small_analysis(), [(first, at, at), (second, at, at)], replicas=2, seed=1)
+    swapped = cross_validate(small_analysis(), [(second, at, tight), (first, at, at)], replicas=2, seed=1)
     assert compared.before.value == alone.after.value
     assert compared.after.value != alone.after.value
     assert swapped.after.value == pytest.approx(compared.after.value, rel=1e-9)

@@ -168,6 +168,10 @@ def test_a_network_of_another_shape_is_refused(problem, tmp_path):
             "'score' is trained, and a cut on it that stays where it is",
         ),
         ({"networks": [Network("score", ["x"], settings={"trainable": False})]}, "says nothing"),
+        (
+            {"regions": [Region("SR", observable="score", bins=6, require={"score": [0.0]})]},
+            "a requirement has no derivative",
+        ),
     ],
 )
 def test_what_cannot_be_learned_is_told_in_one_sentence(changes, message):

@@ -1,7 +1,5 @@
 """One run, whole: the data, the analysis, and how it is tuned and judged."""
 
-import difflib
-from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.former import refuse_former_keys
-from pipeline.config.learning import MemberInputs, Observable
+from pipeline.config.learning import Observable
 from pipeline.config.model import HomePath, Model
+from pipeline.config.references import check_different, check_known, check_networks
 from pipeline.config.selection import (
     Collection,
     Cut,
@@ -261,12 +260,12 @@ class Config(Model):
                 raise ValueError("sets.event: 'event' stands for the event itself; choose another name")
             if isinstance(each, tuple):
                 for part in each:
-                    _known(part, self.object_sets, f"sets.{name}", "set")
+                    check_known(part, self.object_sets, f"sets.{name}", "set")
                 continue
             if each.of is not None:
-                _known(each.of, self.objects, f"sets.{name}.of", "collection")
+                check_known(each.of, self.objects, f"sets.{name}.of", "collection")
             if each.within is not None:
-                _known(each.within, (*self.objects, *self.sets), f"sets.{name}.within", "set")
+                check_known(each.within, (*self.objects, *self.sets), f"sets.{name}.within", "set")
             if name not in self.object_sets:
                 raise ValueError(f"sets.{name}.within: leads back to '{name}', or to a union; name a set of objects")
             around = self.object_sets[each.within].of if each.within is not None else None
@@ -286,17 +285,19 @@ class Config(Model):
         made_by_function = self.event_function is not None
         for name, cut in self.cuts.items():
             for region in cut.regions or ():
-                _known(region, self.regions, f"cuts.{name}.regions", "region")
+                check_known(region, self.regions, f"cuts.{name}.regions", "region")
             for of in () if cut.on_events else cut.objects:
                 if of in self.unions:
                     raise ValueError(
                         f"cuts.{name}.objects: '{of}' is a union; name its sets: [{', '.join(self.unions[of])}]"
                     )
-                _known(of, self.object_sets, f"cuts.{name}.objects", "set", also=("event",))
+                check_known(of, self.object_sets, f"cuts.{name}.objects", "set", also=("event",))
                 collection = self.object_sets[of].of or ""
                 known = self.variables_of(collection)
                 if not made_by_function:
-                    _known(cut.variable, known, f"cuts.{name}.variable: objects.{collection}.variables", "variable")
+                    check_known(
+                        cut.variable, known, f"cuts.{name}.variable: objects.{collection}.variables", "variable"
+                    )
         thresholds, networks = self.thresholds.values(), self.observables.values()
         if not any([*(each.trainable for each in thresholds), *(each.trainable for each in networks)]):
             raise ValueError("cuts: no cut is trainable; set 'trainable: true' on at least one")
@@ -304,37 +305,7 @@ class Config(Model):
 
     @model_validator(mode="after")
     def _networks_are_possible(self) -> "Config":
-        for name, observable in self.observables.items():
-            where = f"observables.{name}"
-            if name in self.thresholds or name in self.cuts:
-                raise ValueError(f"{where}: a cut has this name; choose another one")
-            if not any(region.observable == name for region in self.regions.values()):
-                raise ValueError(f"{where}: no region has it as its observable, so nothing would train it")
-            for each in observable.inputs:
-                if isinstance(each, MemberInputs):
-                    _known(each.objects, self.object_sets, f"{where}.inputs", "set")
-                    known = self.variables_of(self.object_sets[each.objects].of or "")
-                    for variable in each.variables:
-                        _known(variable, known, f"{where}.inputs: {each.objects}", "variable")
-                elif each in self.observables:
-                    raise ValueError(f"{where}.inputs: '{each}' is learned, too; one network cannot be told of another")
-            for process in observable.pretrain.signal if observable.pretrain else ():
-                _known(process, self.processes, f"{where}.pretrain.signal", "process")
-            for variation, content in self.variations.items():
-                if name in content.weights:
-                    raise ValueError(f"variations.{variation}.weights: '{name}' is learned and cannot be a weight")
-        for name, cut in self.cuts.items():
-            learned = self.observables.get(cut.variable) if cut.on_events else None
-            if learned is not None and learned.trainable and not cut.trainable:
-                raise ValueError(
-                    f"cuts.{name}: '{cut.variable}' is trained, and a cut on it that stays where it is would bind the "
-                    "network to one scale; set 'trainable: true', with bounds"
-                )
-        if self.observables and self.optimiser.forward == "smooth":
-            raise ValueError("optimiser.forward: smooth has no derivative by the weights of networks; use 'exact'")
-        for name, region in self.regions.items():
-            if region.bins.place is not None and region.observable not in self.observables:
-                raise ValueError(f"regions.{name}.bins.place: '{region.observable}' is not learned; state the edges")
+        check_networks(self)
         return self
 
     def variables_of(self, collection: str) -> tuple[str, ...]:
@@ -348,11 +319,11 @@ class Config(Model):
         if missing is None:
             return self
         for name in (missing.pt, missing.phi):
-            _known(name, self.event_variables, "missing_momentum: event_variables", "variable")
+            check_known(name, self.event_variables, "missing_momentum: event_variables", "variable")
         for name in missing.of:
-            _known(name, self.objects, "missing_momentum.of", "collection")
+            check_known(name, self.objects, "missing_momentum.of", "collection")
             for variable in ("pt", "phi"):
-                _known(variable, self.objects[name].variables, f"missing_momentum.of: {name}", "variable")
+                check_known(variable, self.objects[name].variables, f"missing_momentum.of: {name}", "variable")
         for name, variation in self.variations.items():
             varied = variation.varied_columns
             twice = [each for each in (missing.pt, missing.phi) if each in varied]
@@ -364,25 +335,25 @@ class Config(Model):
     def _references_exist(self) -> "Config":
         for name, correction in self.corrections.items():
             if correction.objects is not None:
-                _known(correction.objects, self.objects, f"corrections.{name}.objects", "collection")
+                check_known(correction.objects, self.objects, f"corrections.{name}.objects", "collection")
         for name, variation in self.variations.items():
             self._check_variation(name, variation)
         for name, systematic in self.systematics.items():
             for process in systematic.processes or ():
-                _known(process, self.processes, f"systematics.{name}.processes", "process")
+                check_known(process, self.processes, f"systematics.{name}.processes", "process")
             for region in systematic.regions or ():
-                _known(region, self.regions, f"systematics.{name}.regions", "region")
+                check_known(region, self.regions, f"systematics.{name}.regions", "region")
             for direction, varied in zip(("up", "down"), systematic.variations, strict=True):
                 if varied is not None:
-                    _known(varied, self.variations, f"systematics.{name}.{direction}", "variation")
+                    check_known(varied, self.variations, f"systematics.{name}.{direction}", "variation")
         for process in (*self.measurement.signal, *self.measurement.free):
             where = "signal" if process in self.measurement.signal else "free"
-            _known(process, self.processes, f"measurement.{where}", "process")
+            check_known(process, self.processes, f"measurement.{where}", "process")
         for process, shares in self.measurement.pseudodata.items():
-            _known(process, self.processes, "measurement.pseudodata", "process")
+            check_known(process, self.processes, "measurement.pseudodata", "process")
             for variation_name in shares:
                 known = ("nominal", *self.variations)
-                _known(variation_name, known, f"measurement.pseudodata.{process}", "variation")
+                check_known(variation_name, known, f"measurement.pseudodata.{process}", "variation")
         return self
 
     def _check_variation(self, name: str, variation: Variation) -> None:
@@ -390,31 +361,31 @@ class Config(Model):
         if name == "nominal":
             raise ValueError(f"{where}: 'nominal' is what is varied; choose another name")
         for process in variation.processes or ():
-            _known(process, self.processes, f"{where}.processes", "process")
+            check_known(process, self.processes, f"{where}.processes", "process")
         if variation.sample is not None:
-            _known(variation.sample, self.processes, f"{where}.sample", "process")
+            check_known(variation.sample, self.processes, f"{where}.sample", "process")
         for column in variation.varied_columns:
             collection, _, variable = column.rpartition(".")
             if collection:
-                _known(collection, self.objects, f"{where}: {column}", "collection")
-                _known(variable, self.objects[collection].variables, f"{where}: {column}", "variable")
+                check_known(collection, self.objects, f"{where}: {column}", "collection")
+                check_known(variable, self.objects[collection].variables, f"{where}: {column}", "variable")
         for factor in variation.weights:
             of, dot, rest = factor.partition(".")
             if dot:
-                _known(of, self.object_sets, f"{where}.weights.{factor}", "set")
+                check_known(of, self.object_sets, f"{where}.weights.{factor}", "set")
                 known = self.variables_of(self.object_sets[of].of or "")
-                _known(rest.rpartition(".")[2], known, f"{where}.weights.{factor}", "variable")
+                check_known(rest.rpartition(".")[2], known, f"{where}.weights.{factor}", "variable")
 
     @model_validator(mode="after")
     def _tables_have_processes(self) -> "Config":
         alternative = [f"{each.sample}__{name}" for name, each in self.variations.items() if each.sample is not None]
         for name in self.data.tables:
-            _known(name, (*self.processes, *alternative), "data.tables", "process")
+            check_known(name, (*self.processes, *alternative), "data.tables", "process")
         return self
 
     @model_validator(mode="after")
     def _everything_counts_once(self) -> "Config":
-        _different({name: process.title for name, process in self.processes.items()}, "processes")
+        check_different({name: process.title for name, process in self.processes.items()}, "processes")
         for (first, before), (second, after) in combinations(self.systematics.items(), 2):
             if before.title != after.title:
                 continue
@@ -427,19 +398,3 @@ class Config(Model):
                     "give it another title, or other processes or regions"
                 )
         return self
-
-
-def _known(name: str, known: Iterable[str], where: str, what: str, also: Iterable[str] = ()) -> None:
-    names = [*known, *also]
-    if name in names:
-        return
-    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
-    raise ValueError(f"{where}: no {what} is called '{name}'; {hint}there are: {', '.join(names) or 'none'}")
-
-
-def _different(titles: Mapping[str, str], where: str) -> None:
-    """Titles are names in the workspace."""
-    for (_, title), (name, other) in combinations(titles.items(), 2):
-        if title == other:
-            raise ValueError(f"{where}.{name}.title: '{other}' is the title of another one already")

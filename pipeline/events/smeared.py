@@ -29,7 +29,6 @@ from pipeline.events.evaluation import (
     EventAnalysis,
     Point,
     as_variables,
-    columns_of,
     concerned,
     counts_of,
     factors_of,
@@ -37,6 +36,7 @@ from pipeline.events.evaluation import (
     point,
     variables_of,
 )
+from pipeline.events.filling import columns_of
 from pipeline.events.flux import for_each, kernel_integral, pack, with_derivatives
 from pipeline.events.function import Sets, members
 from pipeline.events.yields import sum_over_chunks

@@ -20,17 +20,14 @@ from pipeline.events.evaluation import (
     Point,
     accepted_by,
     as_variables,
-    columns_of,
     counts_of,
     derived_bits,
     factors_of,
     is_derived,
-    moving_regions,
-    observables_of,
     placed,
-    subsample_of,
     variables_of,
 )
+from pipeline.events.filling import columns_of, moving_regions, observables_of, subsample_of
 from pipeline.events.flux import MAX_OBJECTS, for_each_flip, pack
 from pipeline.events.function import Sets, members
 

@@ -19,19 +19,15 @@ from pipeline.events.evaluation import (
     Evaluated,
     Point,
     as_variables,
-    columns_of,
     counts_of,
     factors_of,
-    kernel_widths,
-    learned_regions,
     network_inputs,
-    observables_of,
     of_some,
     placed,
     placed_events,
-    subsample_of,
     unscored,
 )
+from pipeline.events.filling import columns_of, kernel_widths, learned_regions, observables_of, subsample_of
 from pipeline.events.flux import for_each
 from pipeline.events.function import Sets, members
 from pipeline.events.scores import score_of

@@ -25,17 +25,8 @@ from jaxtyping import Array, Float32, Float64, Int32, PyTree
 from pipeline.events.batch import Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import Thresholds
 from pipeline.events.devices import on_each_device, summed
-from pipeline.events.evaluation import (
-    Evaluated,
-    EventAnalysis,
-    Layout,
-    Point,
-    columns_of,
-    evaluated,
-    histogram,
-    observables_of,
-    point,
-)
+from pipeline.events.evaluation import Evaluated, EventAnalysis, Layout, Point, evaluated, point
+from pipeline.events.filling import columns_of, histogram, observables_of
 from pipeline.events.flux import with_derivatives
 from pipeline.events.scores import Network
 from pipeline.events.threshold_flux import threshold_flux

@@ -74,14 +74,14 @@ def compare(
 
 
 def cross_validate(
-    analysis: Analysis, before: Thresholds, folds: Sequence[tuple[Data, Thresholds]], replicas: int, seed: int
+    analysis: Analysis, folds: Sequence[tuple[Data, Thresholds, Thresholds]], replicas: int, seed: int
 ) -> Comparison:
     """All events, each judged by thresholds that were tuned without it: the templates of the folds are added up.
 
     Args:
         analysis: the static part.
-        before: the default thresholds.
-        folds: disjoint parts of the events, equally large, and the thresholds that were tuned on all the others.
+        folds: disjoint parts of the events, equally large, and where the tuning on all the others began and ended:
+            thresholds begin at the same place for all folds, networks and their bins do not.
         replicas: of the bootstrap; tuning is not repeated for them.
         seed: of the bootstrap.
     """
@@ -91,14 +91,14 @@ def cross_validate(
             merit_of_templates(
                 analysis, average([templates_at(analysis, at, data) for at, data in zip(points, parts, strict=True)])
             )
-            for points in ([before] * len(folds), [after for _, after in folds])
+            for points in ([before for _, before, _ in folds], [after for _, _, after in folds])
         ]
 
     generator = np.random.default_rng(seed)
-    exact = merits([data for data, _ in folds])
+    exact = merits([data for data, _, _ in folds])
     spread = np.array(
         [
-            [float(merit.value) for merit in merits([resampled(data, generator) for data, _ in folds])]
+            [float(merit.value) for merit in merits([resampled(data, generator) for data, _, _ in folds])]
             for _ in range(replicas)
         ]
     )

@@ -309,8 +309,11 @@ def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, Any]]) -> 
     parts = {"training": problem.training, "validation": problem.validation}
     comparisons = compare(merit, before, arrays(folds[0]), parts, replicas, config.seed)
     if len(tuned) > 1:
-        held_out = [(fold.problem.validation, arrays(cuts)) for fold, cuts in zip(tuned, folds, strict=True)]
-        comparisons["cross-validation"] = cross_validate(analysis, before, held_out, replicas, config.seed)
+        held_out = [
+            (fold.problem.validation, arrays(fold.problem.defaults), arrays(cuts))
+            for fold, cuts in zip(tuned, folds, strict=True)
+        ]
+        comparisons["cross-validation"] = cross_validate(analysis, held_out, replicas, config.seed)
     return comparisons
 
 

@@ -1,0 +1,79 @@
+"""What a config names has to exist, and to make sense together: checks that several sections are needed for."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from pipeline.config.learning import MemberInputs
+
+if TYPE_CHECKING:
+    from pipeline.config.run import Config
+
+__all__ = ["check_different", "check_known", "check_networks"]
+
+
+def check_known(name: str, known: Iterable[str], where: str, what: str, also: Iterable[str] = ()) -> None:
+    """What is named has to be there; else the nearest name is told."""
+    names = [*known, *also]
+    if name in names:
+        return
+    nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    raise ValueError(f"{where}: no {what} is called '{name}'; {hint}there are: {', '.join(names) or 'none'}")
+
+
+def check_different(titles: Mapping[str, str], where: str) -> None:
+    """Titles are names in the workspace."""
+    for (_, title), (name, other) in combinations(titles.items(), 2):
+        if title == other:
+            raise ValueError(f"{where}.{name}.title: '{other}' is the title of another one already")
+
+
+def check_networks(config: "Config") -> None:
+    """Learned observables are made of what there is, and used where weights have a derivative."""
+    if config.observables and config.optimiser.forward == "smooth":
+        raise ValueError("optimiser.forward: smooth has no derivative by the weights of networks; use 'exact'")
+    _check_inputs(config)
+    _check_uses(config)
+
+
+def _check_inputs(config: "Config") -> None:
+    for name, observable in config.observables.items():
+        where = f"observables.{name}"
+        if name in config.thresholds or name in config.cuts:
+            raise ValueError(f"{where}: a cut has this name; choose another one")
+        if not any(region.observable == name for region in config.regions.values()):
+            raise ValueError(f"{where}: no region has it as its observable, so nothing would train it")
+        for each in observable.inputs:
+            if isinstance(each, MemberInputs):
+                check_known(each.objects, config.object_sets, f"{where}.inputs", "set")
+                known = config.variables_of(config.object_sets[each.objects].of or "")
+                for variable in each.variables:
+                    check_known(variable, known, f"{where}.inputs: {each.objects}", "variable")
+            elif each in config.observables:
+                raise ValueError(f"{where}.inputs: '{each}' is learned, too; one network cannot be told of another")
+        for process in observable.pretrain.signal if observable.pretrain else ():
+            check_known(process, config.processes, f"{where}.pretrain.signal", "process")
+        for variation, content in config.variations.items():
+            if name in content.weights:
+                raise ValueError(f"variations.{variation}.weights: '{name}' is learned and cannot be a weight")
+
+
+def _check_uses(config: "Config") -> None:
+    for name, cut in config.cuts.items():
+        cut_on = config.observables.get(cut.variable) if cut.on_events else None
+        if cut_on is not None and cut_on.trainable and not cut.trainable:
+            raise ValueError(
+                f"cuts.{name}: '{cut.variable}' is trained, and a cut on it that stays where it is would bind the "
+                "network to one scale; set 'trainable: true', with bounds"
+            )
+    for name, region in config.regions.items():
+        learned = [each for each in config.requirements(name) if each in config.observables]
+        if learned:
+            raise ValueError(
+                f"regions.{name}.require: '{learned[0]}' is learned, and a requirement has no derivative; "
+                "cut on it instead"
+            )
+        if region.bins.place is not None and region.observable not in config.observables:
+            raise ValueError(f"regions.{name}.bins.place: '{region.observable}' is not learned; state the edges")
