@@ -387,8 +387,7 @@ def _block(
 
 def _dense(counts: NDArray[np.int64], column: Column, places: int) -> Column:
     """Shape "places events"; absent objects are NaN."""
-    dtype = np.float64 if column.dtype == np.float64 else np.float32
-    dense = np.full((len(counts), places), np.nan, dtype)
+    dense = np.full((len(counts), places), np.nan, np.float64 if column.dtype == np.float64 else np.float32)
     dense[np.arange(places) < counts[:, None]] = column
     return dense.T
 
