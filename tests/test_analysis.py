@@ -99,6 +99,7 @@ def test_the_error_is_the_spread_of_bootstrap_replicas(data, evaluation, flux_of
     assert 0.75 < np.mean(ratios) < 1.3, ratios
 
 
+@pytest.mark.slow
 def test_a_cut_on_leptons_and_jets_has_the_flux_of_both(data, flux_of):
     """One threshold for the pt of electrons and jets, beside two that stand at the same place."""
     events = small_analysis().events

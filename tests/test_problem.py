@@ -85,6 +85,7 @@ def test_templates_are_those_of_numpy(problem):
             np.testing.assert_allclose(templates[process, variation, :].values(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_loss_and_gradient_are_those_of_the_analysis(problem):
     at, widths = arrays({"met": 60.0, "bdt": 0.5}), arrays(problem.bandwidths)
     there = exact.evaluate(problem.analysis, at, widths, problem.training)

@@ -44,7 +44,7 @@ WIDTH = np.array([30, 1, 20, 20, 1, 1], np.float32)
 @pytest.fixture(scope="module")
 def toy():
     generator = np.random.default_rng(5)
-    events, jets = 40_000, 5
+    events, jets = 20_000, 5
     there = np.arange(jets)[:, None] < generator.integers(0, jets + 1, events)
     pt = -np.sort(-generator.exponential(30, (jets, events)) - 20, axis=0)
     eta = generator.normal(0, 1.2, (jets, events))
@@ -207,7 +207,7 @@ def test_a_cut_on_the_score_lets_events_flow_through_it_too(toy):
 
 @pytest.mark.slow
 def test_chunks_do_not_matter(toy):
-    few, many = Analysed(toy, chunk=40_000), Analysed(toy, chunk=1000)
+    few, many = Analysed(toy, chunk=20_000), Analysed(toy, chunk=1000)
     slope = slope_like()
     yields = [yields_of(case) for case in (few, many)]
     np.testing.assert_array_equal(*yields)

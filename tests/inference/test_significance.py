@@ -291,6 +291,7 @@ def test_forward_mode_is_reverse_mode(objective):
     np.testing.assert_allclose(forward(numbers, tangent), inner(slope, tangent), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_empty_bins_and_regions_say_nothing():
     """Neither does a bin whose yield is negative: all three leave the significance of what remains."""
     alone = significance(*from_pyhf(two_regions([5.0], [20.0], [1.0]))[:2]).z
