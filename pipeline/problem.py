@@ -181,10 +181,10 @@ class Problem:
     @cached_property
     def bandwidths(self) -> dict[str, float]:
         """The width of the kernel of each trainable parameter at the start, chosen from the events if not given."""
-        given = {name: float(width) for name, width in default_bandwidths(self.config).items()}
         with jax.ensure_compile_time_eval():  # whoever compiles `loss` may be the first to ask
+            given = {name: float(width) for name, width in default_bandwidths(self.config).items()}
             kernels = self.with_bandwidths().kernels
-        return given | {name: kernel.width(self.thresholds[name]) for name, kernel in kernels.items()}
+            return given | {name: kernel.width(self.thresholds[name]) for name, kernel in kernels.items()}
 
     def with_networks(self, parameters: Mapping[str, Any]) -> "Problem":
         """The problem with the networks that stand among some parameters in the place of those it starts from."""
