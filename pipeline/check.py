@@ -49,15 +49,13 @@ def _check(options: argparse.Namespace) -> int:
     chosen = {n: cut for n, cut in config.thresholds.items() if cut.bandwidth and (cut.trainable or options.all)}
     if not chosen:
         raise ConfigError(f"{options.config}: no trainable cut has a bandwidth; give one, or add --all")
-    from pipeline.networks import fresh_networks
     from pipeline.problem import whole
-    from pipeline.tuning.tune import defaults
     from pipeline.validation.gradient_check import check_gradients
 
-    analysis, data = whole(config)
+    analysis, at, data = whole(config)
     widths = {name: cut.bandwidth for name, cut in chosen.items() if cut.bandwidth}
     # With their weights: where crowded places are thinned, as in our samples at the default cuts, counts have a step.
-    checks = check_gradients(analysis, defaults(config) | fresh_networks(config), widths, data)
+    checks = check_gradients(analysis, at, widths, data)
     return _told({name: check.of_sums() for name, check in checks.items()})
 
 

@@ -73,6 +73,13 @@ def names_of(config: Config, function: object | None = None) -> Names:
     for each in config.corrections.values():
         if each.objects is None:
             wanted |= dict.fromkeys(value for value in each.inputs.values() if value in config.event_variables)
+    for name, variation in config.variations.items():
+        for column in variation.varied_columns:
+            if column in (*made, *counts, *config.observables):
+                raise ConfigError(
+                    f"variations.{name}: '{column}' is made from other columns, so it cannot be varied by itself; vary "
+                    "those, or give it as a weight"
+                )
     needless = {*made, *weights, *counts, *corrections, *config.observables}
     branches = config.event_variables | {
         name: name for name in wanted if name not in needless and name not in config.event_variables

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float32, PyTree
+from jaxtyping import Array, Bool, Float32, PyTree
 from numpy.typing import NDArray
 
 from pipeline.analysis import Analysis, Data
@@ -27,7 +27,7 @@ from pipeline.events.scores import Input, Network, Score, score_of, standardised
 from pipeline.events.table import InputList, list_inputs
 from pipeline.weights import load_network
 
-__all__ = ["begin_networks", "fresh_networks", "make_scores", "place_edges", "start_networks"]
+__all__ = ["about_network", "begin_networks", "fresh_networks", "make_scores", "place_edges", "start_networks"]
 
 REST = 0.005
 """Of the events that lie beyond the first and the last edge that are stated of open bins."""
@@ -37,7 +37,7 @@ class Events(NamedTuple):
     """Nominal events in the regions, and how many each stands for: of one data set each, shape "events"."""
 
     inputs: Float32[np.ndarray, "inputs events"]
-    region: NDArray[np.int32]
+    inside: Bool[np.ndarray, "regions events"]
     process: NDArray[np.int64]
     expected: NDArray[np.float64]
 
@@ -56,6 +56,17 @@ def fresh_networks(config: Config) -> dict[str, Network]:
     """The networks before they have seen an event."""
     return {
         name: _fresh(name, observable, _number(_inputs(observable))) for name, observable in config.observables.items()
+    }
+
+
+def about_network(score: Score, observable: Observable) -> dict[str, Any]:
+    """What makes two networks of equal shapes different: what they are told, in which order, and what they make of it.
+
+    For JSON.
+    """
+    return {
+        "inputs": [name for each in score.inputs for name in each.names],
+        "network": observable.network.model_dump(mode="json", exclude={"file"}),
     }
 
 
@@ -82,12 +93,12 @@ def start_networks(config: Config, analysis: Analysis, thresholds: Thresholds, d
     networks = {}
     for score in analysis.events.scores:
         observable = config.observables[score.name]
-        events = _events(analysis, thresholds, data, score)
-        if not len(events.region):
+        events = _events(analysis, thresholds, data, score, opened=True)
+        if not len(events.expected):
             raise InputError(f"observables.{score.name}: no training event is in a region that it is the observable of")
         network = _scaled(thresholds[score.name], events.inputs)
         if observable.network.file is not None:
-            network = load_network(observable.network.file, network)
+            network = load_network(observable.network.file, network, about_network(score, observable))
         if observable.pretrain is not None:
             signal = [list(config.processes).index(process) for process in observable.pretrain.signal]
             network = _pretrained(score, network, events, np.isin(events.process, signal), observable)
@@ -106,9 +117,10 @@ def place_edges(config: Config, analysis: Analysis, thresholds: Thresholds, data
         if region.bins.place is None:
             continue
         score = next(each for each in analysis.events.scores if each.name == region.observable)
-        events = _events(analysis, thresholds, data, score)
-        inside = events.region == number
-        network = thresholds[score.name]
+        events, network = _events(analysis, thresholds, data, score, opened=False), thresholds[score.name]
+        inside = events.inside[number]
+        if not inside.any():
+            raise InputError(f"regions.{name}: no training event is in it, so quantiles are nowhere; state the edges")
         said = np.asarray(_says(score, network, jnp.asarray(events.inputs[:, inside])), np.float64)
         edges = _quantiles(said, events.expected[inside], region.bins.number or 1)
         if not (np.diff(edges) > 0).all():
@@ -174,15 +186,18 @@ def _fresh(name: str, observable: Observable, inputs: int) -> Network:
     )
 
 
-def _events(analysis: Analysis, thresholds: Thresholds, data: Data, score: Score) -> Events:
-    """Those that stand for something in a nominal template, in regions of which the score is the observable."""
-    listed: InputList = list_inputs(analysis.events, thresholds, data.events, score)
+def _events(analysis: Analysis, thresholds: Thresholds, data: Data, score: Score, *, opened: bool) -> Events:
+    """Those that stand for something in a nominal template, in regions of which the score is the observable.
+
+    Networks that are not there yet cannot be cut on: cuts on scores are `opened` then.
+    """
+    listed: InputList = list_inputs(analysis.events, thresholds, data.events, score, opened=opened)
     expected = np.asarray(data.recipe.yields)[0, :, 0, :, 0]
     stands_for = expected.sum(axis=0)[listed.dataset] * listed.weight
-    learned = [n for n, region in enumerate(analysis.selection.regions) if region.observable == score.name]
-    kept = (stands_for != 0) & np.isin(listed.region, learned)
+    learned = [region.observable == score.name for region in analysis.selection.regions]
+    kept = (stands_for != 0) & listed.inside[learned].any(axis=0)
     process = np.abs(expected).argmax(axis=0)[listed.dataset]
-    return Events(listed.inputs[:, kept], listed.region[kept], process[kept], stands_for[kept])
+    return Events(listed.inputs[:, kept], listed.inside[:, kept], process[kept], stands_for[kept])
 
 
 def _scaled(network: Network, inputs: Float32[np.ndarray, "inputs events"]) -> Network:
@@ -205,7 +220,10 @@ def _says(score: Score, network: Network, inputs: Float32[Array, "inputs events"
 
 
 def _quantiles(values: NDArray[np.float64], expected: NDArray[np.float64], bins: int) -> NDArray[np.float64]:
-    """Edges of bins with equally many expected events; the ends are stated so that a plot has somewhere to end."""
+    """Edges of bins with equally many expected events, negative ones counted as positive.
+
+    The ends are stated so that a plot has somewhere to end.
+    """
     order = np.argsort(values, kind="stable")
     share = np.cumsum(np.abs(expected[order]))
     share /= share[-1]

@@ -51,14 +51,7 @@ from pipeline.scales import Kernel, Scale
 from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis, make_edges
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
-__all__ = [
-    "Problem",
-    "check_exclusive",
-    "divide",
-    "divide_into_folds",
-    "read",
-    "whole",
-]
+__all__ = ["Problem", "check_exclusive", "divide", "divide_into_folds", "read", "whole"]
 
 
 Part = Literal["training", "validation", "all"]
@@ -282,11 +275,17 @@ def read(
     return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
 
 
-def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, Data]:
-    """The analysis of a config, and all its events without a split; errors as `Problem.from_config`."""
+def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, dict[str, Any], Data]:
+    """The analysis of a config, its default parameters, and all events; errors as `Problem.from_config`.
+
+    Without a split: networks begin with what they see of all events.
+    """
     names, samples = names_of(config), read(config, report)
     analysis = make_analysis(config, names, len(samples))
-    return analysis, _everything(config, names, analysis, samples, _fresh(config))
+    data = _everything(config, names, analysis, samples, _fresh(config))
+    begun, networks = begin_networks(config, analysis, _fresh(config), data)
+    data = eqx.tree_at(lambda each: each.events.edges, data, make_edges(begun))
+    return analysis, {name: each.threshold for name, each in config.thresholds.items()} | networks, data
 
 
 def _fresh(config: Config) -> Thresholds:

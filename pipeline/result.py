@@ -25,7 +25,7 @@ class Result:
     """The best thresholds of an optimisation and what they are worth; iterate over it for the steps.
 
     Attributes:
-        problem: what was tuned.
+        problem: what was tuned, with its networks as they were trained.
         outcome: everything that was found out.
     """
 

@@ -122,7 +122,7 @@ def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> 
         problem = replace(problem, config=problem.config.model_copy(update={"optimiser": optimiser}))
     with Terminal(problem.config, quiet=quiet) as terminal:
         tuned = _tuned(problem.with_bandwidths(terminal), None, terminal, resume=False)
-        return Result(tuned.problem, judge([tuned], terminal))
+        return Result(tuned.problem.with_networks(tuned.best), judge([tuned], terminal))
 
 
 def _tuned_folds(problems: Sequence[Problem], output: Path, terminal: Terminal, *, resume: bool) -> list[Tuned]:

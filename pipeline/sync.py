@@ -22,7 +22,7 @@ import uproot
 
 from pipeline.analysis import event_table
 from pipeline.command import guarded, user_path
-from pipeline.config import Config, load_config
+from pipeline.config import Config, ConfigError, load_config
 from pipeline.events.table import EventList
 from pipeline.ingest import read
 from pipeline.ingest.failures import explained
@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def synchronise(config: Config, file: Path, tree: str = "Events") -> dict[str, dict[str, list[int] | list[float]]]:
     """The content of the synchronisation file."""
+    if config.observables:
+        raise ConfigError("observables: a learned observable starts from the events of a run; synchronise without it")
     names, factors = names_of(config), list(factors_of(config))
     events = read(
         [file], skim(config, tuple(names.branches.values()), extra=_stored_factors(config, file, tree)), tree=tree

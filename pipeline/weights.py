@@ -28,22 +28,31 @@ def save_network(path: Path, network: Network, about: Mapping[str, Any]) -> None
     save_file(tensors, path, metadata={"about": json.dumps(dict(about))})
 
 
-def load_network(path: Path, like: Network) -> Network:
-    """Read a network of the same architecture and the same number of inputs as another one.
+def load_network(path: Path, like: Network, about: Mapping[str, Any]) -> Network:
+    """Read a network of the same architecture and the same inputs as another one.
+
+    Args:
+        path: of the file.
+        like: of the same shapes.
+        about: what the file has to say of itself.
 
     Raises:
-        InputError: there is no such file, it is none of a network, or the shapes differ.
+        InputError: there is no such file, it is none of a network, or it is another one.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
-    except (OSError, SafetensorError) as error:
+            says = json.loads((file.metadata() or {}).get("about", "{}"))
+    except (OSError, ValueError, SafetensorError) as error:
         raise InputError(f"{path}: no file of a network ({error})") from None
     wanted = {name: np.shape(leaf) for name, leaf in _named(like).items()}
     if {name: leaf.shape for name, leaf in stored.items()} != wanted:
         raise InputError(
             f"{path}: holds another network than the config describes; its layers and inputs have to be the same"
         )
+    for key, ours in json.loads(json.dumps(dict(about))).items():
+        if says.get(key) != ours:
+            raise InputError(f"{path}: holds a network with {key} {says.get(key)}, but the config says {ours}")
     leaves = [jnp.asarray(stored[name]) for name in _named(like)]
     arrays, rest = eqx.partition(like, eqx.is_array)
     filled: Network = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), rest)

@@ -33,7 +33,7 @@ class Architecture(Model):
 class Pretraining(Model):
     """Cross-entropy of `signal` processes against all others, on nominal training events that are in a region.
 
-    Both sides weigh the same; each step looks at `batch` events.
+    Both sides weigh the same, and negative weights count as positive here; each step looks at `batch` events.
     """
 
     signal: Annotated[tuple[str, ...], Field(min_length=1)]

@@ -27,6 +27,7 @@ PATHS = (
     ("data", "tables", "*"),
     ("data", "tables", "*", "files"),
     ("corrections", "*", "file"),
+    ("observables", "*", "network", "file"),
 )
 """Keys whose values are files, or lists of them."""
 

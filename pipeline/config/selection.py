@@ -31,7 +31,8 @@ class MissingMomentum(Model):
     """Missing transverse momentum that follows kinematic variations of objects (a Type-1 correction).
 
     `pt` and `phi` are variables of the events. Where a variation changes the pt of objects of the collections `of`, the
-    vector takes the opposite of what those above `above` gain in it.
+    vector takes the opposite of what those above `above` gain in it. Objects that no threshold can select, and those
+    that the requirements of the collection refuse, are not read, so they do not count: looser bounds take more along.
     """
 
     pt: str

@@ -180,7 +180,8 @@ def unscored(at: Point, event: Event) -> Unscored:
         met = [within(each, values[each.name]) for each in requirements]
         candidate |= reduce(jnp.logical_and, met, jnp.ones(event.weight.shape, bool))
         # An event that a flip brings into a region has no score yet.
-        sets.used.update(part for each in requirements for part in at.selection.parts(each.name))
+        named = {name for each in requirements for name in (each.name, each.name.removeprefix("n_"))}
+        sets.used.update(part for name in named for part in at.selection.parts(name))
     return Unscored(bits, columns, variables, candidate, used_by_objects, sets.used)
 
 

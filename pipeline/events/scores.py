@@ -95,10 +95,10 @@ def inputs_of(
 
 
 def standardised(network: Network, inputs: Float32[Array, "inputs events"]) -> Float32[Array, "inputs events"]:
-    """Inputs of centre 0 and width 1, with tails drawn in; what is not there is at the centre."""
+    """Inputs of centre 0 and width 1, with tails drawn in; what is not there, or infinite, is at the centre."""
     scaled = (inputs - network.centre[:, None]) / network.width[:, None]
-    bounded = scaled / (1 + jnp.abs(scaled) / LARGEST_INPUT)
-    return jnp.where(jnp.isnan(scaled), jnp.float32(0), bounded)
+    scaled = jnp.where(jnp.isfinite(scaled), scaled, jnp.float32(0))
+    return scaled / (1 + jnp.abs(scaled) / LARGEST_INPUT)
 
 
 def score_of(score: Score, weights: PyTree, inputs: Float32[Array, "inputs events"]) -> Float32[Array, " events"]:

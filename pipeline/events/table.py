@@ -11,12 +11,12 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Bool, Float32, Int32
 
 from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
 from pipeline.events.cuts import EVENT, Thresholds
 from pipeline.events.devices import on_each_device, summed
-from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, placed, point
+from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, point
 from pipeline.events.function import Sets, members
 from pipeline.events.scores import Score, inputs_of
 from pipeline.events.yields import EventOutcomes, event_outcomes, sum_over_chunks
@@ -83,34 +83,39 @@ class InputList:
     Attributes:
         inputs: not yet standardised, NaN where there is none.
         dataset: number of the data set of the event.
-        region: that it meets the requirements of and whose cuts on events it passes, those on scores left out; −1 for
-            none.
+        inside: of which regions it meets the requirements and passes the cuts on events.
         weight: of the event.
     """
 
     inputs: Float32[np.ndarray, "inputs rows"]
     dataset: Int32[np.ndarray, " rows"]
-    region: Int32[np.ndarray, " rows"]
+    inside: Bool[np.ndarray, "regions rows"]
     weight: Float32[np.ndarray, " rows"]
 
 
-def list_inputs(analysis: EventAnalysis, thresholds: Thresholds, events: Events, score: Score) -> InputList:
-    """What the network of a score is told of all nominal events that are not padding."""
+def list_inputs(
+    analysis: EventAnalysis, thresholds: Thresholds, events: Events, score: Score, *, opened: bool = False
+) -> InputList:
+    """What the network of a score is told of all nominal events that are not padding; cuts on scores may be `opened`.
+
+    An event that is in several regions is in the first of them, but where the cuts between them are open.
+    """
     parts = []
     for group in events.groups:
-        inputs, region = _joined(_inputs_of_chunks(analysis, score, thresholds, events.edges, group))
+        inputs, inside = _joined(_inputs_of_chunks(analysis, score, opened, thresholds, events.edges, group))
         weight = np.asarray(group.weight)
         real = weight != 0
         dataset = np.broadcast_to(np.asarray(group.dataset)[:, None], real.shape)
-        parts.append((np.moveaxis(inputs, 1, 0)[:, real], dataset[real], region[real], weight[real]))
+        columns = (np.moveaxis(each, 1, 0)[:, real] for each in (inputs, inside))
+        parts.append((next(columns), dataset[real], next(columns), weight[real]))
     return InputList(*(np.concatenate(columns, axis=-1) for columns in zip(*parts, strict=True)))
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _inputs_of_chunks(
-    analysis: EventAnalysis, score: Score, thresholds: Thresholds, edges: Edges, group: EventGroup
+    analysis: EventAnalysis, score: Score, opened: bool, thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> tuple[jax.Array, jax.Array]:
-    """Inputs, shape "devices chunks inputs events", and regions of the events."""
+    """Inputs, shape "devices chunks inputs events", and whether the events are in each region, likewise."""
     at = point(analysis, thresholds, {}, edges)
     learned = {each.name for each in analysis.scores}
 
@@ -119,11 +124,12 @@ def _inputs_of_chunks(
         hard = evaluated(at, event)
         sets = Sets(at.selection, event, members(at.selection, hard.bits))
         parts = {union.name: union.sets for union in at.selection.unions}
-        always = {
-            cut.name: jnp.ones(event.weight.shape, bool) for cut in at.selection.on(EVENT) if cut.variable in learned
-        }
-        region, _ = placed(at, counts_of(at.selection, hard.bits), hard.variables, hard.accepted | always)
-        return inputs_of(score, parts, sets, hard.variables), region
+        inside = hard.region[None] == jnp.arange(len(at.selection.regions), dtype=jnp.int32)[:, None]
+        if opened:
+            of_scores = [cut.name for cut in at.selection.on(EVENT) if cut.variable in learned]
+            accepted = hard.accepted | dict.fromkeys(of_scores, jnp.ones(event.weight.shape, bool))
+            inside = jnp.stack(inside_regions(at, counts_of(at.selection, hard.bits), hard.variables, accepted))
+        return inputs_of(score, parts, sets, hard.variables), inside
 
     def of_group(groups: tuple[EventGroup, ...]) -> tuple[jax.Array, jax.Array]:
         (group,) = groups

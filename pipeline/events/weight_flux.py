@@ -104,4 +104,6 @@ def _worth_of_crossing(
     _, flipped = placed(at, counts, variables, hard.accepted | {cut.name: ~hard.accepted[cut.name]})
     nowhere = jnp.concatenate([slope, jnp.zeros_like(slope[:1])])
     gained = jnp.sum(columns * (nowhere[flipped] - nowhere[hard.position]).T, axis=0)
-    return -sum(sides.values(), start=jnp.zeros_like(gained)) * gained
+    crossing = -sum(sides.values(), start=jnp.zeros_like(gained)) * gained
+    # |s| falls where a negative score rises.
+    return crossing * jnp.sign(variables[cut.variable]) if cut.absolute else crossing

@@ -12,7 +12,7 @@ shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule 
 with zero is zero, what is certain stays as it is.
 
 Where no event changes anything any more, such as behind a cut that leaves too few of them, no derivative tells the way
-back: the next step is half of the way to the best place.
+back: the next step is half of the way to the best place, with the networks of that place.
 
 Networks move by optimisers of their own, at the same steps. The noise of their derivative is judged as one vector: most
 single weights are within their error of zero, and to leave these out would keep a biased rest.
@@ -214,7 +214,7 @@ def descend(
         following, state = _move(update, certain, place.state.optimiser, place.thresholds, ranges, slopes)
         networks, moments = _trained(learners, place.state, certain)
         if search is None and monitored > best_loss and _is_plain(here.gradient):
-            following = _halfway(place.thresholds, best, ranges)
+            following, networks = _halfway(place.thresholds, best, ranges), dict(best_networks)
         taken = Step(
             number=place.number,
             thresholds=place.thresholds,

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from pipeline import analysis as exact
 from pipeline.analysis import Data
 from pipeline.config import Config
+from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Score, number_of_weights
 from pipeline.events.table import shared_events
@@ -22,6 +23,7 @@ from pipeline.inference.measurement import merged_bins
 from pipeline.inference.objectives import Merit
 from pipeline.inference.significance import signal_strength_uncertainty
 from pipeline.ingest.samples import Sample
+from pipeline.networks import about_network
 from pipeline.problem import Problem
 from pipeline.progress import SILENT, Progress
 from pipeline.tuning.descent import Step
@@ -65,6 +67,7 @@ class Outcome:
         shared_events: of pairs of regions, at the tuned thresholds; they count in the first of the two.
         seconds: of each phase.
         scores: the learned observables.
+        edges: of the bins of each region, at the best step.
         path: of the run folder, if there is one.
     """
 
@@ -86,6 +89,7 @@ class Outcome:
     shared_events: dict[str, int]
     seconds: dict[str, float]
     scores: tuple[Score, ...] = ()
+    edges: dict[str, list[float]] = field(default_factory=dict)
     path: Path | None = None
 
     @property
@@ -139,11 +143,10 @@ class Outcome:
         """Of each learned observable: what it is told, its bins, and how clear its last gradient was."""
         return {
             score.name: {
-                "inputs": [name for each in score.inputs for name in each.names],
-                "network": self.config.observables[score.name].network.model_dump(mode="json"),
+                **about_network(score, self.config.observables[score.name]),
                 "weights": number_of_weights(self.after[score.name]),
                 "edges": {
-                    name: list(region.bins.places)
+                    name: self.edges[name]
                     for name, region in self.config.regions.items()
                     if region.observable == score.name
                 },
@@ -276,6 +279,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             left_out=dict(problem.left_out),
             shared_events=_shared_events(problem, stages["after"], progress),
             scores=problem.analysis.events.scores,
+            edges=_edges(problem, stages["after"]),
             seconds={
                 **(seconds or {}),
                 "first step, with compilation": first.seconds[0],
@@ -284,6 +288,11 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             },
         )
         return replace(outcome, pyhf={name: check.result() for name, check in checks.items()})
+
+
+def _edges(problem: Problem, parameters: Mapping[str, Any]) -> dict[str, list[float]]:
+    edges = placed_edges(problem.analysis.selection.regions, arrays(parameters), problem.training.events.edges)
+    return {name: np.asarray(each[0], np.float64).tolist() for name, each in edges.items()}
 
 
 def _shared_events(problem: Problem, thresholds: Mapping[str, Any], progress: Progress) -> dict[str, int]:

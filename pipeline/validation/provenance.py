@@ -46,7 +46,9 @@ def provenance(sample: Sample) -> dict[str, Any]:
 def fingerprint(problem: Problem) -> str:
     """What makes two runs the same: the configuration and the events."""
     data = {sample.dataset.key: provenance(sample) for sample in problem.samples}
-    return sha256({"config": problem.config.model_dump(mode="json"), "data": data})
+    files = [each.network.file for each in problem.config.observables.values() if each.network.file is not None]
+    networks = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return sha256({"config": problem.config.model_dump(mode="json"), "data": data, "networks": networks})
 
 
 def sha256(content: Mapping[str, Any]) -> str:

@@ -73,6 +73,12 @@ def _doubts(outcome: Outcome) -> Iterator[str]:
     if not all(comparison.converged for comparison in outcome.comparisons.values()):
         yield "A fit did not converge: its figure of merit must not be used."
     yield from _objections_of_pyhf(outcome)
+    stored = [name for name, each in outcome.config.observables.items() if each.network.file is not None]
+    if stored:
+        yield (
+            f"The network of {', '.join(stored)} comes from a file: if it was trained on some of these events, it has "
+            "seen them."
+        )
     replicas = outcome.config.validation.bootstrap
     if replicas < LEAST_REPLICAS:
         yield (

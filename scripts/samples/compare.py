@@ -35,7 +35,6 @@ from pipeline.config import Config, ConfigError, load_config
 from pipeline.inference.templates import Templates
 from pipeline.ingest.manifest import InputError, load_manifest
 from pipeline.problem import whole
-from pipeline.translation import default_thresholds
 from rich.console import Console
 from rich.table import Table
 
@@ -130,9 +129,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 
 def our_templates(config: Config) -> Templates:
     """Our analysis at the thresholds of the config, on all events; draws of a collision count as one in it."""
-    analysis, data = whole(config)
-    (data,) = with_design_effects(analysis, default_thresholds(config), [data])
-    return templates_at(analysis, default_thresholds(config), data)
+    analysis, parameters, data = whole(config)
+    at = arrays(parameters)
+    (data,) = with_design_effects(analysis, at, [data])
+    return templates_at(analysis, at, data)
 
 
 def compare(config: Config, made: Templates, published: Published) -> Iterator[Pair]:

@@ -123,10 +123,10 @@ def test_inputs_are_those_of_plain_loops(toy):
     case = Analysed(toy, chunk=777)
     listed = list_inputs(case.analysis, case.at, case.events, case.score)
     inputs, inside = inputs_by_hand(toy, 30.0)
-    np.testing.assert_array_equal(listed.region >= 0, listed.inputs[1] >= 2)
+    np.testing.assert_array_equal(listed.inside[0], listed.inputs[1] >= 2)
     own, by_hand = (rows[:, np.lexsort(np.nan_to_num(rows, nan=-1))] for rows in (listed.inputs, inputs))
     np.testing.assert_array_equal(own, by_hand)
-    assert (listed.region >= 0).sum() == inside.sum()
+    assert listed.inside[0].sum() == inside.sum()
 
 
 def test_beyond_the_edges_is_in_the_outer_bins_or_in_none(toy):

@@ -47,7 +47,7 @@ class Guest:
 @cache
 def guest(name: str) -> Guest:
     config = load_config(ROOT / "configs" / f"{name}.yaml")
-    analysis, data = whole(config)
+    analysis, _, data = whole(config)
     return Guest(name, config, analysis, data, with_unit_weights(data))
 
 
