@@ -187,14 +187,19 @@ def test_formulas_of_branches_are_required_of_the_data(load, where):
 def test_the_home_folder_in_every_path(load, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
+    stored = {"network": {"file": "~/n.safetensors"}, "inputs": ["met"], "trainable": False}
+    regions = {"SR": SMALL["regions"]["SR"] | {"observable": "score"}}
     base = SMALL | {
         "data": {"manifest": "~/m.yaml", "cache": "~/c", "certified": "~/g.json"},
+        "observables": {"score": stored},
+        "regions": regions,
         "event_function": "~/f.py",
     }
     (tmp_path / "home" / "base.yaml").write_text(yaml.safe_dump(base))
     config = load({"extends": "~/base.yaml"})
     places = (config.data.manifest, config.data.cache, config.data.certified, Path(config.event_function))
     assert [place.relative_to(tmp_path / "home").name for place in places] == ["m.yaml", "c", "g.json", "f.py"]
+    assert config.observables["score"].network.file == tmp_path / "home" / "n.safetensors"
     set_by_hand = load_config("~/base.yaml", {"data": {"cache": "~/other"}})
     assert set_by_hand.data.cache == tmp_path / "home" / "other"
 

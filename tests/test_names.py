@@ -147,6 +147,11 @@ def test_what_is_wrong_is_one_sentence(config, keys, sentence):
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_made_cannot_be_varied_by_itself(config):
+    with pytest.raises(ConfigError, match=r"variations\.tilt: 'n_jet' is made from other columns"):
+        names_of(config(variations=SMALL["variations"] | {"tilt": {"columns": {"n_jet": "n_jet_up"}}}))
+
+
 def test_the_event_function_is_a_module_or_something_in_one(tmp_path: Path):
     assert load_event_function("pipeline.analyses.ttbar").__name__ == "pipeline.analyses.ttbar"
     assert type(load_event_function("pipeline.config.Data")).__name__ == "Data"

@@ -7,17 +7,25 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import yaml
 from pipeline import Cut, Network, Norm, Problem, Region, Weights, tune
 from pipeline import analysis as exact
-from pipeline.config import ConfigError
+from pipeline.config import ConfigError, load_config
 from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
+from pipeline.networks import about_network
+from pipeline.problem import divide_into_folds, read, whole
+from pipeline.run import run
+from pipeline.sync import synchronise
 from pipeline.tuning.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.tuning.descent import first_state
 from pipeline.tuning.schedule import schedule
 from pipeline.tuning.tune import learners, ranges, starts
 from pipeline.tuning.tune import tune as steps_of
+from pipeline.validation.provenance import fingerprint
 from pipeline.weights import load_network, save_network
 
 EVENTS = 3000
@@ -123,8 +131,9 @@ def test_a_run_in_python_shows_and_keeps_what_was_learned(problem, tmp_path):
     assert content["inputs"] == ["x", "y", "z"]
     assert content["weights"] == 41
     assert len(content["edges"]["SR"]) == 7
-    stored = load_network(tmp_path / "run" / "score.safetensors", problem.networks["score"])
-    assert eqx.tree_equal(stored, trained)
+    assert eqx.tree_equal(result.problem.networks["score"], trained)
+    best = replace(problem, networks=result.problem.networks).templates(result.thresholds)
+    assert (result.problem.templates(result.thresholds)["SR"].values() == best["SR"].values()).all()
     assert (tmp_path / "run" / "report.html").exists()
     again = problem_of(
         networks=[
@@ -140,6 +149,44 @@ def test_a_run_in_python_shows_and_keeps_what_was_learned(problem, tmp_path):
     )
     assert eqx.tree_equal(again.networks["score"], trained)
     assert "score" not in again.bandwidths
+    assert "it has seen them" in tune(again, steps=1, quiet=True).verdict
+
+
+def stored_in(file, names, **network):
+    settings = {"network": {"layers": [8], "file": file} | network}
+    return problem_of(networks=[Network("score", names, settings=settings)])
+
+
+def test_a_network_of_other_inputs_is_refused(problem, tmp_path):
+    """Equal shapes are not enough: the same weights on other inputs are another observable."""
+    file = tmp_path / "a.safetensors"
+    (score,) = problem.analysis.events.scores
+    save_network(file, problem.networks["score"], about_network(score, problem.config.observables["score"]))
+    assert eqx.tree_equal(stored_in(file, ["x", "y", "z"]).networks["score"], problem.networks["score"])
+    with pytest.raises(InputError, match=r"inputs \['x', 'y', 'z'\], but the config says \['y', 'x', 'z'\]"):
+        stored_in(file, ["y", "x", "z"])
+    with pytest.raises(InputError, match="holds a network with network"):
+        stored_in(file, ["x", "y", "z"], activation="relu")
+
+
+def test_runs_with_other_weights_in_the_file_are_not_the_same(problem, tmp_path):
+    file = tmp_path / "a.safetensors"
+    (score,) = problem.analysis.events.scores
+    names = []
+    for network in (problem.networks["score"], jax.tree.map(lambda leaf: leaf + 1, problem.networks["score"])):
+        save_network(file, network, about_network(score, problem.config.observables["score"]))
+        names.append(fingerprint(stored_in(file, ["x", "y", "z"])))
+    assert names[0] != names[1]
+
+
+def test_quantiles_of_a_region_without_an_event_are_refused():
+    with pytest.raises(InputError, match=r"regions.B: no training event is in it"):
+        problem_of(
+            regions=[
+                Region("A", observable="score", bins=4, require={"x": [-50, 50]}),
+                Region("B", observable="score", bins=4, require={"x": [50]}),
+            ]
+        )
 
 
 def test_a_network_of_another_shape_is_refused(problem, tmp_path):
@@ -151,7 +198,7 @@ def test_a_network_of_another_shape_is_refused(problem, tmp_path):
             ]
         )
     with pytest.raises(InputError, match="no file of a network"):
-        load_network(tmp_path / "b.safetensors", problem.networks["score"])
+        load_network(tmp_path / "b.safetensors", problem.networks["score"], {})
 
 
 @pytest.mark.parametrize(
@@ -184,3 +231,36 @@ def test_the_same_of_all_events_is_refused():
     tables = {"signal": table(1, 0.7) | same, "background": table(2, 0.0) | same}
     with pytest.raises(InputError, match="says the same of too many"):
         problem_of(tables=tables, networks=[Network("score", ["x"])])
+
+
+@pytest.mark.slow
+def test_folds_learn_each_for_itself_and_the_config_stays_as_given(tmp_path):
+    """What a run folder keeps says quantiles, not the edges of one fold."""
+    for name, each in {"signal": table(1, 0.7), "background": table(2, 0.0)}.items():
+        pq.write_table(pa.table(each), tmp_path / f"{name}.parquet")
+    observable = {"network": {"layers": [8]}, "inputs": ["x", "y"], "pretrain": {"signal": ["signal"]}}
+    content = {
+        "name": "folds",
+        "data": {"tables": {name: f"{name}.parquet" for name in ("signal", "background")}, "weights": "weight"},
+        "cuts": {"z": {"objects": ["event"], "variable": "z", "keep": "above", "threshold": -1.5}},
+        "observables": {"score": observable},
+        "regions": {"SR": {"observable": "score", "bins": {"number": 4, "place": "quantiles"}}},
+        "processes": {name: {"title": name} for name in ("signal", "background")},
+        "measurement": {"name": "m", "poi": "mu", "signal": ["signal"]},
+        "optimiser": {"steps": 2},
+        "validation": {"folds": 2, "bootstrap": 3},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(content))
+    config = load_config(tmp_path / "mine.yaml")
+    first, second = divide_into_folds(config, read(config))
+    assert not eqx.tree_equal(first.networks["score"].weights, second.networks["score"].weights)
+    outcome = run(config, tmp_path / "run", quiet=True, plots=False)
+    assert load_config(tmp_path / "run" / "config.yaml") == config
+    edges = json.loads((tmp_path / "run" / "result.json").read_text())["observables"]["score"]["edges"]["SR"]
+    np.testing.assert_allclose(edges, first.config.regions["SR"].bins.places, rtol=1e-6)
+    assert len(outcome.folds) == 2
+    _, at, data = whole(config)
+    assert at["score"].weights is not None
+    assert np.ptp(np.asarray(data.events.edges["SR"])) > 0
+    with pytest.raises(ConfigError, match="synchronise without it"):
+        synchronise(config, tmp_path / "signal.parquet")

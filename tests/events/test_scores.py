@@ -14,7 +14,7 @@ from pipeline.events.dense import dense_groups
 from pipeline.events.devices import summed
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.flux import kernel_integral
-from pipeline.events.scores import Input, Network, Score
+from pipeline.events.scores import Input, Network, Score, standardised
 from pipeline.events.table import list_events, list_inputs
 from pipeline.events.yields import hard_yields, weight_gradient, yields_and_flux
 from pipeline.validation.gradient_check import check_gradients
@@ -139,7 +139,7 @@ def test_beyond_the_edges_is_in_the_outer_bins_or_in_none(toy):
     assert counts[0].sum() == inside.sum()
 
 
-def smeared_by_hand(case, toy, slope, weights, cut=None):
+def smeared_by_hand(case, toy, slope, weights, cut=None, absolute=False):
     """Σ slope · yields of histograms smeared with the kernel: JAX differentiates it by itself."""
     edges = jnp.asarray(EDGES)
     widths = A * widths_beside(edges)
@@ -155,10 +155,11 @@ def smeared_by_hand(case, toy, slope, weights, cut=None):
             # Each boundary is smeared by itself, the others are as hard as ever.
             hard = (said[None] >= edges[:, None]).astype(jnp.float64)
             hard = hard.at[0].set(1).at[-1].set(0)
-            passes = jax.lax.stop_gradient(said > 0.1)
+            height = jnp.abs(said) if absolute else said
+            passes = jax.lax.stop_gradient(height > 0.1)
             shares = (
                 shares * passes.astype(jnp.float64)[None]
-                + (hard[:-1] - hard[1:]) * kernel_integral(said - 0.1, jnp.asarray(cut))[None]
+                + (hard[:-1] - hard[1:]) * kernel_integral(height - 0.1, jnp.asarray(cut))[None]
             )
         total += jnp.sum(jnp.asarray(slope[kinematic, 0, :, 0])[:, None] * shares)
     return total
@@ -203,6 +204,35 @@ def test_a_cut_on_the_score_lets_events_flow_through_it_too(toy):
     assert check.pulls().size >= 4
     assert np.sqrt(np.mean(check.pulls() ** 2)) < 1.5 * RMS_OF_PULLS
     assert_flux_is_the_finite_difference(case.analysis, case.at, {"jet_pt": 2.0, "jet_eta": 0.1}, data)
+
+
+@pytest.mark.slow
+def test_a_cut_on_the_size_of_the_score(toy):
+    """Where the score is negative, its size falls when it rises."""
+    eta = Cut("jet_eta", ("jet",), "eta", "below", absolute=True)
+    case = Analysed(toy, cuts=(eta, Cut("score_cut", ("event",), "score", "above", absolute=True)))
+    case.at |= arrays({"jet_eta": 10.0})
+    slope, width = slope_like(), 0.05
+    halves = gradient_of(case, {"score": A, "score_cut": width}, slope)["score"]
+    by_hand = jax.grad(lambda weights: smeared_by_hand(case, toy, slope, weights, width, absolute=True))
+    for own, reference in zip(jax.tree.leaves(halves), jax.tree.leaves(by_hand(case.network.weights)), strict=True):
+        np.testing.assert_allclose(own.sum(axis=0), reference, rtol=5e-4, atol=5e-4 * float(np.abs(reference).max()))
+
+
+def test_what_is_infinite_is_at_the_centre_as_what_is_missing(toy):
+    network = Analysed(toy).network
+    inputs = np.repeat(CENTRE[:, None], 4, axis=1)
+    inputs[0, 1:] = np.inf, -np.inf, np.nan
+    assert (np.asarray(standardised(network, jnp.asarray(inputs))) == 0).all()
+
+
+def test_open_cuts_on_scores_bring_events_in(toy):
+    """Before there is a network, nothing can be cut on what it says."""
+    case = Analysed(toy, cuts=(Cut("score_cut", ("event",), "score", "above"),))
+    case.at |= arrays({"score_cut": 1e3})
+    assert not list_inputs(case.analysis, case.at, case.events, case.score).inside.any()
+    listed = list_inputs(case.analysis, case.at, case.events, case.score, opened=True)
+    np.testing.assert_array_equal(listed.inside[0], listed.inputs[1] >= 2)
 
 
 @pytest.mark.slow

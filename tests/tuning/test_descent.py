@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 from pipeline.analysis import Gradient
+from pipeline.events.scores import Network
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Evaluation, Ordered, Range, bandwidths_at, descend
+from pipeline.tuning.descent import Evaluation, Learner, Ordered, Range, bandwidths_at, descend
 from pipeline.tuning.schedule import RATES, Schedule, make_optimiser
 
 RANGES = {
@@ -339,3 +340,30 @@ def test_from_a_plain_it_comes_back():
     last = [step.thresholds["jet_pt"] for step in steps[-5:]]
     assert max(last) < 40
     assert steps[-1].best["jet_pt"] == pytest.approx(38, abs=0.7)
+
+
+def test_from_a_plain_networks_come_back_too():
+    """They were moved there by moments that led astray: the place to return to is that of all parameters."""
+
+    def evaluate(thresholds, _):
+        weight = thresholds["score"].weights
+        inside = thresholds["jet_pt"] < 40
+        loss = jnp.where(inside, jnp.sum(weight) - thresholds["jet_pt"] / 10, 10.0)
+        slope = {"jet_pt": jnp.where(inside, -0.1, 0.0), "score": jnp.where(inside, jnp.ones(2), 0.0)}
+        merit = Merit(
+            value=-loss, converged=jnp.asarray(True), gradient_norm=jnp.zeros(()), iterations=jnp.zeros((), jnp.int32)
+        )
+        error = {name: jnp.zeros(()) for name in slope}
+        return Evaluation(loss=loss, merit=merit, gradient=Gradient(value=slope, error=error))
+
+    begin = Network(weights=jnp.zeros(2, jnp.float32), centre=jnp.zeros(1), width=jnp.ones(1))
+    learner = {"score": Learner(begin, optax.adam(0.1), 1.0)}
+    ranges, plan = {"jet_pt": RANGES["jet_pt"]}, Schedule("adam", {}, 2.0, 0.5, 20)
+    steps = list(descend(evaluate, ranges, [{"jet_pt": 38.5}], plan, learners=learner))
+    plains = [number for number, step in enumerate(steps[:-1]) if step.thresholds["jet_pt"] >= 40]
+    assert plains
+    for number in plains:
+        best = steps[number].best_number
+        np.testing.assert_array_equal(
+            steps[number + 1].networks["score"].weights, steps[best].networks["score"].weights
+        )
