@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pipeline.config import Config
 from pipeline.display import escape, html_table
 from pipeline.problem import Problem
 from pipeline.progress import SILENT
@@ -102,15 +103,24 @@ class Result:
 
 
 def write_outcome(
-    folder: Path, problem: Problem, outcome: Outcome, warn: Callable[[str], None], *, plots: bool = True
+    folder: Path,
+    problem: Problem,
+    outcome: Outcome,
+    warn: Callable[[str], None],
+    *,
+    plots: bool = True,
+    given: Config | None = None,
 ) -> None:
-    """All numbers of a run; then, which may fail without costing anything else, its pictures and page."""
+    """All numbers of a run; then, which may fail without costing anything else, its pictures and page.
+
+    `given`: the config as it was read, if it was. That of the outcome has edges where that one says quantiles.
+    """
     content = outcome.as_json() | {"verdict": asdict(verdict(outcome))}
     write_json(folder / "result.json", content)
     write_json(folder / "workspace.json", outcome.workspaces["after"])
     write_json(folder / "workspace_before.json", outcome.workspaces["before"])
     write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
-    write_config(folder / "config.yaml", outcome.config.model_dump(mode="json"))
+    write_config(folder / "config.yaml", (given or outcome.config).model_dump(mode="json"))
     for name, about in outcome.networks().items():
         save_network(folder / f"{name}.safetensors", outcome.after[name], about)
     if plots:

@@ -91,7 +91,7 @@ def _run(
         drawing = time.perf_counter()
         if plots:
             terminal.say("pictures and report")
-        write_outcome(folder, tuned[0].problem, outcome, terminal.warn, plots=plots)
+        write_outcome(folder, tuned[0].problem, outcome, terminal.warn, plots=plots, given=config)
     seconds = outcome.seconds | {"pictures and report": time.perf_counter() - drawing}
     outcome = replace(outcome, seconds=seconds)
     terminal.table(outcome)

@@ -96,7 +96,7 @@ class Data(Model):
             raise ValueError("give 'table', one for all processes, or 'tables', some for each; not both")
         if bool(self.table) != (self.process is not None):
             raise ValueError("'table' goes with 'process', the column that names the process of each row")
-        if self.in_tables and "set" in self.model_fields_set:
+        if self.in_tables and self.set != type(self).model_fields["set"].default:
             raise ValueError("'set' names data sets of a manifest, but tables are given; take one of them out")
         return self
 

@@ -17,6 +17,7 @@ from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thres
 from pipeline.events.flux import pack
 from pipeline.events.function import Sets, call, members
 from pipeline.events.scores import Score, in_blocks, inputs_of, score_of, standardised
+from pipeline.events.stacking import stacked
 
 __all__ = [
     "Evaluated",
@@ -251,7 +252,7 @@ def _scores_of_candidates(at: Point, event: Event, bare: Unscored) -> Variables:
         sets, variables = of_some(at, event, bare, number)
         scores = scores_of(at, sets, variables)
         bare.used.update(sets.used)
-        return jnp.stack([scores[name] for name in names])
+        return stacked([scores[name] for name in names])
 
     return dict(zip(names, in_blocks(bare.candidate, of_events, len(names)), strict=True))
 
@@ -283,7 +284,7 @@ def factors_of(at: Point, event: Event, sets: Sets, variables: Variables) -> Flo
             values += list(sets[name].ranked(variable, [factor.nth or 0 for factor in factors], fill))
         else:
             values += [jnp.prod(sets[name].column(variable, 1.0), axis=0)] * len(factors)
-    return jnp.stack([each.astype(jnp.float32) for each in values]) if values else _no_factors(event)
+    return stacked([each.astype(jnp.float32) for each in values]) if values else _no_factors(event)
 
 
 def _together(factor: Factor) -> tuple[str | None, str, float, bool]:

@@ -7,6 +7,7 @@ from pipeline.events.batch import Event
 from pipeline.events.binning import PlacedEdges, binned, edge_widths, widths_beside
 from pipeline.events.cuts import Region, Selection
 from pipeline.events.evaluation import Evaluated, Point, as_variables, counts_of
+from pipeline.events.stacking import joined
 
 __all__ = [
     "columns_of",
@@ -34,7 +35,7 @@ def columns_of(
     """What each event adds to the columns of its bin: w, w², and w times each factor."""
     # An event that fills up a chunk has weight 0, and its factors may be NaN.
     weighted = jnp.where(weight[None] == 0, 0, weight[None] * factors)
-    return jnp.concatenate([jnp.stack([weight, weight * weight]), weighted])
+    return joined([weight[None], (weight * weight)[None], weighted])
 
 
 def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> Float32[Array, "bins columns"]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Event, HostEvent
 from pipeline.events.cuts import Selection
+from pipeline.events.stacking import stacked
 
 __all__ = ["EventFunction", "Members", "Sets", "call", "members"]
 
@@ -103,10 +104,10 @@ class Members(eqx.Module, strict=True):
             places.append(jnp.bitwise_count((left & (~left + jnp.uint32(1))) - jnp.uint32(1)))
             left &= left - jnp.uint32(1)
         # XLA would repeat the chain wherever a place is used.
-        place: Array = jax.lax.optimization_barrier(jnp.stack(places).astype(jnp.int32))  # type: ignore[no-untyped-call]
+        place: Array = jax.lax.optimization_barrier(stacked(places).astype(jnp.int32))  # type: ignore[no-untyped-call]
         there = jnp.arange(number, dtype=jnp.int32)[:, None] < self.count[None]
         values = [jnp.take_along_axis(self.columns[name], jnp.where(there, place, 0), axis=0) for name in variables]
-        return jnp.where(there[None], jnp.stack(values), jnp.float32(jnp.nan))
+        return jnp.where(there[None], stacked(values), jnp.float32(jnp.nan))
 
 
 class Sets(Mapping[str, Members]):

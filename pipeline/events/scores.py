@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float32, Int32, PyTree
 
 from pipeline.events.flux import block_size, for_each
 from pipeline.events.function import Sets
+from pipeline.events.stacking import joined
 
 __all__ = [
     "LARGEST_INPUT",
@@ -91,7 +92,7 @@ def inputs_of(
             of = variable.removeprefix("n_")
             value = sum((sets[part].count for part in parts.get(of, (of,))), start=jnp.int32(0))
         rows.append(value.astype(jnp.float32)[None])
-    return jnp.concatenate(rows)
+    return joined(rows)
 
 
 def standardised(network: Network, inputs: Float32[Array, "inputs events"]) -> Float32[Array, "inputs events"]:

@@ -14,15 +14,17 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Event
 from pipeline.events.binning import add_to_histogram, edge_flux, edge_widths
-from pipeline.events.cuts import EVENT, ObjectSet, Selection, cut_flux, side_flux, within
+from pipeline.events.cuts import EVENT, Cut, ObjectSet, Selection, cut_flux, side_flux, within
 from pipeline.events.evaluation import (
     Evaluated,
     Point,
     accepted_by,
     as_variables,
+    concerned,
     counts_of,
     derived_bits,
     factors_of,
+    inside_regions,
     is_derived,
     placed,
     variables_of,
@@ -30,6 +32,7 @@ from pipeline.events.evaluation import (
 from pipeline.events.filling import columns_of, moving_regions, observables_of, subsample_of
 from pipeline.events.flux import MAX_OBJECTS, for_each_flip, pack
 from pipeline.events.function import Sets, members
+from pipeline.events.stacking import stacked
 
 __all__ = ["threshold_flux"]
 
@@ -91,7 +94,8 @@ def _flux_of_event_cuts(
     flux: dict[str, Array] = {}
     cuts: list[str] = []
     for cut in at.selection.on(EVENT):
-        sides = side_flux(cut, at.thresholds, at.bandwidths, variables, ~jnp.isnan(variables[cut.variable]))
+        matters = _matters(at, hard, counts, cut) & ~jnp.isnan(variables[cut.variable])
+        sides = side_flux(cut, at.thresholds, at.bandwidths, variables, matters)
         flux |= sides
         cuts += [cut.name] * len(sides)
     names, result = list(flux), dict[str, Array]()
@@ -100,6 +104,20 @@ def _flux_of_event_cuts(
         terms = {name: flux[name] for name in names[some]}
         result |= _flux_of_crossings(at, event, hard, counts, variables, terms, cuts[some])
     return result
+
+
+def _matters(
+    at: Point, hard: Evaluated, counts: dict[str, Int32[Array, " events"]], cut: Cut
+) -> Bool[Array, " events"]:
+    """For which events a cut decides, because everything else lets them into a region: most fail another one."""
+    opened = hard.accepted | {cut.name: jnp.ones(hard.region.shape, bool)}
+    inside = inside_regions(at, counts, hard.variables, opened)
+    regions = zip(at.selection.regions, inside, strict=True)
+    return reduce(
+        jnp.logical_or,
+        (own for region, own in regions if cut in concerned(at.selection, region)),
+        jnp.zeros(hard.region.shape, bool),
+    )
 
 
 def _flux_of_crossings(
@@ -113,7 +131,7 @@ def _flux_of_crossings(
 ) -> dict[str, Float32[Array, "subsamples bins columns"]]:
     """Of some thresholds and the cuts that they are of: only events near one of them are placed again."""
     columns, bins, first = columns_of(event.weight, hard.factors), at.selection.bins, _first_place(at, event)
-    terms, end = jnp.stack(list(flux.values())), len(flux) * at.subsamples * bins
+    terms, end = stacked(list(flux.values())), len(flux) * at.subsamples * bins
     crossed = {name: jnp.asarray([name == own for own in cuts]) for name in hard.accepted}
 
     def visit(
@@ -178,7 +196,7 @@ def _flux_of_flips(
     ) -> Float32[Array, "places terms"]:
         bit = jnp.uint32(1) << place.astype(jnp.uint32)
         position, factors = _flipped(at, event, hard, boundary, change, number, bit)
-        terms = jnp.stack([term[place, number] for term in flux.values()])
+        terms = stacked([term[place, number] for term in flux.values()])
         entering = real & (position < bins)
         enters = jnp.where(entering, first[number] + position, end)
         leaving = real & (hard.position[number] < bins)

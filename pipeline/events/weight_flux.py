@@ -47,6 +47,7 @@ def weight_flux(at: Point, event: Event, slope: Float[Array, "bins columns"]) ->
     weights = {score.name: at.thresholds[score.name].weights for score in at.analysis.scores}
 
     def visit(number: Int32[Array, " some"], _: Array, real: Bool[Array, " some"], total: Any) -> Any:
+        some = event.at(number)
         sets, variables = of_some(at, event, bare, number)
         inputs = {score.name: network_inputs(at, score, sets, variables) for score in at.analysis.scores}
 
@@ -56,16 +57,14 @@ def weight_flux(at: Point, event: Event, slope: Float[Array, "bins columns"]) ->
         scores, pull = jax.vjp(said, weights)
         bits = {name: own[number] for name, own in bare.bits.items()}
         hard = placed_events(at, bits, {}, variables | scores, factors[:, number], NO_SETS)
-        worth = _worth_of_rising(at, event.at(number), hard, slope)
-        (part,) = pull({name: jnp.where(real, own, 0) for name, own in worth.items()})
+        worth = _worth_of_rising(at, some, hard, slope)
+        half = some.collision % jnp.int32(HALVES)
+        of_half = real[None] & (jnp.arange(HALVES, dtype=jnp.int32)[:, None] == half[None])
+        (part,) = jax.vmap(pull)({name: jnp.where(of_half, own[None], 0) for name, own in worth.items()})
         return jax.tree.map(jnp.add, total, part)
 
-    def of_half(half: Int32[Array, ""]) -> Any:
-        wanted = bare.candidate & (event.collision % jnp.int32(HALVES) == half)
-        return for_each(wanted.astype(jnp.int32), visit, jax.tree.map(jnp.zeros_like, weights))
-
-    # One after the other: pulled back at once, each event would go through the networks for both.
-    total = jax.lax.map(of_half, jnp.arange(HALVES, dtype=jnp.int32))
+    start = jax.tree.map(lambda leaf: jnp.zeros((HALVES, *leaf.shape), leaf.dtype), weights)
+    total = for_each(bare.candidate.astype(jnp.int32), visit, start)
     return {name: own for name, own in total.items() if name in at.bandwidths}
 
 

@@ -346,7 +346,7 @@ def test_from_a_plain_networks_come_back_too():
     """They were moved there by moments that led astray: the place to return to is that of all parameters."""
 
     def evaluate(thresholds, _):
-        weight = thresholds["score"].weights
+        weight = thresholds["score"].weights.astype(jnp.float64)
         inside = thresholds["jet_pt"] < 40
         loss = jnp.where(inside, jnp.sum(weight) - thresholds["jet_pt"] / 10, 10.0)
         slope = {"jet_pt": jnp.where(inside, -0.1, 0.0), "score": jnp.where(inside, jnp.ones(2), 0.0)}
@@ -356,7 +356,7 @@ def test_from_a_plain_networks_come_back_too():
         error = {name: jnp.zeros(()) for name in slope}
         return Evaluation(loss=loss, merit=merit, gradient=Gradient(value=slope, error=error))
 
-    begin = Network(weights=jnp.zeros(2, jnp.float32), centre=jnp.zeros(1), width=jnp.ones(1))
+    begin = Network(weights=jnp.zeros(2, jnp.float32), centre=jnp.zeros(1, np.float32), width=jnp.ones(1, np.float32))
     learner = {"score": Learner(begin, optax.adam(0.1), 1.0)}
     ranges, plan = {"jet_pt": RANGES["jet_pt"]}, Schedule("adam", {}, 2.0, 0.5, 20)
     steps = list(descend(evaluate, ranges, [{"jet_pt": 38.5}], plan, learners=learner))
