@@ -121,7 +121,7 @@ def test_what_is_wrong_with_tables_is_a_sentence(make, data, sentence):
     [
         (EACH | {"table": "events.parquet", "process": "kind"}, "give 'table', one for all processes, or 'tables'"),
         ({"table": "events.parquet"}, "'table' goes with 'process'"),
-        (EACH | {"set": "simulated"}, "'set' names data sets of a manifest, but tables are given"),
+        (EACH | {"set": "nominal"}, "'set' names data sets of a manifest, but tables are given"),
         ({"tables": {"signl": "signal.parquet"}}, "data.tables: no process is called 'signl'; did you mean 'signal'"),
         ({"tables": {"signal": []}}, "data.tables.signal.files"),
     ],
