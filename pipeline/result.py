@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ class Result:
         return html_table(("", "default", "optimised", ""), [*cuts, merit]) + f"<p>{escape(str(self.verdict))}</p>"
 
 
+def _export_networks(folder: Path, outcome: Outcome) -> None:
+    """As ONNX, where it is installed; networks of somebody's own may be anything, and stay in JAX."""
+    if find_spec("onnx") is None:
+        return
+    from pipeline.onnx_file import save_onnx
+
+    about = outcome.networks()
+    for score in outcome.scores:
+        network = outcome.config.observables[score.name].network
+        if network.make is None:
+            file = folder / f"{score.name}.onnx"
+            save_onnx(file, score, outcome.after[score.name], network.activation, about[score.name])
+
+
 def write_outcome(
     folder: Path,
     problem: Problem,
@@ -123,6 +138,7 @@ def write_outcome(
     write_config(folder / "config.yaml", (given or outcome.config).model_dump(mode="json"))
     for name, about in outcome.networks().items():
         save_network(folder / f"{name}.safetensors", outcome.after[name], about)
+    _export_networks(folder, outcome)
     if plots:
         _illustrate(folder, problem, outcome, content, warn)
 

@@ -135,6 +135,7 @@ def test_a_run_in_python_shows_and_keeps_what_was_learned(problem, tmp_path):
     best = replace(problem, networks=result.problem.networks).templates(result.thresholds)
     assert (result.problem.templates(result.thresholds)["SR"].values() == best["SR"].values()).all()
     assert (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "score.onnx").exists()
     again = problem_of(
         networks=[
             Network(
