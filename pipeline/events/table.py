@@ -141,16 +141,23 @@ def _inputs_of_chunks(
 def list_objects(
     analysis: EventAnalysis, thresholds: Thresholds, events: Events, name: str, variable: str
 ) -> ObjectList:
-    """The members of a set, with a variable that its cuts may name."""
+    """The members of a set, with a variable that one of its cuts is on."""
+    which = jnp.int32(_cut_on(analysis).index((name, variable)))
     parts = []
     for group in events.groups:
-        value, is_member, region = _members_of_group(analysis, name, variable, thresholds, events.edges, group)
+        value, is_member, region = _joined(_members_of_chunks(analysis, which, thresholds, events.edges, group))
         chosen = np.asarray(is_member)
         of_event = (np.asarray(group.dataset)[:, None], np.asarray(region), np.asarray(group.weight))
         columns = (np.broadcast_to(each, region.shape)[:, None] for each in of_event)
         dataset, regions, weight = (np.broadcast_to(each, chosen.shape)[chosen] for each in columns)
         parts.append((dataset, regions, weight, np.asarray(value)[chosen]))
     return ObjectList(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
+def _cut_on(analysis: EventAnalysis) -> list[tuple[str, str]]:
+    """Each set with each variable of its objects that it is cut on."""
+    selection = analysis.selection
+    return list(dict.fromkeys((each.name, cut.variable) for each in selection.sets for cut in selection.on(each.name)))
 
 
 def shared_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> dict[tuple[str, str], int]:
@@ -226,13 +233,6 @@ def _outcomes_of_group(
     return _joined(_outcomes_of_tasks(analysis, thresholds, edges, group))
 
 
-def _members_of_group(
-    analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A variable of the objects, and whether they are members, shape "chunks objects events"; region of the events."""
-    return _joined(_members_of_chunks(analysis, name, variable, thresholds, edges, group))
-
-
 def _joined(results: Result) -> Result:
     """What the devices made of their tasks or chunks, one after another."""
     return jax.tree.map(lambda each: np.asarray(each).reshape(-1, *each.shape[2:]), results)
@@ -251,17 +251,25 @@ def _outcomes_of_tasks(
     return on_each_device(outcomes, (group,))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
+@partial(jax.jit, static_argnums=0)
 def _members_of_chunks(
-    analysis: EventAnalysis, name: str, variable: str, thresholds: Thresholds, edges: Edges, group: EventGroup
+    analysis: EventAnalysis, which: Int32[jax.Array, ""], thresholds: Thresholds, edges: Edges, group: EventGroup
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """One of what sets are cut on, and who is a member, shape "devices chunks objects events"; region of the events.
+
+    `which` is no part of the program: one serves all of them, and takes seconds to compile.
+    """
     at = point(analysis, thresholds, {}, edges)
 
     def of_chunk(group: EventGroup, chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         hard = evaluated(at, take_chunk(group, jnp.int32(0), chunk))
-        value = hard.columns[name][variable]
-        bits = jnp.uint32(1) << jnp.arange(value.shape[0], dtype=jnp.uint32)
-        return value, (members(analysis.selection, hard.bits)[name][None] & bits[:, None]) != 0, hard.region
+        sets = members(analysis.selection, hard.bits)
+        choices = [(hard.columns[name][variable], sets[name]) for name, variable in _cut_on(analysis)]
+        rows = max(value.shape[0] for value, _ in choices)
+        values = jnp.stack([jnp.pad(value, ((0, rows - value.shape[0]), (0, 0))) for value, _ in choices])
+        bits = jnp.uint32(1) << jnp.arange(rows, dtype=jnp.uint32)
+        is_member = (jnp.stack([own for _, own in choices])[which][None] & bits[:, None]) != 0
+        return values[which], is_member, hard.region
 
     def of_chunks(groups: tuple[EventGroup, ...]) -> tuple[jax.Array, jax.Array, jax.Array]:
         numbers = jnp.arange(groups[0].dataset.shape[0], dtype=jnp.int32)
