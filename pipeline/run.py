@@ -88,13 +88,14 @@ def _run(
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
         outcome = judge(tuned, terminal, {"reading": reading})
         outcome = replace(outcome, path=output, complete=outcome.complete and len(tuned) == len(problems))
+        terminal.table(outcome)  # before the pictures, which take about as long as everything else
         drawing = time.perf_counter()
         if plots:
             terminal.say("pictures and report")
         write_outcome(folder, tuned[0].problem, outcome, terminal.warn, plots=plots, given=config)
     seconds = outcome.seconds | {"pictures and report": time.perf_counter() - drawing}
     outcome = replace(outcome, seconds=seconds)
-    terminal.table(outcome)
+    terminal.places(outcome)
     if outcome.complete:
         for fold in range(len(problems)):
             checkpoint_of(output, fold).unlink(missing_ok=True)

@@ -155,7 +155,7 @@ class Terminal:
         return [f"{name} {value:.4g} {units[name]}".rstrip() for name, value in step.thresholds.items()]
 
     def table(self, outcome: Outcome) -> None:
-        """The result: cuts and figure of merit before and after, the verdict, and where everything is."""
+        """The result: cuts and figure of merit before and after, and the verdict."""
         self._end_phase()
         table = Table(title=self._config.title or self._config.name, title_justify="left", box=box.SIMPLE_HEAD)
         table.add_column("")
@@ -184,6 +184,10 @@ class Terminal:
         if outcome.simulated:
             self._console.print("All events are simulated.")
         self._console.print(str(verdict(outcome)))
+
+    def places(self, outcome: Outcome) -> None:
+        """Where everything is, and how long it took."""
+        self._end_phase()
         if outcome.path is not None:
             self._console.print(f"run folder: {outcome.path}", soft_wrap=True)
             self._console.print(advice(self._config.measurement.poi))

@@ -158,6 +158,7 @@ def test_final_table_fits(name: str, tmp_path) -> None:
         path=tmp_path,
     )
     shown.table(outcome)
+    shown.places(outcome)
     lines = file.getvalue().splitlines()
     table = lines[: next(n for n, line in enumerate(lines) if line.startswith("All events"))]
     assert max(len(line.rstrip()) for line in table) <= WIDTH
