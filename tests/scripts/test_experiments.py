@@ -11,6 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY / "scripts" / "experiments"))
 
+from pipeline import Network  # noqa: E402
 from pipeline.config import load_config  # noqa: E402
 from pipeline.events.split import lots  # noqa: E402
 from pipeline.ingest.manifest import load_manifest  # noqa: E402
@@ -19,9 +20,11 @@ from pipeline.tuning.descent import Range, bandwidths_at  # noqa: E402
 
 import compare_bandwidths  # noqa: E402
 import gradient_quality  # noqa: E402
+import learned_gradient  # noqa: E402
 import monte_carlo_hole  # noqa: E402
 from baselines import figures, independent, settings  # noqa: E402
 from monte_carlo_hole import Claim  # noqa: E402
+from test_networks import problem_of  # noqa: E402
 
 CONFIG = load_config(REPOSITORY / "configs" / "agc_precision.yaml")
 
@@ -134,3 +137,14 @@ def test_claims_stand_beside_a_diagonal_and_tuned_cuts_beside_the_default_ones()
     assert list(x) == list(y)
     assert x[0] < 4.0 < 5.0 < x[1]
     assert [list(line.get_ydata()) for line in right.get_lines()] == [[3.0], [3.5]]
+
+
+@pytest.mark.slow
+def test_the_gradient_of_a_network_is_the_exact_difference_along_any_direction():
+    """The same events, once by their flux and once analysed again; then different ones, within their errors."""
+    untrained = Network("score", ["x", "y", "z"], layers=[8])
+    flux, differences = learned_gradient.along_directions(problem_of(networks=[untrained]), 8)
+    assert np.corrcoef(flux.sum(axis=0), differences.sum(axis=0))[0, 1] > 0.85
+    pulls = learned_gradient.pulls_of(flux, differences)
+    assert np.abs(pulls).max() < 4.5
+    assert 0.3 < np.sqrt(np.mean(pulls**2)) < 2
