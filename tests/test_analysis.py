@@ -28,6 +28,7 @@ def evaluation(data) -> exact.Evaluation:
     return exact.evaluate(small_analysis(), arrays(THRESHOLDS), WIDTHS, data)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_jax(data, evaluation):
     """The copies behind the errors add up to what scalar thresholds give; forward mode, along a direction, too."""
     analysis, at = small_analysis(), arrays(THRESHOLDS)

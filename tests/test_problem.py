@@ -123,6 +123,7 @@ def test_columns_that_nobody_asks_for_may_be_anything(problem):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_results_print_their_numbers(problem):
     found = problem.value_and_grad()
     assert "f64[]" not in repr(found)

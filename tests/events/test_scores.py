@@ -176,7 +176,7 @@ def slope_like():
     return jnp.asarray(slope)
 
 
-@pytest.mark.parametrize("overflow", [True, False])
+@pytest.mark.parametrize("overflow", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_the_derivative_by_weights_is_that_of_a_smeared_histogram(toy, overflow):
     case = Analysed(toy, overflow=overflow)
     slope = slope_like()

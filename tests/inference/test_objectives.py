@@ -25,13 +25,8 @@ def name(objective: Objective) -> str:
     return f"{objective.name} {objective.method}"
 
 
-QUICK = [
-    pytest.param(objective, marks=() if objective.name == "discovery_significance" else pytest.mark.slow)
-    for objective in OBJECTIVES
-]
-
-
-@pytest.mark.parametrize("objective", QUICK, ids=[name(objective) for objective in OBJECTIVES])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=[name(objective) for objective in OBJECTIVES])
 def test_the_slope_by_the_yields_is_the_finite_difference(objective):
     analysis, data = small_analysis()._replace(objective=objective), small_data()
     yields = exact.yields_at(analysis, arrays(THRESHOLDS), data)
@@ -48,7 +43,8 @@ def test_the_slope_by_the_yields_is_the_finite_difference(objective):
     np.testing.assert_allclose(float(jnp.vdot(slope, direction)), numeric, rtol=1e-4)
 
 
-@pytest.mark.parametrize("objective", QUICK, ids=[name(objective) for objective in OBJECTIVES])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=[name(objective) for objective in OBJECTIVES])
 def test_twice_the_events_are_better(objective):
     """Twice the signal and the background, and four times the simulated events: every loss must fall."""
     analysis, data = small_analysis()._replace(objective=objective), small_data()
