@@ -210,7 +210,7 @@ def test_a_misspelt_threshold_gets_a_sentence(problem):
         problem.loss({"mte": 3.0})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_more_cuts_on_events_than_a_bit_mask_holds_have_the_derivatives_of_each_alone():
     rng, number = np.random.default_rng(8), 33
     tables = {

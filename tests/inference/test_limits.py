@@ -28,7 +28,11 @@ def precise_pyhf():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) for name in ("an excess", "hello world", "everything")]
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("an excess", "hello world")),
+        pytest.param("everything", marks=pytest.mark.long),
+    ],
 )
 def test_p_values_and_limits_are_those_of_pyhf(name):
     spec = EVERYTHING if name == "everything" else HELLO_WORLD

@@ -53,7 +53,7 @@ def test_twice_the_events_are_better(objective):
     assert losses[1] < losses[0]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_rules_of_thumb_stay_near_the_likelihood():
     """With little signal and small uncertainties s / sqrt(b + σ²) is the significance of the likelihood."""
     analysis, data = small_analysis(), small_data()

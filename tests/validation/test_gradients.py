@@ -119,7 +119,7 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
     assert np.abs(pulls).max() > LARGEST_PULL
 
 
-@pytest.mark.parametrize("config", ["agc.yaml", "agc_precision.yaml"])
+@pytest.mark.parametrize("config", [pytest.param("agc.yaml", marks=pytest.mark.long), "agc_precision.yaml"])
 def test_the_gradient_obeys_the_chain_rule(config) -> None:
     """jax.value_and_grad through the whole function equals Σ ∂Z/∂N_b · dN_b/dφ from separately computed factors."""
     all_ = everything(config)

@@ -96,7 +96,7 @@ def test_equals_pyhf_on_a_few_random_workspaces(workspace, codes, seed):
     assert_equal_to_pyhf(model, data, parts, random_point(model, seed))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @hypothesis.settings(max_examples=100, deadline=None)
 @RANDOM
 def test_equals_pyhf_on_many_random_workspaces(workspace, codes, seed):
