@@ -49,7 +49,7 @@ def test_the_gradient_is_that_of_jax(data, evaluation):
     np.testing.assert_allclose(merit_along.value, -along, rtol=1e-12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_threshold_without_bandwidth_has_no_derivative(data):
     at, width = arrays(THRESHOLDS), arrays({"jet_pt": 3.0})
     gradient = jax.grad(lambda at: exact.loss(small_analysis(), at, width, data)[0])(at)

@@ -264,7 +264,7 @@ def test_a_cut_on_a_score_needs_no_bandwidth_and_no_unit(unit):
     assert steps[-1].loss <= 0.9 * best
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_edges_of_a_score_move_in_its_rank():
     """From equal widths, by what the door takes if it is told nothing: bins with few events are merged."""
     problem = problem_of(

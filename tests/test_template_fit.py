@@ -191,7 +191,7 @@ def test_derivatives_are_finite_differences(objective):
     assert shown["SR"]["fakes", "scale_up", 0].value == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_merging_is_what_coarser_bins_give():
     fit = template_fit()
     change = fit.merging()

@@ -251,6 +251,7 @@ def test_the_flux_of_edges_is_the_derivative_of_the_histogram(sample):
         assert np.all(expected != 0)
 
 
+@pytest.mark.slow
 def test_each_edge_has_a_kernel_of_its_own(sample):
     """The derivative by an edge with a wide kernel does not know how narrow those of the others are."""
     values, columns = of_sample(sample)

@@ -263,6 +263,7 @@ def test_thresholds_flow_through_the_network(toy, inputs):
     assert_flux_is_the_finite_difference(case.analysis, case.at, widths, data)
 
 
+@pytest.mark.slow
 def test_a_network_without_a_bandwidth_has_no_derivative(toy):
     case = Analysed(toy)
     assert gradient_of(case, {"jet_pt": 4.0}, slope_like()) == {}

@@ -62,7 +62,7 @@ def test_reaches_the_minimum_of_pyhf(name):
     assert np.all((found.parameters >= lower) & (found.parameters <= upper))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_reaches_the_minimum_of_pyhf_with_more_than_a_hundred_parameters():
     """Minuit with numerical derivatives takes a minute here: `scripts/benchmarks/likelihood.py` runs it."""
     workspace = large_workspace()
@@ -139,6 +139,7 @@ def test_kinks_of_the_likelihood_are_minima_too():
     assert on_kink > 0
 
 
+@pytest.mark.slow
 def test_many_toys_at_once_are_the_toys_one_by_one():
     structure, numbers, data = from_pyhf(WRITTEN_OUT["hello world"])
     toys = jnp.asarray(np.random.default_rng(1).poisson(50.0, (6, structure.bins)).astype(float))

@@ -156,6 +156,7 @@ def mirror(nominal: np.ndarray, up: np.ndarray) -> np.ndarray:
     return (2 - factor) * (2 * nominal - up / factor)
 
 
+@pytest.mark.slow
 def test_templates_that_are_not_split_stand_in_the_workspace_as_they_are():
     """Two-sided, mirrored, of one bin, and of one parameter with what is split elsewhere."""
     one_bin = Channel("counting", 1, 7)

@@ -63,6 +63,7 @@ def test_the_lowest_of_several_valleys_is_found_from_everywhere_or_the_rest_is_s
     assert reached >= (1.0 if count < 3 else 0.9) * 6 * 2**count
 
 
+@pytest.mark.slow
 def test_two_variations_change_sides_together():
     """In one of the two valleys of this one (0.49, 0.97), in the other, 0.36 lower, (-0.81, -0.46)."""
     structure, numbers, data = at_once(same_side(1))

@@ -43,7 +43,7 @@ def test_the_slope_by_the_yields_is_the_finite_difference(objective):
     np.testing.assert_allclose(float(jnp.vdot(slope, direction)), numeric, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=[name(objective) for objective in OBJECTIVES])
 def test_twice_the_events_are_better(objective):
     """Twice the signal and the background, and four times the simulated events: every loss must fall."""
@@ -78,7 +78,7 @@ def test_rules_of_thumb_stay_near_the_likelihood():
     assert counted == pytest.approx(z, rel=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_sign_of_the_loss():
     analysis, data = small_analysis(), small_data()
     numbers = exact.numbers_of(analysis, arrays(THRESHOLDS), data)

@@ -45,6 +45,7 @@ def test_correlations_and_goodness_of_fit(ours, theirs):
     assert float(quality.p_value) == pytest.approx(fitted.goodness_of_fit, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_impacts_are_those_of_cabinetry():
     structure, numbers, data = from_pyhf(COUPLED_HISTOSYS)
     best = quick_jit(fit, static_argnums=0)(structure, numbers, data)
@@ -107,6 +108,7 @@ def test_yields_after_the_fit_are_those_of_cabinetry_without_what_presses_agains
     assert uncertainties(fitted)[0] > 8 * float(mine.uncertainty[0])
 
 
+@pytest.mark.slow
 def test_a_scan_is_a_row_of_fits(ours):
     structure, numbers, data, best, _ = ours
     values = jnp.array([0.0, 0.5, 1.0])

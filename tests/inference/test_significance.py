@@ -214,6 +214,7 @@ def test_derivative_of_q0_with_active_bounds(external_data):
     np.testing.assert_allclose(inner(compiled(structure, numbers)[1], tangent), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_many_models_at_once():
     structure, numbers, _ = from_pyhf(HELLO_WORLD)
     scales = jnp.array([0.5, 1.0, 2.0])
@@ -340,6 +341,7 @@ def test_numbers_that_are_none_give_none_and_do_not_converge():
     assert np.isnan(limit(structure, numbers).mu)
 
 
+@pytest.mark.slow
 def test_significance_of_a_small_signal_is_proportional_to_it():
     tiny = from_pyhf(two_regions([5e-4, 2e-4], [20.0, 7.0], [1.0, 0.5], elsewhere=2e-3))[:2]
     np.testing.assert_allclose(
@@ -347,6 +349,7 @@ def test_significance_of_a_small_signal_is_proportional_to_it():
     )
 
 
+@pytest.mark.slow
 def test_a_variation_that_overshoots_is_survived():
     structure, numbers, _ = from_pyhf(EVERYTHING)
     broken = dataclasses.replace(numbers, histosys_lo=numbers.histosys_lo - 300.0, normsys_lo=numbers.normsys_lo - 0.95)

@@ -16,6 +16,7 @@ def figure() -> Figure:
     return made
 
 
+@pytest.mark.slow
 def test_another_process_draws_the_same(tmp_path: Path) -> None:
     here = files_of(tmp_path / "here", "line", figure())
     with drawing() as draw:
@@ -25,6 +26,7 @@ def test_another_process_draws_the_same(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "there").iterdir()} == {"line.png", "line.pdf", "other.png", "other.pdf"}
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn_says_so_and_the_next_is_drawn(tmp_path: Path) -> None:
     broken = figure()
     broken.axes[0].set_title(r"$\frac{$")

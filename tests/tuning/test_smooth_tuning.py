@@ -50,6 +50,7 @@ def test_the_loss_is_smooth_and_the_figure_of_merit_exact(problem):
     assert all(0 < here.gradient.error[name] < np.inf for name in widths)
 
 
+@pytest.mark.long
 def test_a_search_descends_and_the_best_step_is_the_best_by_the_exact_analysis(problem):
     steps = tuple(tune(problem))
     found = [exact_loss(problem, step.thresholds) for step in steps]

@@ -144,6 +144,7 @@ def test_the_gradient_obeys_the_chain_rule(config) -> None:
             assert gradient[name] == 0
 
 
+@pytest.mark.long
 def test_slope_of_the_merit_by_yields_equals_finite_differences() -> None:
     """∂Z/∂N_b: the envelope theorem against central differences that fit again at each point."""
     all_ = everything()
