@@ -80,15 +80,18 @@ def save_onnx(path: Path, score: Score, network: Network, activation: str, about
         output = "column" if last else f"z{number}"
         nodes.append(helper.make_node("Gemm", [f"h{number}", f"w{number}", f"b{number}"], [output], transB=1))
         nodes += [] if last else _activated(activation, output, f"h{number + 1}")
-    constants_of_shapes = [numpy_helper.from_array(np.array([1], np.int64), "axis")]
     nodes.append(helper.make_node("Squeeze", ["column", "axis"], ["score"]))
-    stored = [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()]
+    used = {name for node in nodes for name in node.input}
+    stored = [
+        numpy_helper.from_array(np.asarray(constants[name], np.float32), name) for name in constants if name in used
+    ]
+    axis = numpy_helper.from_array(np.array([1], np.int64), "axis")
     graph = helper.make_graph(
         nodes,
         score.name,
         [helper.make_tensor_value_info("inputs", TensorProto.FLOAT, ["events", network.centre.shape[0]])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["events"])],
-        [*stored, *constants_of_shapes],
+        [*stored, axis],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     helper.set_model_props(model, {"about": json.dumps(dict(about))})

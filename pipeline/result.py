@@ -103,18 +103,18 @@ class Result:
         return html_table(("", "default", "optimised", ""), [*cuts, merit]) + f"<p>{escape(str(self.verdict))}</p>"
 
 
-def _export_networks(folder: Path, outcome: Outcome) -> None:
+def _export_networks(folder: Path, outcome: Outcome, warn: Callable[[str], None]) -> None:
     """As ONNX, where it is installed; networks of somebody's own may be anything, and stay in JAX."""
     if find_spec("onnx") is None:
         return
-    from pipeline.onnx_file import save_onnx
-
     about = outcome.networks()
     for score in outcome.scores:
-        network = outcome.config.observables[score.name].network
+        file, network = folder / f"{score.name}.onnx", outcome.config.observables[score.name].network
         if network.make is None:
-            file = folder / f"{score.name}.onnx"
-            save_onnx(file, score, outcome.after[score.name], network.activation, about[score.name])
+            with attempt(file.name, warn):
+                from pipeline.onnx_file import save_onnx
+
+                save_onnx(file, score, outcome.after[score.name], network.activation, about[score.name])
 
 
 def write_outcome(
@@ -138,7 +138,7 @@ def write_outcome(
     write_config(folder / "config.yaml", (given or outcome.config).model_dump(mode="json"))
     for name, about in outcome.networks().items():
         save_network(folder / f"{name}.safetensors", outcome.after[name], about)
-    _export_networks(folder, outcome)
+    _export_networks(folder, outcome, warn)
     if plots:
         _illustrate(folder, problem, outcome, content, warn)
 

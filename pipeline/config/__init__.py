@@ -1,13 +1,15 @@
 """The YAML a user writes: every number of a run, checked before anything heavy is imported.
 
-Models are frozen, unknown keys are errors, and defaults live here alone: `selection` says what is looked at,
-`statistics` what is measured with it, `run` puts these together, and `reading` makes all of it from a file.
+Models are frozen, unknown keys are errors, and defaults live here alone: `data` says which events are read,
+`selection` what is looked at, `statistics` what is measured with it, `run` puts these together, and `reading` makes all
+of it from a file.
 """
 
+from pipeline.config.data import Data, Table
 from pipeline.config.explained import explained
 from pipeline.config.model import ConfigError
 from pipeline.config.reading import load_config, parse_settings
-from pipeline.config.run import Config, Data, Optimiser, Table, Validation
+from pipeline.config.run import Config, Optimiser, Validation
 from pipeline.config.selection import Bins, Collection, Cut, ObjectSet, Region, Requirement, Threshold
 from pipeline.config.statistics import Correction, Objective, Systematic, Variation
 

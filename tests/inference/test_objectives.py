@@ -78,7 +78,7 @@ def test_rules_of_thumb_stay_near_the_likelihood():
     assert counted == pytest.approx(z, rel=0.1)
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_the_sign_of_the_loss():
     analysis, data = small_analysis(), small_data()
     numbers = exact.numbers_of(analysis, arrays(THRESHOLDS), data)

@@ -60,6 +60,12 @@ def make(tmp_path):
     return config
 
 
+def test_a_config_with_tables_as_run_loads_again(make, tmp_path):
+    config = make(EACH)
+    (tmp_path / "again.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert load_config(tmp_path / "again.yaml") == config
+
+
 @pytest.mark.parametrize("data", [EACH, ONE, TREE], ids=["a file each", "a column names the process", "a ROOT tree"])
 def test_templates_are_sums_of_weights(make, data):
     """Whatever way the tables come: weights are in expected events, and no manifest is there."""
@@ -121,7 +127,7 @@ def test_what_is_wrong_with_tables_is_a_sentence(make, data, sentence):
     [
         (EACH | {"table": "events.parquet", "process": "kind"}, "give 'table', one for all processes, or 'tables'"),
         ({"table": "events.parquet"}, "'table' goes with 'process'"),
-        (EACH | {"set": "nominal"}, "'set' names data sets of a manifest, but tables are given"),
+        (EACH | {"set": "simulated"}, "'set' names data sets of a manifest, but tables are given"),
         ({"tables": {"signl": "signal.parquet"}}, "data.tables: no process is called 'signl'; did you mean 'signal'"),
         ({"tables": {"signal": []}}, "data.tables.signal.files"),
     ],
