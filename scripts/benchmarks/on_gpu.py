@@ -8,7 +8,9 @@ import argparse
 import json
 import platform
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +42,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "full": Size("configs/agc.yaml", (100_000, 1_000_000), 10, (1 << 15, 1 << 18, 1 << 20), 5),
+    "full": Size("configs/agc.yaml", (100_000, 1_000_000), 10, (1 << 18, 1 << 20, 1 << 15), 5),
     "small": Size("configs/agc.yaml", (1_500,), 2, (256,), 2),
 }
 
@@ -143,7 +145,22 @@ def profile(config: Config, analysis: Analysis, data: Data, repeat: int) -> Row:
         lambda: exact.loss_of_yields_and_slope(total, analysis, data.recipe), repeat
     )
     _, stages["contracted_s"], _ = benchmark.timed(lambda: exact._gradient(slope, flux), repeat)
-    return stages
+    return stages | {"kernels": kernels(lambda: exact.evaluate(analysis, at, widths, data))}
+
+
+def kernels(step: Callable[[], Any], most: int = 40) -> list[Row]:
+    """What a GPU ran in a step: the kernels that take longest, and how often each was launched; a CPU has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder):
+            jax.block_until_ready(step())
+        profiles = [jax.profiler.ProfileData.from_file(str(path)) for path in Path(folder).rglob("*.xplane.pb")]
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for plane in (plane for profile in profiles for plane in profile.planes if plane.name.startswith("/device:GPU")):
+        for event in (event for line in plane.lines if line.name.startswith("Stream") for event in line.events):
+            seconds[event.name].append(event.duration_ns / 1e9)
+    rows = [{"kernel": name, "launches": len(each), "seconds": sum(each)} for name, each in seconds.items()]
+    total = {"kernel": "all", "launches": sum(map(len, seconds.values())), "seconds": sum(map(sum, seconds.values()))}
+    return [total, *sorted(rows, key=lambda row: -row["seconds"])[:most]] if rows else []
 
 
 def copy_bandwidth() -> float:

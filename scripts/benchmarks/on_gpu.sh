@@ -15,11 +15,10 @@ trap 'rm -rf "$work"' EXIT
 
 python=${PYTHON:-python3}
 if [ -n "${WHEELS:-}" ]; then
-  "$python" -m venv --system-site-packages "$work/venv"
-  python=$work/venv/bin/python
-  "$python" -m pip install --quiet --no-index --no-deps "$WHEELS"/*.whl
+  # Into a folder and not an environment: one made from an environment would not see that one's packages.
+  "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$work/site" "$WHEELS"/*.whl
 fi
-export PYTHONPATH=$PWD
+export PYTHONPATH=$PWD:$work/site
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/compiled}
 
 tests=(tests/events tests/inference)
