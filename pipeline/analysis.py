@@ -28,14 +28,21 @@ from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
 from pipeline.events.design_effect import design_effects
-from pipeline.events.devices import added, summed
+from pipeline.events.devices import added, compiled, summed
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.scores import Network
 from pipeline.events.smeared import smeared_yields
 from pipeline.events.table import EventList, list_events
-from pipeline.events.yields import SUBSAMPLES, hard_yields, weight_gradient, yields_and_flux_of_devices
+from pipeline.events.yields import (
+    SUBSAMPLES,
+    hard_yields,
+    weight_gradient,
+    yields_and_flux_of_devices,
+    yields_of_devices,
+)
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
+from pipeline.inference.histfactory.arrays import hosted
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
 from pipeline.inference.templates import Recipe, Templates, make_templates
 
@@ -185,7 +192,11 @@ def evaluate(
     widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
 
     def of_part(part: Data) -> tuple[Array, Flux]:
-        return _yields_and_flux(analysis.events, thresholds, widths, part.events, SUBSAMPLES)
+        arguments = (analysis.events, thresholds, widths, part.events)
+        if jax.default_backend() == "cpu":
+            return _yields_and_flux(*arguments, SUBSAMPLES)
+        # A GPU computes the flux while the CPU fits the yields, which it has computed before.
+        return _yields(*arguments), _yields_and_flux(*arguments, SUBSAMPLES)[1]
 
     (yields, flux), recipe = _sum_over_parts(of_part, data)
     (value, merit), slope = loss_of_yields_and_slope(added(yields), analysis, recipe)
@@ -221,7 +232,8 @@ def _of_weights(halves: dict[str, PyTree]) -> Gradient:
     return Gradient(value=value, error=noise)
 
 
-_yields_and_flux = jax.jit(yields_and_flux_of_devices, static_argnums=(0, 4))
+_yields = compiled(yields_of_devices, static=(0,))
+_yields_and_flux = compiled(yields_and_flux_of_devices, static=(0, 4))
 
 
 def _gradient(slope: Yields, flux: Flux) -> Gradient:
@@ -235,6 +247,7 @@ def _contracted(slope: Yields, flux: Flux) -> dict[str, Float64[Array, "devices 
     return {name: jnp.einsum("kdbc,nkdsbc->nkds", slope, each).sum(axis=1) for name, each in flux.items()}
 
 
+@hosted
 @jax.jit
 def _gradient_of_parts(parts: dict[str, Float64[Array, "datasets subsamples"]]) -> Gradient:
     """Subsamples of one data set are equally large: their scatter is the error of their sum (batch means)."""
@@ -277,7 +290,7 @@ def loss_of_yields(yields: Yields, analysis: Analysis, recipe: Recipe) -> tuple[
     return loss_of(analysis.objective, merit), merit
 
 
-loss_of_yields_and_slope = jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
+loss_of_yields_and_slope = hosted(jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1))
 
 
 @jax.custom_jvp
@@ -324,7 +337,7 @@ def _merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:
     return figure_of_merit(analysis.objective, analysis.structure, model_numbers(analysis, templates))
 
 
-merit_of_templates = jax.jit(_merit_of_templates, static_argnums=0)
+merit_of_templates = hosted(jax.jit(_merit_of_templates, static_argnums=0))
 
 
 def model_numbers(analysis: Analysis, templates: Templates) -> Numbers:
@@ -344,7 +357,7 @@ def templates_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Tem
     return _templates(recipe, yields)
 
 
-_templates = jax.jit(make_templates)
+_templates = hosted(jax.jit(make_templates))
 
 
 def merit_of(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Merit:
@@ -364,6 +377,7 @@ def model_and_data(
     return _model_of_templates(analysis, templates_at(analysis, thresholds, data))
 
 
+@hosted
 @partial(jax.jit, static_argnums=0)
 def _model_of_templates(analysis: Analysis, templates: Templates) -> tuple[Numbers, Float64[Array, " bins"] | None]:
     measured, structure = analysis.measurement, analysis.structure

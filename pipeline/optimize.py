@@ -80,7 +80,7 @@ def _check_names(config: Config) -> None:
 def _choose(device: str) -> None:
     import jax
 
-    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda"}[device])  # type: ignore[no-untyped-call]
+    jax.config.update("jax_platforms", {"cpu": "cpu", "gpu": "cuda,cpu"}[device])  # type: ignore[no-untyped-call]
     try:
         jax.devices()
     except (RuntimeError, AssertionError):

@@ -30,6 +30,7 @@ from pipeline.display import escape, html_table
 from pipeline.errors import InputError
 from pipeline.histograms import Axis, hists
 from pipeline.inference.histfactory import Structure, auxdata, from_pyhf, to_pyhf
+from pipeline.inference.histfactory.arrays import hosted
 from pipeline.inference.limits import Limits, upper_limits
 from pipeline.inference.measurement import (
     Measurement,
@@ -301,10 +302,11 @@ def _value_of(
     return merit.value, merit
 
 
-_merit = jax.jit(_merit_of, static_argnums=(1, 2, 3))
-_value_and_grad = jax.jit(jax.value_and_grad(_value_of, has_aux=True), static_argnums=(1, 2, 3))
+_merit = hosted(jax.jit(_merit_of, static_argnums=(1, 2, 3)))
+_value_and_grad = hosted(jax.jit(jax.value_and_grad(_value_of, has_aux=True), static_argnums=(1, 2, 3)))
 
 
+@hosted
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def _merged_merits(
     templates: Templates,

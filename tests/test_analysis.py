@@ -29,6 +29,20 @@ def evaluation(data) -> exact.Evaluation:
 
 
 @pytest.mark.slow
+def test_with_a_gpu_the_step_is_the_same(data, evaluation, monkeypatch):
+    """Its order of passes, the place of the fit, and what it makes of loops; all on a CPU here."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, default, **_: default(*given))
+    jax.clear_caches()
+    on_gpu = exact.evaluate(small_analysis(), arrays(THRESHOLDS), WIDTHS, data)
+    jax.clear_caches()
+    np.testing.assert_allclose(on_gpu.loss, evaluation.loss, rtol=1e-12)
+    for name, value in evaluation.gradient.value.items():
+        np.testing.assert_allclose(on_gpu.gradient.value[name], value, rtol=1e-5, atol=1e-9)
+        np.testing.assert_allclose(on_gpu.gradient.error[name], evaluation.gradient.error[name], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.slow
 def test_the_gradient_is_that_of_jax(data, evaluation):
     """The copies behind the errors add up to what scalar thresholds give; forward mode, along a direction, too."""
     analysis, at = small_analysis(), arrays(THRESHOLDS)

@@ -87,9 +87,10 @@ class Prepared(eqx.Module, strict=True):
         row = self.table[name][self.first + rank]
         return row if self.event is None else row[self.event]
 
-    def at(self, name: str, rank: Int32[Array, " items"]) -> Array:
+    def at(self, name: str, rank: Int32[Array, "*rows items"]) -> Array:
         """The value in another row for each event."""
-        event = jnp.arange(rank.shape[0], dtype=jnp.int32) if self.event is None else self.event
+        event = jnp.arange(rank.shape[-1], dtype=jnp.int32) if self.event is None else self.event
+        event = jnp.broadcast_to(event, rank.shape)
         return self.table[name][self.first + rank, event]
 
     def column(self, name: str, rows: int) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ __all__ = ["Ragged", "RaggedSample", "dense_groups"]
 
 # Each group is compiled by itself, and room for absent objects costs memory and a little time. What is prepared needs
 # none: a chunk has its own number of rows, and events are sorted by multiplicity. So few groups for few events, where
-# compiling is what takes time, and a finer grid for many.
+# compiling is what takes time, and on a GPU, where each task has its price; a finer grid for many events on a CPU.
 FINE_GRID_FROM = 300_000
 COARSE = (8, 16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
@@ -144,7 +145,8 @@ def dense_groups(
     kinematics = max(sample.kinematics for samples in folds for sample in samples)
     parts: list[list[EventGroup]] = [[] for _ in folds]
     loads = [np.zeros(devices) for _ in folds]
-    capacities = FINE if sum(len(sample) for samples in folds for sample in samples) >= FINE_GRID_FROM else COARSE
+    many = sum(len(sample) for samples in folds for sample in samples) >= FINE_GRID_FROM
+    capacities = FINE if many and jax.default_backend() == "cpu" else COARSE
     for lower, capacity in itertools.pairwise((-1, *capacities)):
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample) for samples in within for sample in samples):

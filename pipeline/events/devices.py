@@ -7,7 +7,7 @@ have an axis `devices` in front, and are added afterwards, on one device, always
 """
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
 import jax
@@ -19,9 +19,11 @@ from jaxtyping import Array
 
 from pipeline.events.batch import EventGroup
 
-__all__ = ["added", "deal", "divided_axis", "on_each_device", "on_its_devices", "placed", "summed"]
+__all__ = ["added", "compiled", "deal", "divided_axis", "on_each_device", "on_its_devices", "placed", "summed"]
 
 AXIS = "devices"
+GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,WHILE,CONDITIONAL"
+"""What may be part of a graph of kernels (CUDA graph) on a GPU; XLA by itself leaves out what branches."""
 KINEMATICS_FIRST = ("varied_objects", "varied_columns", "first", "rows")
 """Columns of a group whose first axis is that of kinematic variations; that of chunks comes second."""
 
@@ -76,13 +78,31 @@ def on_each_device(work: Callable[[tuple[EventGroup, ...]], Result], groups: tup
     return jax.shard_map(stacked, mesh=_mesh(devices), in_specs=(axes,), out_specs=_along(0), check_vma=False)(groups)
 
 
+def compiled(function: Callable[Parameters, Result], static: tuple[int, ...] = ()) -> Callable[Parameters, Result]:
+    """A pass over the events, compiled; `static`: places of such arguments.
+
+    A GPU runs it as one graph, loops included: to launch its many small kernels one by one takes longer than they do.
+    """
+
+    @cache
+    def program(backend: str) -> Callable[Parameters, Result]:
+        options = None if backend == "cpu" else {"xla_gpu_enable_command_buffer": GRAPHS}
+        return jax.jit(function, static_argnums=static, compiler_options=options)
+
+    @wraps(function)
+    def run(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
+        return program(jax.default_backend())(*arguments, **keywords)
+
+    return run
+
+
 def summed(function: Callable[Parameters, Result], static: tuple[int, ...] = ()) -> Callable[Parameters, Result]:
     """A function with results of each device, compiled, and these added; `static`: places of such arguments."""
-    compiled = jax.jit(function, static_argnums=static)
+    pass_over_events = compiled(function, static)
 
     @wraps(function)
     def sum_of(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
-        return added(compiled(*arguments, **keywords))
+        return added(pass_over_events(*arguments, **keywords))
 
     return sum_of
 
@@ -91,7 +111,7 @@ def added(results: Result) -> Result:
     """Results of each device, added: the first axis of every array goes."""
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(results)):
         # By way of the host: devices that wait for each other would be killed by XLA when one is late.
-        results = jax.device_put(jax.device_get(results))
+        results = jax.device_get(results)
     return _added(results)
 
 

@@ -1,7 +1,7 @@
 """The hard histogram of evaluated events, and what moves in it: edges that are tuned, scores of trained networks."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Float32, Int32
+from jaxtyping import Array, Float, Float32, Float64, Int32
 
 from pipeline.events.batch import Event
 from pipeline.events.binning import PlacedEdges, binned, edge_widths, widths_beside
@@ -38,7 +38,7 @@ def columns_of(
     return joined([weight[None], (weight * weight)[None], weighted])
 
 
-def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> Float32[Array, "bins columns"]:
+def histogram(at: Point, event: Event, hard: Evaluated, edges: PlacedEdges) -> Float64[Array, "bins columns"]:
     """The hard histogram of some events; it can be differentiated by the edges."""
     return binned(
         at.selection,

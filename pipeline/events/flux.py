@@ -120,7 +120,7 @@ def for_each(
         done, state = carry
         pair = done + jnp.arange(block, dtype=until.dtype)
         real = pair < until[-1]
-        event = jnp.searchsorted(until, jnp.where(real, pair, 0), side="right").astype(jnp.int32)
+        event = _place_in(until, jnp.where(real, pair, 0))
         before = until[event] - count[event]
         return done + block, visit(event, pair - before, real, state)
 
@@ -128,6 +128,22 @@ def for_each(
         return carry[0] < until[-1]
 
     return jax.lax.while_loop(unfinished, step, (jnp.zeros((), until.dtype), start))[1]
+
+
+def _place_in(until: Int[Array, " events"], pair: Int[Array, " items"]) -> Int32[Array, " items"]:
+    """`jnp.searchsorted`: halving in a loop on a CPU; unrolled elsewhere, where each turn of a loop is dear."""
+
+    def search(method: str) -> Callable[..., Int[Array, " items"]]:
+        def place(until: Int[Array, " events"], pair: Int[Array, " items"]) -> Int[Array, " items"]:
+            found = jnp.searchsorted(until, pair, side="right", method=method)
+            # XLA would repeat the unrolled search wherever its result is used.
+            result: Array = jax.lax.optimization_barrier(found)  # type: ignore[no-untyped-call]
+            return result
+
+        return place
+
+    place: Array = jax.lax.platform_dependent(until, pair, cpu=search("scan"), default=search("scan_unrolled"))
+    return place.astype(jnp.int32)
 
 
 def for_each_flip(

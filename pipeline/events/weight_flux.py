@@ -80,7 +80,7 @@ def _worth_of_rising(
 
     learned = {region.name: region.observable for region in learned_regions(at)}
     _, pull = jax.vjp(histogram, {name: observables[name] for name in learned})
-    (by_region,) = pull(slope)
+    (by_region,) = pull(slope.astype(jnp.float64))
     worth = {score.name: jnp.zeros(event.weight.shape, jnp.float32) for score in at.analysis.scores}
     for region, score in learned.items():
         worth[score] += by_region[region]

@@ -6,8 +6,8 @@ that differ by one object near a boundary (`pipeline.events.flux`): one bit of o
 the very same functions are called. So there is no second analysis that could differ, and one rule for all.
 
 The columns of the histogram are Σw, Σw² and Σ w·factor for the factors that variations of the weight name; every
-template is linear in these. Weights are those of single events (1 in most samples), so plain counts stay exact in
-float32 within a chunk; chunks are added in float64, and the normalisation of a data set multiplies the finished sums.
+template is linear in these. They are added in float64, and the normalisation of a data set multiplies the finished
+sums; the flux, an estimate, is added in float32 within a chunk.
 
 Thresholds may be copies, shape "datasets subsamples", all of one value: each disjoint part of the collisions then has
 thresholds of its own, and how the derivatives by them scatter is the statistical error of their sum.
@@ -43,6 +43,7 @@ __all__ = [
     "weight_gradient",
     "yields_and_flux",
     "yields_and_flux_of_devices",
+    "yields_of_devices",
 ]
 
 SUBSAMPLES = 16
@@ -78,8 +79,7 @@ def hard_yields(analysis: EventAnalysis) -> Callable[..., Float64[Array, "kinema
     """
 
     def value(thresholds: Thresholds, bandwidths: Thresholds, events: Events) -> Array:
-        at = point(analysis, _without_copies(thresholds), bandwidths, events.edges)
-        return sum_over_chunks(lambda event: _chunk_yields(at, event)[0], analysis.layout, events)
+        return yields_of_devices(analysis, _without_copies(thresholds), bandwidths, events)
 
     def value_and_flux(
         thresholds: Thresholds, bandwidths: Thresholds, events: Events
@@ -104,6 +104,14 @@ def _without_copies(thresholds: Thresholds) -> Thresholds:
 
 def _is_network(parameter: Array | Network) -> bool:
     return isinstance(parameter, Network)
+
+
+def yields_of_devices(
+    analysis: EventAnalysis, thresholds: Thresholds, bandwidths: Thresholds, events: Events
+) -> Float64[Array, "devices kinematics datasets bins columns"]:
+    """The exact yields of the events of each device."""
+    at = point(analysis, thresholds, bandwidths, events.edges)
+    return sum_over_chunks(lambda event: _chunk_yields(at, event)[0], analysis.layout, events)
 
 
 def yields_and_flux_of_devices(
@@ -201,14 +209,14 @@ def event_outcomes(at: Point, event: Event) -> EventOutcomes:
     )
 
 
-def _chunk_yields(at: Point, event: Event) -> tuple[Float32[Array, "bins columns"], Evaluated]:
+def _chunk_yields(at: Point, event: Event) -> tuple[Float64[Array, "bins columns"], Evaluated]:
     hard = evaluated(at, event)
     return histogram(at, event, hard, at.edges), hard
 
 
 def _chunk_yields_and_flux(
     at: Point, event: Event
-) -> tuple[Float32[Array, "bins columns"], dict[str, Float32[Array, "subsamples bins columns"]]]:
+) -> tuple[Float64[Array, "bins columns"], dict[str, Float32[Array, "subsamples bins columns"]]]:
     """The yields, and their derivative by each threshold that has a bandwidth."""
     yields, hard = _chunk_yields(at, event)
     return yields, threshold_flux(at, event, hard)

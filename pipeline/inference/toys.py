@@ -16,7 +16,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Bool, Float64, Int, PRNGKeyArray
 
 from pipeline.inference.fit import fit
-from pipeline.inference.histfactory.arrays import Array
+from pipeline.inference.histfactory.arrays import Array, hosted
 from pipeline.inference.histfactory.constraints import constrained_positions, constraint_widths, initial_parameters
 from pipeline.inference.histfactory.likelihood import expected_data
 from pipeline.inference.histfactory.model import Numbers, Structure
@@ -81,6 +81,7 @@ def pseudo_data(
     return jnp.where(gaussian[None], normal, poisson)
 
 
+@hosted
 @partial(jax.jit, static_argnums=0, static_argnames=("statistic", "poi"))
 def toy_statistics(
     structure: Structure,

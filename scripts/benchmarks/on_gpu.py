@@ -42,7 +42,7 @@ class Size(NamedTuple):
 
 
 SIZES = {
-    "full": Size("configs/agc.yaml", (100_000, 1_000_000), 10, (1 << 18, 1 << 20, 1 << 15), 5),
+    "full": Size("configs/agc.yaml", (100_000, 1_000_000), 10, (1 << 18, 1 << 16), 9),
     "small": Size("configs/agc.yaml", (1_500,), 2, (256,), 2),
 }
 
@@ -165,7 +165,7 @@ def kernels(step: Callable[[], Any], most: int = 40) -> list[Row]:
 
 def copy_bandwidth() -> float:
     """Bytes a second that are read and written when a large array is copied with a change."""
-    array = jnp.ones(50_000_000, jnp.float32)
+    array = jnp.ones(50_000_000 if jax.default_backend() == "cpu" else 1_000_000_000, jnp.float32)
     negative = jax.jit(jnp.negative)
     return 2 * array.nbytes / benchmark.timed(lambda: negative(array), 5)[1]
 

@@ -21,10 +21,11 @@ fi
 export PYTHONPATH=$PWD:$work/site
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$work/compiled}
 
-tests=(tests/events tests/inference)
+tests=(-n auto tests/events tests/inference tests/analyses)
 if [ "$size" = small ]; then tests=(tests/events/test_flux.py); fi
-# A test that fails is a result, too.
-"$python" -m pytest -q -p no:cacheprovider "${tests[@]}" | tee "$work/tests.txt" || true
+# A test that fails is a result, too. Each worker would take most of a GPU's memory for itself.
+XLA_PYTHON_CLIENT_PREALLOCATE=false "$python" -m pytest -q -p no:cacheprovider -p no:benchmark "${tests[@]}" |
+  tee "$work/tests.txt" || true
 
 # The same numbers on the CPU, in a process that sees no GPU.
 JAX_PLATFORMS=cpu "$python" scripts/benchmarks/on_gpu.py --size "$size" --reference "$work/cpu.json"

@@ -1,5 +1,6 @@
 """HT, and the trijet: all of them against awkward and vector, and the choice under every flip against a search."""
 
+from functools import partial
 from itertools import combinations
 
 import awkward as ak
@@ -190,8 +191,8 @@ def prepared_of(jets: np.ndarray, masks: np.ndarray, mass: np.ndarray, pt: np.nd
     )
 
 
-@jax.jit
-def every_answer(prepared: Prepared, selected, btag):
+@partial(jax.jit, static_argnums=0)
+def every_answer(choose, prepared: Prepared, selected, btag):
     """(mass, pt) with each jet flipped, with each b-tag flipped, and of the events as they are."""
     event = jnp.tile(jnp.arange(len(selected), dtype=jnp.int32), JETS)
     flip = jnp.repeat(jnp.uint32(1) << jnp.arange(JETS, dtype=jnp.uint32), len(selected))
@@ -199,11 +200,11 @@ def every_answer(prepared: Prepared, selected, btag):
 
     def answer(selected, btag):
         # A b-tagged jet is a selected one.
-        return tuple(each.reshape(JETS, -1) for each in first_trijet(some, selected, btag & selected))
+        return tuple(each.reshape(JETS, -1) for each in choose(some, selected, btag & selected))
 
     by_jet = answer(selected[event] ^ flip, btag[event])
     by_tag = answer(selected[event], btag[event] ^ flip)
-    return by_jet, by_tag, first_trijet(prepared, selected, btag & selected)
+    return by_jet, by_tag, choose(prepared, selected, btag & selected)
 
 
 def searched(masks, mass, pt, selected: int, btag: int) -> tuple[float, float]:
@@ -214,6 +215,7 @@ def searched(masks, mass, pt, selected: int, btag: int) -> tuple[float, float]:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("choose", [first_trijet, ttbar._many_at_once], ids=["of this device", "of a GPU"])
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
@@ -221,11 +223,11 @@ def searched(masks, mass, pt, selected: int, btag: int) -> tuple[float, float]:
     select=st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0]),
     tag=st.sampled_from([0.0, 0.15, 0.4, 1.0]),
 )
-def test_the_choice_under_every_flip_is_that_of_a_search_from_scratch(seed, jets, select, tag):
+def test_the_choice_under_every_flip_is_that_of_a_search_from_scratch(choose, seed, jets, select, tag):
     generator, jets = np.random.default_rng(seed), np.array(jets)
     selected, btag = (sets_of(generator, jets, chance) for chance in (select, tag))
     trijets = random_trijets(generator, jets)
-    found = every_answer(prepared_of(jets, *trijets), jnp.asarray(selected), jnp.asarray(btag))
+    found = every_answer(choose, prepared_of(jets, *trijets), jnp.asarray(selected), jnp.asarray(btag))
     by_jet, by_tag, as_it_is = jax.tree.map(np.asarray, found)
     for event in range(EVENTS):
         columns = [column[:, event].tolist() for column in trijets]

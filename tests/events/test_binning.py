@@ -68,8 +68,8 @@ def test_hard_histogram_adds_up_columns_and_drops_what_is_outside(seed):
     positions = generator.integers(-2, BINS + 3, 300).astype(np.int32)
     columns = generator.normal(size=(300, 3)).astype(np.float32)
     found = hard_histogram(jnp.asarray(positions), jnp.asarray(columns), BINS)
-    assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, summed(positions, columns, BINS), atol=2e-5)
+    assert found.dtype == jnp.float64
+    np.testing.assert_allclose(found, summed(positions, columns.astype(np.float64), BINS), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.usefixtures("path")
@@ -207,7 +207,7 @@ def test_reverse_mode_is_the_transpose(sample, argument):
     values, columns = of_sample(sample)
     given = {"edges": jnp.asarray(PLACES)[None], "values": values, "columns": columns}
     generator = np.random.default_rng(2)
-    weights = jnp.asarray(generator.normal(size=(3, 3)), jnp.float32)
+    weights = jnp.asarray(generator.normal(size=(3, 3)))
 
     def total(moving):
         return jnp.vdot(weights, hard(**(given | {argument: moving})))

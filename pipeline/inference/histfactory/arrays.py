@@ -5,6 +5,7 @@ compiled: for derivatives, for many fits side by side, inside an analysis. Array
 of a workspace has ended long before a compiler would have. What the two do not share is here.
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ __all__ = [
     "choose",
     "constant",
     "each",
+    "hosted",
     "log_gamma",
     "namespace",
     "part",
@@ -55,7 +57,7 @@ def part(*static: str) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        compiled = jax.jit(function, static_argnums=0, static_argnames=static)
+        compiled = hosted(jax.jit(function, static_argnums=0, static_argnames=static))
 
         @wraps(function)
         def run(structure: Any, *arguments: Any, **options: Any) -> Any:
@@ -67,6 +69,27 @@ def part(*static: str) -> Callable[[Function], Function]:
         return run  # type: ignore[return-value]
 
     return decorate
+
+
+def hosted(function: Function) -> Function:
+    """A function of small arrays, computed by the CPU.
+
+    A fit is a long chain of operations on small matrices. On a GPU each of them is launched by itself: a fit of the AGC
+    took 58 ms on an H200 and 10 ms on the CPU beside it.
+    """
+
+    @wraps(function)
+    def run(*arguments: Any, **options: Any) -> Any:
+        with _on_the_cpu():
+            return function(*arguments, **options)
+
+    return run  # type: ignore[return-value]
+
+
+def _on_the_cpu() -> contextlib.AbstractContextManager[object]:
+    if jax.default_backend() == "cpu":
+        return contextlib.nullcontext()
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
 
 
 def while_loop(condition: Callable[[Carry], Any], body: Callable[[Carry], Carry], carry: Carry) -> Carry:
