@@ -35,7 +35,9 @@ def test_with_a_gpu_the_step_is_the_same(data, evaluation, monkeypatch):
     monkeypatch.setattr(jax.lax, "platform_dependent", lambda *given, default, **_: default(*given))
     jax.clear_caches()
     on_gpu = exact.evaluate(small_analysis(), arrays(THRESHOLDS), WIDTHS, data)
+    within = jax.jit(lambda at: exact.loss(small_analysis(), at, WIDTHS, data)[0])(arrays(THRESHOLDS))
     jax.clear_caches()
+    np.testing.assert_allclose(within, evaluation.loss, rtol=1e-12)
     np.testing.assert_allclose(on_gpu.loss, evaluation.loss, rtol=1e-12)
     for name, value in evaluation.gradient.value.items():
         np.testing.assert_allclose(on_gpu.gradient.value[name], value, rtol=1e-5, atol=1e-9)

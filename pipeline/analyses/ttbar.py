@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy, transverse_momentum
 from pipeline.events.batch import Event, HostEvent, Prepared
 from pipeline.events.function import Members, Sets
+from pipeline.events.variations import round_down
 
 __all__ = ["TRIJETS_AT_A_TIME", "first_trijet", "ht", "leading_jet_pt", "prepare", "trijet_candidates", "variables"]
 
@@ -186,22 +187,16 @@ def trijet_candidates(
     order = np.argsort(-trijet_pt.T, axis=1, kind="stable").T
     masks = (1 << triples).sum(axis=1).astype(np.uint32)
     falling_mass, falling_pt = (np.take_along_axis(each, order, axis=0) for each in (trijet_mass, trijet_pt))
-    return masks[order], falling_mass, falling_pt.astype(np.float32)
+    # On the host: on a GPU, XLA takes a number in float32 and back for the number (`xla_allow_excess_precision`).
+    return masks[order], round_down(falling_mass), falling_pt.astype(np.float32)
 
 
 def _pt_and_mass(
     px: Float64[Array, "..."], py: Float64[Array, "..."], pz: Float64[Array, "..."], energy: Float64[Array, "..."]
-) -> tuple[Float64[Array, "..."], Float32[Array, "..."]]:
-    return transverse_momentum(px, py), _round_down(invariant_mass(px, py, pz, energy))
+) -> tuple[Float64[Array, "..."], Float64[Array, "..."]]:
+    return transverse_momentum(px, py), invariant_mass(px, py, pz, energy)
 
 
 @cache
 def _compiled() -> Any:
     return jax.jit(px_py_pz_energy), jax.jit(_pt_and_mass)
-
-
-def _round_down(value: Float64[Array, "..."]) -> Float32[Array, "..."]:
-    """The largest float32 that is not above the value."""
-    nearest = value.astype(jnp.float32)
-    below = jnp.nextafter(nearest, jnp.full_like(nearest, -jnp.inf))
-    return jnp.where(nearest.astype(jnp.float64) > value, below, nearest)

@@ -85,13 +85,15 @@ def compiled(function: Callable[Parameters, Result], static: tuple[int, ...] = (
     """
 
     @cache
-    def program(backend: str) -> Callable[Parameters, Result]:
-        options = None if backend == "cpu" else {"xla_gpu_enable_command_buffer": GRAPHS}
+    def program(graphs: bool) -> Callable[Parameters, Result]:
+        options = {"xla_gpu_enable_command_buffer": GRAPHS} if graphs else None
         return jax.jit(function, static_argnums=static, compiler_options=options)
 
     @wraps(function)
     def run(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
-        return program(jax.default_backend())(*arguments, **keywords)
+        # Within another function that is compiled, it has no options of its own.
+        graphs = jax.default_backend() != "cpu" and not _traced((arguments, keywords))
+        return program(graphs)(*arguments, **keywords)
 
     return run
 
@@ -109,10 +111,14 @@ def summed(function: Callable[Parameters, Result], static: tuple[int, ...] = ())
 
 def added(results: Result) -> Result:
     """Results of each device, added: the first axis of every array goes."""
-    if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(results)):
+    if not _traced(results):
         # By way of the host: devices that wait for each other would be killed by XLA when one is late.
         results = jax.device_get(results)
     return _added(results)
+
+
+def _traced(tree: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 @jax.jit

@@ -13,7 +13,7 @@ import numpy as np
 from pipeline import analysis as exact
 from pipeline.events.stream import store_parts
 from pipeline.events.table import list_events, list_objects, shared_events
-from pipeline.events.yields import SUBSAMPLES
+from pipeline.events.yields import SUBSAMPLES, yields_and_flux_of_devices
 from pipeline.validation.bootstrap import resampled
 
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
@@ -42,7 +42,7 @@ def step(devices, data):
 
 def collectives(data):
     """How often devices would wait for each other in what is compiled."""
-    events = exact._yields_and_flux
+    events = jax.jit(yields_and_flux_of_devices, static_argnums=(0, 4))
     _, flux = events(ANALYSIS.events, AT, WIDTHS, data.events, SUBSAMPLES)
     slope = np.zeros(next(iter(flux.values()))[0].sum(axis=2).shape)
     texts = [
