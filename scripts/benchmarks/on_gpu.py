@@ -49,6 +49,9 @@ SIZES = {
 
 def main() -> int:
     options = parsed()
+    if options.plot:
+        draw(json.loads(options.output.read_text()), options.plot)
+        return 0
     size = SIZES[options.size]
     config = load_config(size.config)
     samples = problem.read(config)
@@ -72,7 +75,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--reference", type=Path, help="write the numbers to compare with, and stop")
     parser.add_argument("--cpu", type=Path, help="numbers of a CPU")
     parser.add_argument("--tests", type=Path, help="what pytest said")
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="the figures")
+    parser.add_argument("--plot", type=Path, help="draw the figures in --output, and stop")
     return parser.parse_args()
 
 
@@ -168,6 +172,32 @@ def copy_bandwidth() -> float:
     array = jnp.ones(50_000_000 if jax.default_backend() == "cpu" else 1_000_000_000, jnp.float32)
     negative = jax.jit(jnp.negative)
     return 2 * array.nbytes / benchmark.timed(lambda: negative(array), 5)[1]
+
+
+def draw(results: Row, path: Path) -> None:
+    """A step against the number of events, and what it is made of for the most events in memory."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    by_events, by_stage = figure.subplots(1, 2)
+    chunk = results["steps"][0]["chunk"]
+    rows = [row for row in results["steps"] if row["chunk"] == chunk]
+    for label, name in {"value and gradient": "value_and_gradient_s", "value": "value_s"}.items():
+        by_events.plot([row["events"] for row in rows], [1e3 * row[name] for row in rows], "o-", label=label)
+    floor = [1e3 * row["bytes"] / results["copy_bytes_per_second"] for row in rows]
+    by_events.plot([row["events"] for row in rows], floor, "o:", color="0.5", label="reading the columns once")
+    by_events.set(xscale="log", yscale="log", xlabel="simulated events", ylabel="milliseconds")
+    by_events.set_title(f"{results['about']['device']}, {rows[0]['thresholds']} thresholds")
+    by_events.legend()
+    stages = {"events_s": "pass over the events", "fit_s": "fit, on the CPU", "contracted_s": "gradient from the flux"}
+    staged = [row for row in rows if "events_s" in row]
+    for place, (name, label) in enumerate(stages.items()):
+        offset = (place - 1) * 0.25
+        by_stage.bar([at + offset for at in range(len(staged))], [1e3 * row[name] for row in staged], 0.25, label=label)
+    by_stage.set_xticks(range(len(staged)), [f"{row['events']:,} events" for row in staged])
+    by_stage.set(ylabel="milliseconds", title="stages, one after another")
+    by_stage.legend()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":
