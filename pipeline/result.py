@@ -63,6 +63,11 @@ class Result:
         return verdict(self.outcome)
 
     @property
+    def importance(self) -> dict[str, Estimate]:
+        """What the gain on validation events loses if one cut alone stays at its default (`pipeline.validation`)."""
+        return self.outcome.importance
+
+    @property
     def workspace(self) -> dict[str, Any]:
         """The pyhf workspace of the validation events at the tuned thresholds."""
         return self.outcome.workspace

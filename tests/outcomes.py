@@ -80,6 +80,7 @@ def outcome_of(
         workspaces={},
         pyhf={name: pyhf or PyhfResult(value, 1.0, uncertainty=value) for name, value in values.items()},
         merits={name: merit_of(value) for name, value in values.items()},
+        importance={},
         measured={},
         merged_bins={"before": 0, "after": 0},
         left_out={},

@@ -191,7 +191,8 @@ def _tuned(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
             values = (f"{cut[when]:.4g} {cut['unit']}" for when in ("before", "after"))
             change, slope = f"{cut['after'] - cut['before']:+.3g} {cut['unit']}", cut["gradient"]
             per_unit = _estimate({"value": sign * slope["value"], "error": slope["error"]}, "+")
-            rows.append((name, *values, change, per_unit))
+            lost = result["importance"].get(name)
+            rows.append((name, *values, change, "" if lost is None else _estimate(lost, "+"), per_unit))
     return rows
 
 

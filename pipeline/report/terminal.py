@@ -179,6 +179,9 @@ class Terminal:
         self._console.print(table)
         if any(_is_unclear(outcome, name) for name, cut in self._config.thresholds.items() if cut.trainable):
             self._console.print(UNCLEAR)
+        if 1 < len(outcome.importance) <= PLAIN_THRESHOLDS:
+            lost = ", ".join(f"{name} {estimate:+}" for name, estimate in outcome.importance.items())
+            self._console.print(f"Of the gain, validation loses if one alone stays at its default: {lost}.")
         if len(outcome.folds) > 1:
             self._console.print(FOLDS)
         if outcome.simulated:

@@ -30,6 +30,7 @@ from pipeline.tuning.descent import Step
 from pipeline.tuning.tune import Tuned
 from pipeline.validation.comparison import Comparison, Estimate, compare, cross_validate
 from pipeline.validation.crosscheck import PyhfResult, cross_checks
+from pipeline.validation.importance import importance
 from pipeline.validation.provenance import environment, provenance, sha256
 
 __all__ = ["SYMBOLS", "Outcome", "judge", "workspace"]
@@ -60,6 +61,7 @@ class Outcome:
         workspaces: of pyhf, `before` and `after`, of the validation events.
         pyhf: what it makes of them.
         merits: what we make of them.
+        importance: what the gain on validation events loses if one cut stays at its default.
         measured: the signal strengths that fits to the pseudo-data find, where the config asks for such data.
         merged_bins: how many bins are not bins of their own in the likelihood, `before` and `after`.
         samples: what was read.
@@ -82,6 +84,7 @@ class Outcome:
     workspaces: dict[str, dict[str, Any]]
     pyhf: dict[str, PyhfResult]
     merits: dict[str, Merit]
+    importance: dict[str, Estimate]
     measured: dict[str, Estimate]
     merged_bins: dict[str, int]
     samples: tuple[Sample, ...]
@@ -206,6 +209,7 @@ class Outcome:
                 }
                 for name, merit in self.merits.items()
             },
+            "importance": {name: asdict(estimate) for name, estimate in self.importance.items()},
             "pseudodata": {name: asdict(estimate) for name, estimate in self.measured.items()},
             "folds": [self._numbers(cuts) for cuts in self.folds] if len(self.folds) > 1 else [],
             "steps": len(self.history),
@@ -273,6 +277,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             workspaces=workspaces,
             pyhf={},
             merits={n: exact.merit_of(problem.analysis, arrays(at), problem.validation) for n, at in stages.items()},
+            importance=importance(problem, folds[0], config.seed),
             measured=_measured(problem, stages),
             merged_bins={name: _merged_bins(problem, cuts) for name, cuts in stages.items()},
             samples=problem.samples,

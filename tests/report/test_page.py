@@ -22,6 +22,7 @@ RESULT: dict[str, Any] = {
     "simulated": True,
     "origin": "Simulated",
     "larger_is_better": True,
+    "importance": {"jet_pt": {"value": 0.25, "error": 0.0625}},
     "thresholds": {
         "jet_pt": {
             "before": 30.0,
@@ -242,6 +243,10 @@ def test_slope_is_that_of_the_figure_of_merit(drawing: str, larger_is_better: bo
     """The optimiser's gradient is that of a loss."""
     text = write(RESULT | {"larger_is_better": larger_is_better}, drawing).replace("\N{NO-BREAK SPACE}", " ")
     assert f"{slope} ± 0.10" in text
+
+
+def test_a_tuned_cut_shows_what_the_gain_would_lose_without_it(drawing: str) -> None:
+    assert "+0.250 ± 0.062" in write(RESULT, drawing).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_with_folds_every_fold_has_its_cuts(drawing: str) -> None:

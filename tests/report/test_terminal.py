@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -157,6 +158,7 @@ def test_final_table_fits(name: str, tmp_path) -> None:
         pyhf=PyhfResult(107.1234, 1.0, uncertainty=0.0890),
         path=tmp_path,
     )
+    outcome = replace(outcome, importance={"jet_pt": Estimate(0.012, 0.002), "jet_btag": Estimate(0.004, 0.002)})
     shown.table(outcome)
     shown.places(outcome)
     lines = file.getvalue().splitlines()
@@ -171,6 +173,7 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     assert any(wanted in line and line.rstrip().endswith("workspace.json") for line in lines)
     assert f"run folder: {tmp_path}" in lines
     said = " ".join(file.getvalue().split())
+    assert "stays at its default: jet_pt +0.0120 ± 0.0020, jet_btag +0.0040 ± 0.0020." in said
     assert f'minos="{config.measurement.poi}"' in said
     assert "The cuts are those of fold 1" not in said
     assert not any(line.startswith("report:") for line in lines)
