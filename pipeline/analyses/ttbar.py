@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt32
+from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt, UInt32
 
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy, transverse_momentum
 from pipeline.events.batch import Event, HostEvent, Prepared
@@ -52,7 +52,8 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     pt = np.where(np.logical_or.reduce(incomplete), np.nan, jets["pt"]).astype(np.float64)
     number = int(np.isfinite(jets["pt"]).sum(axis=0).max(initial=0))
     rows = -(-(number * (number - 1) * (number - 2) // 6) // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME
-    columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in COLUMNS.items()}
+    types = COLUMNS | ({"jets": np.uint16} if len(pt) <= 16 else {})
+    columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in types.items()}
     if rows:
         direction = (jets[name].astype(np.float32) for name in ("eta", "phi", "mass"))
         for column, values in zip(columns.values(), trijet_candidates(pt, *direction), strict=True):
@@ -61,7 +62,8 @@ def prepare(event: HostEvent) -> dict[str, Any]:
 
 
 COLUMNS = {"jets": np.uint32, "mass": np.float32, "pt": np.float32}
-"""What `prepare` makes: a trijet as a bit mask of its jets, and its mass and pt in GeV."""
+"""What `prepare` makes: a trijet as a bit mask of its jets, and its mass and pt in GeV. They are most of the
+memory that events take, so masks have 16 bits where that is enough."""
 
 
 def variables(event: Event, sets: Sets) -> dict[str, Float32[Array, " events"]]:
@@ -101,9 +103,10 @@ def first_trijet(
 
 
 def _admissible(
-    jets: UInt32[Array, "*rows events"], selected: UInt32[Array, "*one events"], tagged: UInt32[Array, "*one events"]
+    jets: UInt[Array, "*rows events"], selected: UInt32[Array, "*one events"], tagged: UInt32[Array, "*one events"]
 ) -> Bool[Array, "*rows events"]:
     """Which trijets are made of selected jets, one of them with a b-tag."""
+    jets = jets.astype(jnp.uint32)
     return ((jets & ~selected) == 0) & ((jets & tagged) != 0)
 
 
