@@ -92,7 +92,7 @@ def compiled(function: Callable[Parameters, Result], static: tuple[int, ...] = (
     @wraps(function)
     def run(*arguments: Parameters.args, **keywords: Parameters.kwargs) -> Result:
         # Within another function that is compiled, it has no options of its own.
-        graphs = jax.default_backend() != "cpu" and not _traced((arguments, keywords))
+        graphs = jax.default_backend() == "gpu" and not _traced((arguments, keywords))
         return program(graphs)(*arguments, **keywords)
 
     return run

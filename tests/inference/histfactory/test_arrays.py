@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pipeline.inference.fit import fit, fit_at_once
 from pipeline.inference.histfactory import from_pyhf, initial_parameters
-from pipeline.inference.histfactory.arrays import cholesky
+from pipeline.inference.histfactory.arrays import cholesky, hosted
 from pipeline.inference.histfactory.expansion import expanded_deviance, varied_rates
 from pipeline.inference.histfactory.likelihood import deviance, terms
 
@@ -61,3 +61,20 @@ def test_a_matrix_that_is_not_definite_has_no_factor():
         assert np.isnan(cholesky(jax.numpy.asarray(matrix))).any()
     definite = np.array([[2.0, 0.5], [0.5, 1.0]])
     np.testing.assert_allclose(cholesky(definite), np.linalg.cholesky(definite))
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["a CPU beside it", "told to know no CPU"])
+def test_a_fit_is_for_the_cpu_where_there_is_a_gpu(known, monkeypatch):
+    """In place of a GPU, whatever calls itself so; a JAX without a CPU computes where it can."""
+    cpu = jax.devices()[0]
+
+    def devices(backend=None):
+        if not known:
+            raise RuntimeError(f"Backend '{backend}' is not in the list of known backends")
+        return [cpu]
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "local_devices", devices)
+    where = hosted(lambda: jax.config.jax_default_device)()
+    assert where == (cpu if known else None)
+    assert jax.config.jax_default_device is None
