@@ -148,7 +148,7 @@ def mirrors(
     flipped = xp.any(flips, axis=1)
     there = xp.where(flips[:, 0], moves.there[:, :1], moves.there[:, 1:])
     push = (moves.shift * frame.second[None]) @ frame.slopes
-    push = push + xp.sum(moves.pins[:, :, None] * flips, axis=1)
+    push = push + xp.sum(xp.where(flips, moves.pins[:, :, None], 0.0), axis=1)
     return Mirrors(
         starts=xp.where(flipped, there, parameters[None] - push @ inverse),
         flipped=flipped,
