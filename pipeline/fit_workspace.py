@@ -17,6 +17,7 @@ in the user's cache folder (`--no-cache` leaves it alone).
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     result: dict[str, Any] = {"poi": structure.poi, "notes": notes}
     result |= _fits(structure, numbers, data, thorough=options.thorough)
     if options.limit:
-        result["limit"] = _limits(structure, numbers, data)
+        result["limit"] = _limits(structure, numbers, data, thorough=options.thorough)
     if options.toys:
         result["toys"] = _toys(structure, numbers, data, options)
     if options.ranking:
@@ -213,13 +214,18 @@ def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) ->
     }
 
 
-def _limits(structure: Any, numbers: Any, data: Any) -> dict[str, Any]:
+def _limits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
     from pipeline.inference.limits import BANDS, upper_limits
 
-    found = upper_limits(structure, numbers, data)
+    found = upper_limits(structure, numbers, data, thorough=thorough)
     bands = dict(zip((f"{band:+g}" for band in BANDS), found.expected, strict=True))
     expected = ", ".join(f"{band}σ: {value:.4f}" for band, value in bands.items())
     print(f"\nupper limit at 95 % (CLs): observed {found.observed:.4f}; expected {expected}")
+    if any(math.isnan(limit) for limit in (found.observed, *found.expected)):
+        print(
+            "nan: there is no such limit. CLs never falls to 5 %, because the strength does nothing; or it lies below "
+            f"that at every strength; or the best fit of '{structure.poi}' presses against its upper bound: widen that."
+        )
     scan = [
         {"mu": float(t.mu), "cls": float(t.observed_cls), "expected_cls": t.expected_cls.tolist(), "q": float(t.q)}
         for t in found.scan
@@ -292,9 +298,11 @@ def _print_table(title: str, result: dict[str, Any]) -> None:
     print("* held, or pressed against a bound: no uncertainty")
     print("± is from the exact Hessian; the Hesse of Minuit (pyhf, cabinetry) may differ: MINOS tells which is right")
     test = "" if result["q0"] is None else f"   q0 = {result['q0']:.6f}   Z = {result['significance']:.4f}"
+    freedom = result["degrees_of_freedom"]
+    share = f"p = {result['p_value']:.3g}" if freedom else "which tells nothing"
     print(
-        f"-2 ln L = {result['twice_nll']:.6f}{test}   goodness of fit: {result['deviance']:.3f} for "
-        f"{result['degrees_of_freedom']} degrees of freedom, p = {result['p_value']:.3g}"
+        f"-2 ln L = {result['twice_nll']:.6f}{test}   goodness of fit: {result['deviance']:.3f} "
+        f"for {freedom} degrees of freedom, {share}"
     )
     print(
         f"{'converged' if result['converged'] else 'NOT CONVERGED'} in {result['iterations']} iterations, "

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Bool, Float64
-from scipy.special import ndtr, ndtri
+from scipy.special import log_ndtr, ndtr, ndtri
 
 from pipeline.inference.fit import Fit, fit_at_once
 from pipeline.inference.histfactory.arrays import Array
@@ -29,7 +29,9 @@ __all__ = ["BANDS", "HypothesisTest", "Limits", "hypothesis_test", "prepare_test
 
 BANDS = (-2.0, -1.0, 0.0, 1.0, 2.0)  # standard deviations of the background
 PRECISION = 1e-7  # of a limit, relative, and of the quantile there
+JUMP = 1e-3  # of a quantile: where it crosses by more between two strengths that are the same, there is no limit
 TRIES = 60
+HIGHEST = 2.0**60  # strength that is tried
 
 
 class HypothesisTest(eqx.Module):
@@ -37,7 +39,7 @@ class HypothesisTest(eqx.Module):
 
     Attributes:
         mu: the strength.
-        q: `qmu~` of the observed data.
+        q: `qmu~` of the observed data; NaN above the upper bound of the strength if the best fit presses against it.
         q_asimov: `qmu~` of the Asimov data without signal.
         cls_plus_b: p-value of the strength.
         cl_b: p-value of the background alone.
@@ -95,7 +97,7 @@ def prepare_test(
         ValueError: there is no such parameter, or the measurement holds it constant.
     """
     position = tested_position(structure, poi)
-    is_poi = np.arange(structure.size) == position
+    is_poi, upper = np.arange(structure.size) == position, float(bounds(structure)[1][position])
     numbers, data = jax.tree.map(np.asarray, (numbers, data))
     run = partial(fit_at_once, structure, numbers, thorough=thorough)
     best = run(data)
@@ -108,7 +110,9 @@ def prepare_test(
             run(values, initial=np.where(is_poi, mu, start.parameters), held=is_poi)
             for values, start in ((data, best), (asimov, free))
         )
-        return _test(np.float64(mu), position, best, held, free, pseudo)
+        found = _test(np.float64(mu), position, best, held, free, pseudo)
+        # The best fit within bounds is not the best one, and the true one may lie above the tested strength.
+        return _without_observed(found) if mu > upper and float(best.parameters[position]) >= upper else found
 
     return test
 
@@ -178,28 +182,37 @@ def _test(mu: Float64[Array, ""], position: int, best: Fit, held: Fit, free: Fit
         q_asimov=q_asimov,
         cls_plus_b=cls_plus_b,
         cl_b=cl_b,
-        observed_cls=cls_plus_b / cl_b,
+        # Both may be smaller than the smallest number.
+        observed_cls=np.exp(log_ndtr(-from_signal) - log_ndtr(-from_background)),
         expected_cls=ndtr(bands - sigma) / ndtr(bands),
         converged=np.stack([entry.converged for entry in fits]).all(),
     )
 
 
+def _without_observed(test: HypothesisTest) -> HypothesisTest:
+    """A test whose observed data say nothing."""
+    fields = ("q", "cls_plus_b", "cl_b", "observed_cls")
+    return eqx.tree_at(lambda test: [getattr(test, field) for field in fields], test, [np.float64(np.nan)] * 4)
+
+
 def _root(height: Callable[[float], float], lower: float, tested: dict[float, HypothesisTest]) -> float:
-    """Where a falling function crosses zero: a bracket by doubling, then false position (Illinois)."""
+    """Where a falling function crosses zero: a bracket by doubling, then false position (Illinois). NaN: nowhere."""
     heights = {mu: height(mu) for mu in sorted(tested)}
     low = max([mu for mu in heights if heights[mu] > 0], default=lower)
     high = min([mu for mu in heights if mu > low and heights[mu] <= 0], default=max(1.0, 2.0 * low))
     at_low, at_high = heights.get(low, np.inf), height(high)
-    doublings = 0
-    while at_high > 0 and doublings < TRIES:
-        low, at_low, high, doublings = high, at_high, 2.0 * high, doublings + 1
+    while at_high > 0 and high < HIGHEST:
+        low, at_low, high = high, at_high, 2.0 * high
         at_high = height(high)
+    if not at_high <= 0:
+        return float("nan")
     side = 0
     for _ in range(TRIES):
-        middle = low + (high - low) * at_low / (at_low - at_high) if np.isfinite(at_low) else 0.5 * (low + high)
+        straight = np.isfinite(at_low) and np.isfinite(at_high)
+        middle = low + (high - low) * at_low / (at_low - at_high) if straight else 0.5 * (low + high)
         value = height(middle)
         if abs(value) < PRECISION or high - low < PRECISION * high:
-            return middle
+            return middle if abs(value) < JUMP else float("nan")
         if value > 0:
             # Twice on the same side: the other end weighs half.
             low, at_low, at_high, side = middle, value, at_high * (0.5 if side > 0 else 1.0), 1

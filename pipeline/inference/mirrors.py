@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int
 
 from pipeline.inference.histfactory.arrays import Array, namespace
 from pipeline.inference.histfactory.constraints import bounds, interpolated_positions
-from pipeline.inference.histfactory.expansion import rate_slopes, varied_rates
+from pipeline.inference.histfactory.expansion import interplay, rate_slopes, varied_rates
 from pipeline.inference.histfactory.likelihood import Terms, poisson_slopes, spread_auxdata
 from pipeline.inference.histfactory.model import Structure
 from pipeline.inference.histfactory.modifiers import rates
@@ -52,26 +52,46 @@ class Mirrors(NamedTuple):
     others: Int[Array, ""]
 
 
-class _Moves(NamedTuple):
-    """Every interpolated parameter sent to the other side.
+class _Frame(NamedTuple):
+    """What the minimum says: events of every bin by all parameters, and the deviance by both.
 
     Attributes:
-        there: where to.
-        cost: what a constraint about here says there.
-        rise: of the deviance, by constraint and data, if nothing else moves.
-        bend: by how much the deviance notices that the events do not change in a straight line.
-        shift: of the events in every bin.
-        push: the change of the deviance's slopes.
-        response: of all parameters, as if it could move itself too.
+        here: the interpolated parameters.
+        pull: of their constraints.
+        width: of their constraints.
+        first: slopes of the deviance by the events.
+        second: its curvatures.
+        slopes: of the events by the parameters.
+        inverse: of the deviance's Hessian.
     """
 
-    there: Float64[Array, "*moves"]
-    cost: Float64[Array, "*moves"]
-    rise: Float64[Array, "*moves"]
-    bend: Float64[Array, "*moves"]
-    shift: Float64[Array, "*moves bins"]
-    push: Float64[Array, "*moves parameters"]
-    response: Float64[Array, "*moves parameters"]
+    here: Float64[Array, " interpolated"]
+    pull: Float64[Array, " interpolated"]
+    width: Float64[Array, " interpolated"]
+    first: Float64[Array, " bins"]
+    second: Float64[Array, " bins"]
+    slopes: Float64[Array, "bins parameters"]
+    inverse: Float64[Array, "parameters parameters"]
+
+
+class _Moves(NamedTuple):
+    """One interpolated parameter or two, sent elsewhere together.
+
+    Attributes:
+        who: the two; one alone stands there twice.
+        there: where to.
+        cost: what constraints about here say there.
+        shift: of the events in every bin, if no other parameter moves.
+        fall: of the deviance, when the others have answered.
+        pins: the forces that keep the two there, in units of the response to them.
+    """
+
+    who: Int[Array, "moves two"]
+    there: Float64[Array, "moves two"]
+    cost: Float64[Array, " moves"]
+    shift: Float64[Array, "moves bins"]
+    fall: Float64[Array, " moves"]
+    pins: Float64[Array, "moves two"]
 
 
 def no_mirrors(structure: Structure, start: Float64[Array, " parameters"], *, thorough: bool) -> Mirrors:
@@ -109,133 +129,123 @@ def mirrors(
     blank, positions = no_mirrors(structure, minimum.parameters, thorough=thorough), interpolated_positions(structure)
     if not len(positions):
         return blank
-    parameters = minimum.parameters
-    xp, here = namespace(parameters), parameters[positions]
+    parameters, xp = minimum.parameters, namespace(minimum.parameters)
     inverse, _ = inverse_among(minimum.expansion.hessian, movable)
-    every, second = _moves(structure, model, data, minimum, inverse)
-    moves, who = _chosen(every, inverse[positions][:, positions], positions)
-    places, in_pair = xp.asarray(positions)[who], np.arange(len(who)) >= len(positions)
-    falls, pins = _falls(moves, second, inverse[places][:, places], moves.response[:, places])
-    single = xp.diag(xp.asarray(~in_pair))
-    promise = falls + MARGIN * (moves.cost[:, None] + xp.where(single, 0.0, moves.cost[None]))
-    aside = in_pair & (moves.bend > BENT) & (moves.there * here[who] <= 0)
-    pair = aside[:, None] & aside[None] & (who[:, None] > who[None])
-    promising = (promise > CLOSE) & (single | pair & _best_sizes(xp.where(pair, falls, -np.inf), len(positions)))
+    frame = _frame(structure, model, data, parameters, inverse)
+    singles, pairs = _moves(structure, model, parameters, frame)
+    promising = [move.fall + MARGIN * move.cost > CLOSE for move in (singles, pairs)]
     if thorough:
-        promising = promising | (single & _lopsided(structure, model, parameters)[who][None])
-    able = movable[places] & (moves.there != here[who]) & (minimum.value > CLOSE)
-    promising = (promising & able[:, None] & able[None]).ravel()
+        promising[0] = promising[0] | _lopsided(structure, model, parameters)
+    moves = jax.tree.map(lambda *tables: xp.concatenate(tables), singles, pairs)
+    able = xp.all(movable[positions][moves.who] & (moves.there != frame.here[moves.who]), axis=1)
+    promising = xp.concatenate(promising) & able & (minimum.value > CLOSE)
 
     # The lowest first.
-    falls = xp.where(promising, falls.ravel(), -np.inf)
+    falls = xp.where(promising, moves.fall, -np.inf)
     order = xp.argsort(-falls)[: len(blank.falls)]
-    rows, columns = order // len(who), order % len(who)
-    two = (rows != columns)[:, None]
-    flips = xp.eye(structure.size, dtype=bool)[places]
-    flipped = flips[rows] | flips[columns]
-    answer = moves.response[rows] - pins[0].ravel()[order][:, None] * inverse[places][rows]
-    other = moves.response[columns] - pins[1].ravel()[order][:, None] * inverse[places][columns]
-    starts = parameters[None] + answer + xp.where(two, other, 0.0)
-    there = xp.where(flips[rows], moves.there[rows][:, None], moves.there[columns][:, None])
-    turns = xp.where(there * parameters[None] < 0, 0.0, 0.5 * (there + parameters[None]))
+    moves = jax.tree.map(lambda table: table[order], moves)
+    flips = xp.eye(structure.size, dtype=bool)[xp.asarray(positions)[moves.who]]
+    flipped = xp.any(flips, axis=1)
+    there = xp.where(flips[:, 0], moves.there[:, :1], moves.there[:, 1:])
+    push = (moves.shift * frame.second[None]) @ frame.slopes
+    push = push + xp.sum(xp.where(flips, moves.pins[:, :, None], 0.0), axis=1)
     return Mirrors(
-        starts=xp.where(flipped, there, starts),
+        starts=xp.where(flipped, there, parameters[None] - push @ inverse),
         flipped=flipped,
-        turns=turns,
+        turns=xp.where(there * parameters[None] < 0, 0.0, 0.5 * (there + parameters[None])),
         falls=falls[order],
         others=xp.sum(promising) - xp.sum(promising[order]),
     )
 
 
-def _moves(
+def _frame(
     structure: Structure,
     model: Terms,
     data: Float64[Array, " data"],
-    minimum: Minimum,
+    parameters: Float64[Array, " parameters"],
     inverse: Float64[Array, "parameters parameters"],
-) -> tuple[_Moves, Float64[Array, " bins"]]:
-    """Of several sizes the most promising one; and the curvatures of the deviance by the events of every bin."""
-    xp, positions = namespace(minimum.parameters), interpolated_positions(structure)
-    parameters, here = minimum.parameters, minimum.parameters[positions]
+) -> _Frame:
+    positions = interpolated_positions(structure)
+    here, width = parameters[positions], model.width[positions]
+    first, second = poisson_slopes(data[: structure.bins], rates(structure, model.effects, parameters))
+    return _Frame(
+        here=here,
+        pull=(here - spread_auxdata(structure, data)[positions]) / width,
+        width=width,
+        first=first,
+        second=second,
+        slopes=rate_slopes(structure, model.effects, parameters),
+        inverse=inverse,
+    )
+
+
+def _moves(
+    structure: Structure, model: Terms, parameters: Float64[Array, " parameters"], frame: _Frame
+) -> tuple[_Moves, _Moves]:
+    """Each parameter, and each pair of those that bend most, in the most promising of several sizes."""
+    xp, positions, here = namespace(parameters), interpolated_positions(structure), frame.here
     lower, upper = bounds(structure)
     mirrored = xp.where(here < 0, 1.0, -1.0) * xp.maximum(xp.abs(here), NEAREST)
     there = xp.concatenate([mirrored[None], np.tile(SIZES, (len(positions), 1)).T])
     there = xp.clip(there, lower[positions][None], upper[positions][None])
     points = there @ np.eye(structure.size)[positions]
+    shift = varied_rates(structure, model.effects, parameters, points)
+    shift = shift - rates(structure, model.effects, parameters)[None, None]
+    sizes, several, bins = shift.shape
 
-    rate = rates(structure, model.effects, parameters)
-    first, second = poisson_slopes(data[: structure.bins], rate)
-    shift = varied_rates(structure, model.effects, parameters, points) - rate[None, None]
-    slopes = rate_slopes(structure, model.effects, parameters)
-    push = (shift * second[None, None]) @ slopes
-    response = -push @ inverse
-    measured, width = spread_auxdata(structure, data)[positions], model.width[positions]
-    away = (there - here[None]) / width[None]
-    pull = (here - measured) / width
-    rise = away**2 + 2.0 * away * pull[None] + shift @ first + 0.5 * (shift**2) @ second
-    straight = (there - here[None])[:, :, None] * slopes.T[positions][None]
-    moves = _Moves(
-        there=there,
-        cost=away**2,
-        rise=rise,
-        bend=(shift - straight) ** 2 @ second,
-        shift=shift,
-        push=push,
-        response=response,
-    )
-    return moves, second
+    alone = xp.asarray(np.arange(several).repeat(sizes)[:, None].repeat(2, axis=1))
+    ends, changes = xp.moveaxis(there, 0, 1).reshape(-1, 1), xp.moveaxis(shift, 0, 1).reshape(-1, bins)
+    singles = _answered(frame, positions, alone, xp.concatenate([ends, ends], axis=1), changes)
 
-
-def _chosen(
-    every: _Moves, inverse: Float64[Array, "interpolated interpolated"], positions: Int[np.ndarray, " interpolated"]
-) -> tuple[_Moves, Int[Array, " moves"]]:
-    """Each parameter's most promising size, then all sizes of those that bend most; and whose they are."""
-    xp, several = namespace(every.there), len(positions)
-    variance = xp.diag(inverse)
-    own = every.response[:, np.arange(several), positions]
-    falls = -every.rise - 0.5 * xp.sum(every.push * every.response, axis=2)
-    falls = falls - 0.5 * own**2 / xp.where(variance > 0, variance, 1.0)[None]
-    size = xp.argmax(falls + MARGIN * every.cost, axis=0)
-    bent = xp.argsort(-every.bend[0])[:BENDING]
-    who = xp.concatenate([np.arange(several), xp.tile(bent, len(every.there))])
-    sizes = xp.concatenate([size, np.repeat(np.arange(len(every.there)), min(several, BENDING))])
-    return jax.tree.map(lambda table: table[sizes, who], every), who
+    straight = (there - here[None])[:, :, None] * frame.slopes.T[positions][None]
+    bend = (shift - straight) ** 2 @ frame.second
+    # One near zero has no side yet.
+    aside = (bend > BENT) & ((there * here[None] <= 0) | (xp.abs(here) < NEAREST)[None])
+    bent = xp.argsort(-bend[0])[:BENDING]
+    couples, grid = np.stack(np.triu_indices(len(bent), 1)), np.stack(np.divmod(np.arange(sizes**2), sizes))
+    rows, columns = (grid[:, None, :] * len(bent) + couples[:, :, None]).reshape(2, -1)
+    extra = interplay(structure, model.effects, parameters, points, bent)[rows, columns]
+    ends, changes, aside = there[:, bent].ravel(), shift[:, bent].reshape(-1, bins), aside[:, bent].ravel()
+    who = xp.stack([bent[rows % len(bent)], bent[columns % len(bent)]], axis=1)
+    together = changes[rows] + changes[columns] + extra
+    pairs = _answered(frame, positions, who, xp.stack([ends[rows], ends[columns]], axis=1), together)
+    pairs = pairs._replace(fall=xp.where(aside[rows] & aside[columns], pairs.fall, -np.inf))
+    return _most_promising(singles, sizes), _most_promising(pairs, sizes**2)
 
 
-def _best_sizes(falls: Float64[Array, "moves moves"], several: int) -> Bool[Array, "moves moves"]:
-    """Of the pairs of two parameters, which come after several single ones in all their sizes, the lowest."""
-    xp, sizes = namespace(falls), len(SIZES) + 1
-    pairs = falls[several:, several:]
-    by_size = pairs.reshape(sizes, len(pairs) // sizes, sizes, len(pairs) // sizes)
-    best = by_size == xp.max(by_size, axis=(0, 2), keepdims=True)
-    return xp.pad(best.reshape(pairs.shape), ((several, 0), (several, 0)))
+def _answered(
+    frame: _Frame,
+    positions: Int[np.ndarray, " interpolated"],
+    who: Int[Array, "moves two"],
+    there: Float64[Array, "moves two"],
+    shift: Float64[Array, "moves bins"],
+) -> _Moves:
+    """How all the other parameters answer to moves, to first order."""
+    xp, both = namespace(shift), who[:, 0] != who[:, 1]
+    counts = xp.stack([xp.ones_like(both), both], axis=1)
+    away = xp.where(counts, (there - frame.here[who]) / frame.width[who], 0.0)
+    cost = xp.sum(away**2, axis=1)
+    rise = cost + 2.0 * xp.sum(away * frame.pull[who], axis=1) + shift @ frame.first + 0.5 * shift**2 @ frame.second
+    weighted, slopes, inverse = shift * frame.second[None], frame.slopes, frame.inverse
+    push = weighted @ slopes
+    response = -(weighted @ (slopes @ inverse) if len(slopes) < len(inverse) else push @ inverse)
+    own = xp.where(counts, xp.take_along_axis(response[:, positions], who, axis=1), 0.0)
+    places = xp.asarray(positions)[who]
+    variance = inverse[places, places]
+    one, other = xp.where(counts & (variance > 0), variance, 1.0).T
+    between = xp.where(both, inverse[places[:, 0], places[:, 1]], 0.0)
+    row, column = own.T
+    pins = xp.stack([other * row - between * column, one * column - between * row], axis=1)
+    pins = pins / xp.maximum(one * other - between**2, TINY)[:, None]
+    fall = -rise - 0.5 * xp.sum(push * response, axis=1) - 0.5 * xp.sum(pins * own, axis=1)
+    return _Moves(who=who, there=there, cost=cost, shift=shift, fall=fall, pins=pins)
 
 
-def _falls(
-    moves: _Moves,
-    second: Float64[Array, " bins"],
-    inverse: Float64[Array, "moves moves"],
-    response: Float64[Array, "moves moves"],
-) -> tuple[Float64[Array, "moves moves"], Float64[Array, "two moves moves"]]:
-    """By how much the deviance ends lower if two parameters move; on the diagonal, if one does.
-
-    With it the forces that keep the two where they are sent, in units of the response to them.
-    """
-    xp = namespace(moves.rise)
-    pair = ~xp.eye(len(moves.rise), dtype=bool)
-    variance = xp.diag(inverse)
-    variance = xp.where(variance > 0, variance, 1.0)
-    one, other = variance[:, None], xp.where(pair, variance[None], 1.0)
-    between = xp.where(pair, inverse, 0.0)
-    own = xp.diag(response)
-    row, column = own[:, None] + xp.where(pair, response.T, 0.0), xp.where(pair, response + own[None], 0.0)
-    determinant = xp.maximum(one * other - between**2, TINY)
-    pins = xp.stack([other * row - between * column, one * column - between * row]) / determinant[None]
-    rise = moves.rise[:, None] + xp.where(pair, moves.rise[None] + (moves.shift * second[None]) @ moves.shift.T, 0.0)
-    answer = moves.push @ moves.response.T
-    answered = xp.diag(answer)
-    answer = answered[:, None] + xp.where(pair, answered[None] + 2.0 * answer, 0.0)
-    return -rise - 0.5 * answer - 0.5 * (pins[0] * row + pins[1] * column), pins
+def _most_promising(moves: _Moves, sizes: int) -> _Moves:
+    """Of so many moves in a row that differ in size only, one."""
+    xp = namespace(moves.fall)
+    best = xp.argmax((moves.fall + MARGIN * moves.cost).reshape(-1, sizes), axis=1)
+    return jax.tree.map(lambda table: table[best + sizes * np.arange(len(best))], moves)
 
 
 def _lopsided(

@@ -5,7 +5,8 @@ the observed data; ours minus the best that SLSQP and Minuit (strategies 0, 1, 2
 free and with the parameter of interest held at 0 and at 1 (negative: ours is lower); whether all of ours converged; the
 times of a fit warm (median of several, after compilation) and cold (a fresh process from its start to its answer,
 nothing cached; `again`: the command with its cache), and of q0 with its gradient by all numbers. A peer that does not
-end in `--limit` seconds is stopped, and said; it is not asked again for that workspace.
+end in `--limit` seconds is stopped, and said; it is not asked again for that workspace. One that failed (raised, did
+not converge, ended at no number) has no time, but `failed after` so long; in the JSON, `state` says so.
 
     python scripts/benchmarks/likelihood.py folder/of/workspaces --markdown table.md
     python scripts/benchmarks/likelihood.py workspace.json --peers scipy --no-cold
@@ -26,7 +27,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -64,7 +65,8 @@ start = time.perf_counter()
 try:
     run = pyhf.infer.mle.fit if mu is None else lambda *a, **k: pyhf.infer.mle.fixed_poi_fit(mu, *a, **k)
     value = float(run(task["data"], model, return_fitted_val=True)[1])
-except pyhf.exceptions.FailedMinimization:
+    value = value if abs(value) < float("inf") else None
+except Exception:
     value = None
 print(json.dumps([value, time.perf_counter() - start]))
 """
@@ -149,7 +151,8 @@ def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         peer: peer_fits(spec, {key: np.asarray(sets[key[0]]) for key in fits}, peer, options.limit)
         for peer in options.peers
     }
-    gaps = [float(fits[key].twice_nll) - value for found in others.values() for key, (value, _) in found.items()]
+    ends = [(key, attempt.answer) for found in others.values() for key, attempt in found.items()]
+    gaps = [float(fits[key].twice_nll) - value for key, value in ends if value is not None]
     q0 = jax.jit(lambda n: discovery_significance(structure, n).q0)
     with_gradient = jax.jit(jax.value_and_grad(lambda n: discovery_significance(structure, n).q0))
     best = fits["observed", None]
@@ -161,70 +164,90 @@ def compare(path: Path, options: argparse.Namespace) -> dict[str, Any]:
         "logpdf": _logpdf_deviation(spec),
         "poi": float(best.parameters[position]),
         "twice_nll": float(best.twice_nll),
-        "difference": max([gap for gap in gaps if np.isfinite(gap)], default=float("nan")),
-        "compared": int(np.sum(np.isfinite(gaps))),
+        "difference": max(gaps, default=float("nan")),
+        "compared": len(gaps),
         "converged": all(bool(entry.converged) for entry in fits.values()),
         "iterations": int(best.iterations),
         "left_out": max(int(entry.left_out) for entry in fits.values()),
         "fit": _seconds(lambda: at(data, None), options.repeat),
         "q0": _seconds(lambda: q0(numbers), options.repeat),
         "q0 and gradient": _seconds(lambda: with_gradient(numbers), options.repeat),
-        "peers": {peer: found.get(("observed", None), (np.nan, np.inf))[1] for peer, found in others.items()},
-        "limit": options.limit,
+        "peers": {peer: found["observed", None]._asdict() for peer, found in others.items()},
         "scan": [float(at(data, mu).twice_nll - best.twice_nll) for mu in scan],
-        "cold": {} if options.no_cold else cold(path),
+        "cold": {} if options.no_cold else cold(path, options.limit),
     }
+
+
+class Attempt(NamedTuple):
+    """What came of a fresh process: its answer, the seconds, and whether it `ended`, `failed` or was `stopped`."""
+
+    answer: Any
+    seconds: float
+    state: str
+
+    def __str__(self) -> str:
+        prefix = {"ended": "", "failed": "failed after ", "stopped": "not ended in "}[self.state]
+        return f"{prefix}{self.seconds:.2f}" + " s" * (self.state != "ended")
+
+
+def attempted(command: list[str], *, limit: float, stdin: str = "", env: dict[str, str] | None = None) -> Attempt:
+    """The last line that a process prints, from its start to its end; a process that returns an error has failed."""
+    start = time.perf_counter()
+    try:
+        done = subprocess.run(
+            command, input=stdin, stdout=subprocess.PIPE, text=True, timeout=limit, env=env, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Attempt(None, limit, "stopped")
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        return Attempt(None, seconds, "failed")
+    return Attempt(done.stdout.strip().splitlines()[-1], seconds, "ended")
 
 
 def peer_fits(
     spec: dict[str, Any], tasks: dict[tuple[str, float | None], np.ndarray], peer: str, limit: float
-) -> dict[tuple[str, float | None], tuple[float, float]]:
-    """-2 ln L at the minimum, infinite where the minimiser fails, and the seconds; nothing after one did not end."""
-    found: dict[tuple[str, float | None], tuple[float, float]] = {}
+) -> dict[tuple[str, float | None], Attempt]:
+    """-2 ln L at the minimum and the seconds of the fit alone; nothing after one that was stopped."""
+    attempts: dict[tuple[str, float | None], Attempt] = {}
     for key, data in tasks.items():
         task = {"workspace": spec, "data": data.tolist(), "mu": key[1], "peer": peer}
-        try:
-            answer = _process(PEER, stdin=json.dumps(task), limit=limit)
-        except subprocess.TimeoutExpired:
+        attempt = attempted([sys.executable, "-c", PEER], stdin=json.dumps(task), limit=limit)
+        if attempt.state == "ended":
+            value, seconds = json.loads(attempt.answer)
+            attempt = Attempt(value, seconds, "failed" if value is None else "ended")
+        attempts[key] = attempt
+        if attempt.state == "stopped":
             break
-        value, seconds = json.loads(answer)
-        found[key] = (np.inf if value is None else value, seconds)
-    return found
+    return attempts
 
 
-def cold(path: Path) -> dict[str, float]:
-    """Seconds of fresh processes: a fit of ours, the command without and with its cache, a fit of pyhf's."""
+def cold(path: Path, limit: float) -> dict[str, dict[str, Any]]:
+    """Fresh processes: a fit of ours, the command without and with its cache, a fit of pyhf's."""
     command = [sys.executable, "-m", "pipeline.fit_workspace", str(path)]
     with tempfile.TemporaryDirectory() as cache:
         where = {**os.environ, "XDG_CACHE_HOME": cache}
         where.pop("JAX_COMPILATION_CACHE_DIR", None)
-
-        def seconds(arguments: list[str]) -> float:
-            start = time.perf_counter()
-            subprocess.run(arguments, capture_output=True, env=where, check=False)
-            return time.perf_counter() - start
-
-        ours = seconds([sys.executable, "-c", OURS, str(path)])
-        first, again = seconds(command), seconds(command)
-        return {
-            "ours": ours,
-            "command": first,
-            "again": again,
-            "pyhf": seconds([sys.executable, "-c", THEIRS, str(path)]),
+        processes = {
+            "ours": [sys.executable, "-c", OURS, str(path)],
+            "command": command,
+            "again": command,
+            "pyhf": [sys.executable, "-c", THEIRS, str(path)],
         }
+        attempts = {who: attempted(process, limit=limit, env=where) for who, process in processes.items()}
+    return {who: attempt._replace(answer=None)._asdict() for who, attempt in attempts.items()}
 
 
 def scaled(bins: int, parameters: int, limit: float) -> dict[str, Any]:
     """A synthetic workspace of a size, in a fresh process each: ours, and pyhf's as far as the limit allows."""
-    row: dict[str, Any] = {"bins": bins, "parameters": parameters, "limit": limit}
+    row: dict[str, Any] = {"bins": bins, "parameters": parameters}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "workspace.json"
         path.write_text(json.dumps(synthetic(bins, parameters)), encoding="utf-8")
         for who in ("ours", "pyhf"):
-            try:
-                row[who] = json.loads(_process(SCALE, str(path), who, limit=limit))
-            except subprocess.TimeoutExpired:
-                row[who] = None
+            attempt = attempted([sys.executable, "-c", SCALE, str(path), who], limit=limit)
+            answer = json.loads(attempt.answer) if attempt.state == "ended" else None
+            row[who] = attempt._replace(answer=answer)._asdict()
     return row
 
 
@@ -268,9 +291,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
         cells = [row["workspace"], row["bins"], row["parameters"], f"{row['poi']:.6f}", f"{row['twice_nll']:.6f}"]
         cells += [f"{row['difference']:.1e} ({row['compared']})", "yes" if row["converged"] else "NO", row["left_out"]]
         cells += [f"{row['fit']:.3f}"]
-        spent = [row["peers"].get(peer, np.nan) for peer in peers]
-        cells += [f"{t:.2f}" if np.isfinite(t) else f"not ended in {row['limit']:g}" for t in spent]
-        cells += [f"{row['cold'].get(who, np.nan):.1f}" for who in ("ours", "command", "again", "pyhf")]
+        cells += [_told(row["peers"].get(peer)) for peer in peers]
+        cells += [_told(row["cold"].get(who)) for who in ("ours", "command", "again", "pyhf")]
         cells += [f"{row['q0']:.4f}", f"{row['q0 and gradient']:.4f}"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
@@ -296,12 +318,10 @@ def scales(rows: list[dict[str, Any]]) -> str:
     lines = ["| bins | parameters | | −2 ln L | read, s | first fit, s | next, s | memory, MB |", "|" + "---|" * 8]
     for row in rows:
         for who in ("ours", "pyhf"):
-            if row[who] is None:
-                lines.append(
-                    f"| {row['bins']} | {row['parameters']} | {who} | not ended in {row['limit']:g} s | | | | |"
-                )
+            if row[who]["state"] != "ended":
+                lines.append(f"| {row['bins']} | {row['parameters']} | {who} | {_told(row[who])} | | | | |")
                 continue
-            value, built, first, following, memory = row[who]
+            value, built, first, following, memory = row[who]["answer"]
             again = f"{following:.2f}" if who == "ours" else ""
             cells = [row["bins"], row["parameters"], who, f"{value:.4f}", f"{built:.1f}", f"{first:.1f}", again]
             lines.append(f"| {' | '.join(map(str, cells))} | {memory:.0f} |")
@@ -323,17 +343,9 @@ def _logpdf_deviation(spec: dict[str, Any], points: int = 50) -> float:
     return worst
 
 
-def _process(program: str, *arguments: str, stdin: str = "", limit: float) -> str:
-    """What a fresh process prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        input=stdin,
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=limit,
-    )
-    return done.stdout.strip().splitlines()[-1]
+def _told(attempt: dict[str, Any] | None) -> str:
+    """A cell of a table: of one who failed or was stopped, that."""
+    return "" if attempt is None else str(Attempt(**attempt))
 
 
 def _seconds(run: Callable[[], Any], repeat: int) -> float:

@@ -27,6 +27,40 @@ def precise_pyhf():
     pyhf.set_backend("numpy")
 
 
+def one_region(background, signal, observed, **poi):
+    samples = [
+        {"name": "background", "data": background, "modifiers": []},
+        {"name": "signal", "data": signal, "modifiers": [MU]},
+    ]
+    parameters = [{"name": "mu", "inits": [1.0], **poi}]
+    return from_pyhf(workspace([{"name": "SR", "samples": samples}], {"SR": observed}, parameters=parameters))
+
+
+@pytest.mark.slow
+def test_where_the_data_say_nothing_or_exclude_every_strength_there_is_no_limit():
+    nowhere = upper_limits(*one_region([50.0, 0.0], [0.0, 0.0], [50.0, 0.0]))
+    assert np.isnan([nowhere.observed, *nowhere.expected]).all()
+    # A deficit of 3.7 standard deviations, where a negative strength may be fitted: CLs is exp(-q / 2) near zero.
+    everywhere = upper_limits(*one_region([50.0, 40.0], [10.0, 5.0], [30.0, 25.0], bounds=[[-5.0, 5.0]]))
+    assert np.isnan(everywhere.observed)
+    assert np.isfinite(everywhere.expected).all()
+    # The strength that fits these data lies above the bound.
+    beyond = upper_limits(*one_region([1.0, 1.0], [1.0, 1.0], [500.0, 400.0], bounds=[[0.0, 10.0]]))
+    assert np.isnan(beyond.observed)
+    assert np.isfinite(beyond.expected).all()
+    assert not any(limits.converged for limits in (nowhere, everywhere, beyond))
+
+
+def test_a_p_value_smaller_than_any_number_leaves_a_ratio():
+    structure, numbers, data = one_region([50.0, 40.0], [10.0, 5.0], [30.0, 25.0], bounds=[[-5.0, 5.0]])
+    test = hypothesis_test(structure, numbers, data, 1e-3)
+    assert float(test.cl_b) == 0.0
+    # Of two tails far out: the ratio of exp(-x^2 / 2) / x.
+    root = np.sqrt(test.q_asimov)
+    signal, background = 0.5 * (test.q + test.q_asimov) / root, 0.5 * (test.q - test.q_asimov) / root
+    assert float(test.observed_cls) == pytest.approx(np.exp(-0.5 * test.q) * background / signal, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "name",
     [

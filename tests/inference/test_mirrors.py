@@ -7,12 +7,12 @@ import pytest
 import scipy.optimize
 from pipeline.inference import valleys
 from pipeline.inference.fit import fit_at_once
-from pipeline.inference.histfactory import bounds, from_pyhf, initial_parameters
+from pipeline.inference.histfactory import bounds, from_pyhf, initial_parameters, parameter_names
 from pipeline.inference.histfactory.constraints import interpolated_positions
 from pipeline.inference.histfactory.expansion import expanded_deviance
 from pipeline.inference.histfactory.likelihood import terms
 
-from reference.workspaces import EVERYTHING, MU, few_bins_many_systematics, modifier, same_side, workspace
+from reference.workspaces import EVERYTHING, MU, SCALED_SHAPE, few_bins_many_systematics, modifier, same_side, workspace
 
 # pyhf 0.7 validates with a part of jsonschema that is to go.
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
@@ -71,6 +71,21 @@ def test_two_variations_change_sides_together():
     np.testing.assert_allclose([end.deviance for end in ends], lowest(structure, numbers, data), atol=1e-6)
     for end in ends:
         np.testing.assert_allclose(end.parameters[interpolated_positions(structure)], [-0.808, -0.456], atol=1e-3)
+
+
+def test_what_two_variations_do_to_the_same_sample_counts_too():
+    """A sample is scaled by one of them, so the shape of the other shrinks: without that nothing is promised.
+
+    The signal is at its bound in the shallow valley, and one of the two variations stays on its side.
+    """
+    structure, numbers, data = at_once(SCALED_SHAPE)
+    found = fit_at_once(structure, numbers, data)
+    assert found.converged
+    np.testing.assert_allclose(found.deviance, 53.498307693633, atol=1e-8)
+    np.testing.assert_allclose(found.deviance, lowest(structure, numbers, data), atol=1e-6)
+    best = dict(zip(parameter_names(structure), found.parameters, strict=True))
+    assert best["a0"] == pytest.approx(2.2265, abs=1e-3)
+    assert best["a1"] == pytest.approx(1.3864, abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(4))

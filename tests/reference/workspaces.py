@@ -179,6 +179,52 @@ EVERYTHING = workspace(
     ],
 )
 
+# One variation scales a sample whose shape another one changes; at the shallower of two minima the signal is at zero.
+SCALED_SHAPE = workspace(
+    [
+        {
+            "name": "SR",
+            "samples": [
+                {
+                    "name": "light",
+                    "data": [74.8, 117.3, 43.7, 84.7],
+                    "modifiers": [
+                        modifier(
+                            "histosys",
+                            "a1",
+                            {"hi_data": [49.5, 132.6, 43.1, 80.4], "lo_data": [66.5, 119.8, 43.2, 83.1]},
+                        ),
+                        modifier(
+                            "histosys",
+                            "a2",
+                            {"hi_data": [69.5, 120.6, 41.3, 109.6], "lo_data": [73.3, 119.3, 42.7, 86.1]},
+                        ),
+                    ],
+                },
+                {
+                    "name": "heavy",
+                    "data": [26.5, 75.6, 60.2, 46.6],
+                    "modifiers": [
+                        modifier("normsys", "a0", {"hi": 0.75, "lo": 0.81}),
+                        modifier(
+                            "histosys",
+                            "a1",
+                            {"hi_data": [33.8, 56.7, 67.1, 56.6], "lo_data": [27.1, 69.3, 66.7, 55.7]},
+                        ),
+                        modifier(
+                            "histosys",
+                            "a2",
+                            {"hi_data": [35.4, 80.1, 50.1, 62.4], "lo_data": [28.5, 79.7, 57.3, 53.0]},
+                        ),
+                    ],
+                },
+                {"name": "signal", "data": [7.8, 13.2, 7.1, 9.2], "modifiers": [MU]},
+            ],
+        }
+    ],
+    {"SR": [82.0, 275.0, 91.0, 84.0]},
+)
+
 WRITTEN_OUT = {
     "hello world": HELLO_WORLD,
     "coupled histosys": COUPLED_HISTOSYS,

@@ -13,15 +13,14 @@ over itself is so large that the product of both is right.
 """
 
 from dataclasses import KW_ONLY
-from functools import lru_cache
 from typing import NamedTuple
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Float64, Int
 
 from pipeline.inference.histfactory.arrays import Array, each, namespace, part
-from pipeline.inference.histfactory.interpolation import histosys_expansion, normsys_expansion
+from pipeline.inference.histfactory.interpolation import NormsysCurve, histosys_expansion, normsys_expansion
 from pipeline.inference.histfactory.likelihood import (
     Terms,
     constraint_masks,
@@ -29,10 +28,11 @@ from pipeline.inference.histfactory.likelihood import (
     poisson_slopes,
     spread_auxdata,
 )
-from pipeline.inference.histfactory.model import Structure, channel_of_bins, first_parameter, modifiers_of, target_table
-from pipeline.inference.histfactory.modifiers import Effects, bin_table, parameter_of_bins
+from pipeline.inference.histfactory.model import Structure
+from pipeline.inference.histfactory.modifiers import Effects
+from pipeline.inference.histfactory.wiring import Wiring, wiring_of
 
-__all__ = ["Expanded", "expanded_deviance", "rate_slopes", "varied_rates"]
+__all__ = ["Expanded", "expanded_deviance", "interplay", "rate_slopes", "varied_rates"]
 
 NEARLY_ZERO = 1e-150  # of a factor; its square and the inverse of that are numbers still
 
@@ -44,30 +44,6 @@ class Expanded(eqx.Module):
     value: Float64[Array, ""]
     gradient: Float64[Array, " parameters"]
     hessian: Float64[Array, "parameters parameters"]
-
-
-class _Wiring(NamedTuple):
-    """Which parameter acts where: shared ones in the order [scalar, spread], local ones in (rank, bin).
-
-    `interpolated` stand among the scalar ones where their names say; `normsys` and `histosys` are the rows of those
-    modifiers among them, `*_rows` the other way round. `padded` are the bins of each channel, filled up.
-    """
-
-    scalar: Int[np.ndarray, " scalars"]
-    normsys: Int[np.ndarray, " normsys"]
-    histosys: Int[np.ndarray, " histosys"]
-    normsys_rows: Int[np.ndarray, " scalars"]
-    histosys_rows: Int[np.ndarray, " scalars"]
-    interpolated: Int[np.ndarray, " interpolated"]
-    factors: Bool[np.ndarray, "scalars samples channels"]
-    spread: Int[np.ndarray, " spread"]
-    spread_factors: Bool[np.ndarray, "spread samples bins"]
-    local: Int[np.ndarray, "ranks bins"]
-    local_factors: Bool[np.ndarray, "ranks samples bins"]
-    channels: Int[np.ndarray, " bins"]
-    padded: Int[np.ndarray, "channels width"]
-    within: Int[np.ndarray, " bins"]
-    order: Int[np.ndarray, " parameters"]
 
 
 class _Samples(NamedTuple):
@@ -95,7 +71,7 @@ def expanded_deviance(
     data: Float64[Array, " data"],
 ) -> Expanded:
     """`likelihood.deviance` with its first and second derivatives by the parameters."""
-    xp, wiring = namespace(model, parameters, data), _wiring(structure)
+    xp, wiring = namespace(model, parameters, data), wiring_of(structure)
     samples = _samples(structure, wiring, model.effects, parameters)
     weighted = samples.product * samples.total
     rate, count = xp.sum(weighted, axis=0), data[: structure.bins]
@@ -124,7 +100,7 @@ def rate_slopes(
     structure: Structure, effects: Effects, parameters: Float64[Array, " parameters"]
 ) -> Float64[Array, "bins parameters"]:
     """The slopes of the expected events of every bin."""
-    xp, wiring = namespace(effects, parameters), _wiring(structure)
+    xp, wiring = namespace(effects, parameters), wiring_of(structure)
     shared, local = _slopes(wiring, _samples(structure, wiring, effects, parameters))
     spread = local[:, None, :] * np.eye(structure.bins)[None]  # ranks, bins, bins: a local parameter acts in its bin
     rows = xp.concatenate([shared, spread[wiring.local < structure.size]])
@@ -141,7 +117,7 @@ def varied_rates(
 
     The parameters stand in the order of `interpolated_positions`.
     """
-    xp, wiring = namespace(effects, parameters), _wiring(structure)
+    xp, wiring = namespace(effects, parameters), wiring_of(structure)
     samples = _samples(structure, wiring, effects, parameters)
     scalars = parameters[wiring.scalar]
     factor = _off_zero(normsys_expansion(effects.normsys, scalars[wiring.normsys])[0])
@@ -159,8 +135,61 @@ def varied_rates(
     return each(events, points[:, wiring.scalar])
 
 
+def interplay(
+    structure: Structure,
+    effects: Effects,
+    parameters: Float64[Array, " parameters"],
+    points: Float64[Array, "points parameters"],
+    chosen: Int[Array, " chosen"],
+) -> Float64[Array, "points*chosen points*chosen bins"]:
+    """By how much the events change when two of `varied_rates`' moves are made together, besides the changes of both.
+
+    A factor of one move acts on what the other one does to the same sample. Rows and columns are points and chosen
+    interpolated parameters; where both are the same parameter, the entry says nothing.
+    """
+    xp, wiring = namespace(effects, parameters), wiring_of(structure)
+    samples = _samples(structure, wiring, effects, parameters)
+    scalars = xp.asarray(wiring.interpolated)[chosen]
+    among = _of_scalars(effects, wiring, scalars)
+
+    def effect(point: Array) -> tuple[Array, Array]:
+        alpha = point[wiring.scalar][scalars]
+        shift = _shifts(among, histosys_expansion(structure.histosys_code, alpha)[0])
+        return normsys_expansion(among.normsys, alpha)[0], shift
+
+    factor, added = effect(parameters)
+
+    def of_samples(point: Array) -> Array:
+        there, shift = effect(point)
+        scales, shift = (there / _off_zero(factor))[:, :, wiring.channels], shift - added
+        events = samples.product[None] * (0.5 * samples.total[None] * (scales - 1.0) + scales * shift)
+        return xp.stack([scales - 1.0, events])
+
+    factors, events = xp.moveaxis(each(of_samples, points), 1, 0).reshape(2, -1, *samples.total.shape)
+    crossed = xp.moveaxis(events, 2, 0) @ xp.moveaxis(factors, 2, 0).transpose(0, 2, 1)
+    return xp.moveaxis(crossed + crossed.transpose(0, 2, 1), 0, 2)
+
+
+def _of_scalars(effects: Effects, wiring: Wiring, scalars: Int[Array, " chosen"]) -> Effects:
+    """The same effects with a normsys and a histosys for each of these scalar parameters, some without any effect."""
+    xp, curve = namespace(effects), effects.normsys
+    normsys, histosys = (xp.asarray(rows)[scalars] for rows in (wiring.normsys_rows, wiring.histosys_rows))
+    powers = xp.moveaxis(curve.coefficients, 1, 0)
+    always_one = np.broadcast_to(np.eye(1, powers.shape[1])[:, :, None, None], (1, *powers.shape[1:]))
+    return Effects(
+        nominal=effects.nominal,
+        odd=_rows_of(effects.odd, histosys, 0.0),
+        even=_rows_of(effects.even, histosys, 0.0),
+        normsys=NormsysCurve(
+            odd=_rows_of(curve.odd, normsys, 0.0),
+            even=_rows_of(curve.even, normsys, 0.0),
+            coefficients=xp.moveaxis(xp.concatenate([powers, always_one])[normsys], 0, 1),
+        ),
+    )
+
+
 def _samples(
-    structure: Structure, wiring: _Wiring, effects: Effects, parameters: Float64[Array, " parameters"]
+    structure: Structure, wiring: Wiring, effects: Effects, parameters: Float64[Array, " parameters"]
 ) -> _Samples:
     xp = namespace(effects, parameters)
     norms, histos = parameters[wiring.scalar[wiring.normsys]], parameters[wiring.scalar[wiring.histosys]]
@@ -185,7 +214,7 @@ def _samples(
     )
 
 
-def _slopes(wiring: _Wiring, samples: _Samples) -> tuple[Float64[Array, "shared bins"], Float64[Array, "ranks bins"]]:
+def _slopes(wiring: Wiring, samples: _Samples) -> tuple[Float64[Array, "shared bins"], Float64[Array, "ranks bins"]]:
     """Of the rate of every bin, by shared and by local parameters."""
     xp, weighted = namespace(samples), samples.product * samples.total
     added = xp.sum(samples.product[None] * samples.sum_slopes, axis=1)
@@ -194,7 +223,7 @@ def _slopes(wiring: _Wiring, samples: _Samples) -> tuple[Float64[Array, "shared 
     return xp.concatenate([scalar, spread]), xp.sum(weighted[None] * samples.local_slopes, axis=1)
 
 
-def _together(wiring: _Wiring, samples: _Samples, first: Float64[Array, " bins"]) -> Float64[Array, "shared shared"]:
+def _together(wiring: Wiring, samples: _Samples, first: Float64[Array, " bins"]) -> Float64[Array, "shared shared"]:
     """What the second derivatives of the rates say of two shared parameters, weighed with the slopes by the rates.
 
     Sums over the bins of a channel come first: what then is left of a product of two slopes has an entry for each
@@ -223,7 +252,7 @@ def _together(wiring: _Wiring, samples: _Samples, first: Float64[Array, " bins"]
     return xp.where(np.eye(len(diagonal), dtype=bool), diagonal[:, None], matrix)
 
 
-def _across(wiring: _Wiring, samples: _Samples, first: Float64[Array, " bins"]) -> Float64[Array, "shared ranks bins"]:
+def _across(wiring: Wiring, samples: _Samples, first: Float64[Array, " bins"]) -> Float64[Array, "shared ranks bins"]:
     """The same of a shared and a local parameter."""
     xp = namespace(samples, first)
     by_sum = first[None] * samples.product
@@ -259,7 +288,7 @@ def _shifts(effects: Effects, weights: Float64[Array, "two histosys"]) -> Float6
 
 
 def _summed(
-    wiring: _Wiring, slopes: Float64[Array, "rows samples channels"], weights: Float64[Array, "sets samples bins"]
+    wiring: Wiring, slopes: Float64[Array, "rows samples channels"], weights: Float64[Array, "sets samples bins"]
 ) -> Float64[Array, "sets rows bins"]:
     """The sum over samples, in every bin, of weights times what is the same in all bins of a channel."""
     xp = namespace(slopes, weights)
@@ -270,7 +299,7 @@ def _summed(
 
 
 def _rows_of(
-    table: Float64[Array, "rows *shape"], places: Int[np.ndarray, " scalars"], fill: float
+    table: Float64[Array, "rows *shape"], places: Int[Array, " scalars"], fill: float
 ) -> Float64[Array, "scalars *shape"]:
     """A table's row for every scalar parameter; a constant for those that it does not know."""
     xp = namespace(table)
@@ -279,7 +308,7 @@ def _rows_of(
 
 def _assembled(
     structure: Structure,
-    wiring: _Wiring,
+    wiring: Wiring,
     together: Float64[Array, "shared shared"],
     across: Float64[Array, "shared ranks bins"],
     within: Float64[Array, "ranks ranks bins"],
@@ -302,84 +331,3 @@ def _off_zero(factor: Float64[Array, "*shape"]) -> Float64[Array, "*shape"]:
 
 def _flat(table: Float64[Array, "rows samples columns"]) -> Float64[Array, "rows entries"]:
     return table.reshape(len(table), table.shape[1] * table.shape[2])
-
-
-@lru_cache(maxsize=64)
-def _wiring(structure: Structure) -> _Wiring:
-    first, channels = first_parameter(structure), channel_of_bins(structure)
-    kinds = {kind: modifiers_of(structure, kind) for kind in ("normsys", "histosys", "normfactor", "lumi")}
-    scalar = np.array(sorted({first[m.name] for group in kinds.values() for m in group}), dtype=np.int64)
-    row = {int(position): i for i, position in enumerate(scalar)}
-    rows = {kind: np.array([row[first[m.name]] for m in group], dtype=np.int64) for kind, group in kinds.items()}
-    factors = np.zeros((len(scalar), len(structure.samples), len(structure.channels)), dtype=bool)
-    for modifier in (*kinds["normfactor"], *kinds["lumi"]):
-        factors[row[first[modifier.name]]] |= target_table(structure, modifier)
-    spread, spread_factors, local, local_factors = _by_bin(structure)
-    starts = np.searchsorted(channels, np.arange(len(structure.channels)))
-    inside = np.arange(structure.bins) - starts[channels]
-    padded = np.full((len(starts), int(inside.max(initial=-1)) + 1), structure.bins)
-    padded[channels, inside] = np.arange(structure.bins)
-    return _Wiring(
-        scalar=scalar,
-        normsys=rows["normsys"],
-        histosys=rows["histosys"],
-        normsys_rows=_inverse(rows["normsys"], len(scalar)),
-        histosys_rows=_inverse(rows["histosys"], len(scalar)),
-        interpolated=np.union1d(rows["normsys"], rows["histosys"]),
-        factors=factors,
-        spread=spread,
-        spread_factors=spread_factors,
-        local=local,
-        local_factors=local_factors,
-        channels=channels,
-        padded=padded,
-        within=channels * padded.shape[1] + inside,
-        order=np.argsort(np.concatenate([scalar, spread, local[local < structure.size]])),
-    )
-
-
-def _inverse(rows: Int[np.ndarray, " modifiers"], size: int) -> Int[np.ndarray, " scalars"]:
-    """The modifier of each parameter; behind the last one if it has none."""
-    places = np.full(size, len(rows))
-    places[rows] = np.arange(len(rows))
-    return places
-
-
-def _by_bin(
-    structure: Structure,
-) -> tuple[
-    Int[np.ndarray, " spread"],
-    Bool[np.ndarray, "spread samples bins"],
-    Int[np.ndarray, "ranks bins"],
-    Bool[np.ndarray, "ranks samples bins"],
-]:
-    """The parameters of modifiers with one for each bin: those that act in several bins, and the others.
-
-    The first, the second, ... of those that act in each bin only; `structure.size` where there is none.
-    """
-    by_bin = [m for m in structure.modifiers if m.kind in ("shapefactor", "shapesys", "staterror")]
-    names, sets = {m.name for m in by_bin}, [s.name for s in structure.parameter_sets for _ in range(s.size)]
-    # Every (bin, parameter, sample) in which one acts.
-    acting = [np.zeros((0, 3), dtype=np.int64)]
-    for modifier in by_bin:
-        sample, b = np.nonzero(bin_table(structure, modifier))
-        acting.append(np.stack([b, parameter_of_bins(structure, modifier)[b], sample], axis=1))
-    entries = np.unique(np.concatenate(acting), axis=0)
-    pairs = np.unique(entries[:, :2], axis=0)
-    bins = np.bincount(pairs[:, 1], minlength=structure.size)
-    single = bins == 1
-    spread = np.flatnonzero(np.array([name in names for name in sets], dtype=bool) & ~single)
-    spread_factors = np.zeros((len(spread), len(structure.samples), structure.bins), dtype=bool)
-    several = entries[~single[entries[:, 1]]]
-    spread_factors[np.searchsorted(spread, several[:, 1]), several[:, 2], several[:, 0]] = True
-
-    alone = pairs[single[pairs[:, 1]]]
-    rank = np.arange(len(alone)) - np.searchsorted(alone[:, 0], alone[:, 0])
-    rank_of = np.zeros(structure.size, dtype=np.int64)
-    rank_of[alone[:, 1]] = rank
-    local = np.full((int(rank.max(initial=-1)) + 1, structure.bins), structure.size)
-    local[rank, alone[:, 0]] = alone[:, 1]
-    local_factors = np.zeros((len(local), len(structure.samples), structure.bins), dtype=bool)
-    one = entries[single[entries[:, 1]]]
-    local_factors[rank_of[one[:, 1]], one[:, 2], one[:, 0]] = True
-    return spread, spread_factors, local, local_factors

@@ -201,6 +201,8 @@ def _observed(structure: Structure, model: "pyhf.Model", workspace: "pyhf.Worksp
         bins = len(workspace.observations.get(channel.name, ()))
         if bins != channel.bins:
             raise ValueError(f"channel '{channel.name}' has {channel.bins} bins, but {bins} observations.")
+        if not np.all(np.isfinite(workspace.observations[channel.name])):
+            raise ValueError(f"channel '{channel.name}' has an observation that is no finite number.")
     return np.asarray(workspace.data(model), dtype=np.float64)
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from pipeline.inference.histfactory import from_pyhf, parameter_names
 from pipeline.inference.histfactory.constraints import interpolated_positions
-from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes, varied_rates
+from pipeline.inference.histfactory.expansion import expanded_deviance, interplay, rate_slopes, varied_rates
 from pipeline.inference.histfactory.interpolation import normsys_curve, normsys_expansion, normsys_factor
 from pipeline.inference.histfactory.likelihood import deviance, terms
 from pipeline.inference.histfactory.modifiers import rates
 
 from reference.compiling import quick_jit
-from reference.workspaces import EVERYTHING, WRITTEN_OUT, few_bins_many_systematics, large_workspace
+from reference.workspaces import EVERYTHING, SCALED_SHAPE, WRITTEN_OUT, few_bins_many_systematics, large_workspace
 
 # pyhf 0.7 validates with a part of jsonschema that is to go.
 pytestmark = pytest.mark.filterwarnings("ignore:jsonschema.RefResolver is deprecated:DeprecationWarning")
@@ -104,6 +104,28 @@ def test_slopes_and_variations_of_the_rates():
     for row, position in enumerate(interpolated_positions(structure)):
         for moved, alpha in zip(varied, values, strict=True):
             np.testing.assert_allclose(moved[row], at(point.at[position].set(alpha)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("spec", [EVERYTHING, SCALED_SHAPE, few_bins_many_systematics(0, systematics=5)])
+def test_two_moves_together_are_both_and_their_interplay(spec):
+    structure, numbers, _ = from_pyhf(spec)
+    numbers = jax.tree.map(np.asarray, numbers)
+    effects = terms(structure, numbers).effects
+    point = np.linspace(0.7, 1.4, structure.size)
+    values, positions = (-1.7, 0.3, 1.0), interpolated_positions(structure)
+    points, chosen = np.array(values)[:, None] * np.ones((1, structure.size)), np.arange(len(positions))[::-1]
+    here = rates(structure, effects, point)
+    alone = varied_rates(structure, effects, point, points)[:, chosen].reshape(-1, structure.bins) - here
+    extra = interplay(structure, effects, point, points, chosen)
+    moves = [(alpha, position) for alpha in values for position in positions[chosen]]
+    for i, (alpha, one) in enumerate(moves):
+        for j, (beta, other) in enumerate(moves):
+            if one != other:
+                together = point.copy()
+                together[[one, other]] = alpha, beta
+                exact = rates(structure, effects, together) - here
+                np.testing.assert_allclose(alone[i] + alone[j] + extra[i, j], exact, rtol=1e-12, atol=1e-12)
+    assert len(positions) < 2 or np.max(np.abs(extra)) > 1e-3
 
 
 @pytest.mark.slow

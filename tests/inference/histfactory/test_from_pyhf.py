@@ -199,6 +199,14 @@ def test_a_staterror_that_pyhf_refuses_without_a_word_is_explained():
         from_pyhf(spec)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_observation_that_is_no_number_is_refused(value):
+    spec = copy.deepcopy(HELLO_WORLD)
+    spec["observations"][0]["data"][1] = value
+    with pytest.raises(ValueError, match="channel 'singlechannel' has an observation that is no finite number"):
+        from_pyhf(spec)
+
+
 def test_a_model_that_clips_is_refused():
     model = pyhf.Model({"channels": HELLO_WORLD["channels"]}, clip_bin_data=0.0)
     with pytest.raises(ValueError, match="clip_bin_data"):
