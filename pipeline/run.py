@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.analysis import Data
 from pipeline.config import Config
 from pipeline.errors import InputError
@@ -179,7 +181,7 @@ def checkpoint_of(output: Path, fold: int = 0) -> Path:
 
 def _number_of_events(data: Data) -> int:
     """Padding has weight 0."""
-    return sum(int((group.weight != 0).sum()) for group in data.events.groups)
+    return sum(int(np.count_nonzero(group.weight)) for group in data.events.groups)
 
 
 def _check_cuts(config: Config, names: Names, terminal: Terminal) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Float64
 
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.likelihood import asimov_data
 from pipeline.inference.histfactory.model import (
     Modifier,
