@@ -7,15 +7,17 @@ recompute, write.
 import difflib
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.analysis import Data
+from pipeline.analysis import Data, merit_of
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import listed_datasets
@@ -30,8 +32,10 @@ from pipeline.tuning.descent import Step, first_state
 from pipeline.tuning.schedule import make_optimiser, schedule
 from pipeline.tuning.tune import Tuned, learners, ranges, starts
 from pipeline.tuning.tune import tune as steps_of
-from pipeline.validation.outcome import Outcome, judge
+from pipeline.validation.distributions import distributions
+from pipeline.validation.outcome import Outcome, judge, workspace
 from pipeline.validation.provenance import fingerprint
+from pipeline.validation.regions import regions
 
 __all__ = ["checkpoint_of", "describe_inputs", "run", "tune"]
 
@@ -154,6 +158,9 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     clock, complete = [time.perf_counter()], False
     steps, events = config.optimiser.steps * config.optimiser.starts, _number_of_events(problem.training)
     with terminal.steps(steps, events) as show:
+        beside = ThreadPoolExecutor(1)
+        beside.submit(_rehearse, problem)
+        beside.shutdown(wait=False)
         try:
             for step in steps_of(problem, history[-1] if history else None):
                 clock.append(time.perf_counter())
@@ -172,6 +179,17 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
         save_checkpoint(checkpoint, name, history)
     first = clock[min(1, len(clock) - 1)]
     return Tuned(problem, tuple(history), complete, (first - clock[0], clock[-1] - first))
+
+
+def _rehearse(problem: Problem) -> None:
+    """The validation at the default thresholds, for its programs: compiled beside the first step, on another core.
+
+    The optimiser waits for the one that it needs, too (`hosted`). What goes wrong here goes wrong where it counts, too.
+    """
+    merit_of(problem.analysis, arrays(problem.defaults), problem.validation)
+    regions(problem, problem.defaults)
+    workspace(problem, problem.defaults)
+    distributions(problem, problem.defaults, problem.defaults, problem.bandwidths)
 
 
 def checkpoint_of(output: Path, fold: int = 0) -> Path:
