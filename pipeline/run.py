@@ -6,19 +6,22 @@ recompute, write.
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from pipeline.analysis import Data, merit_of
+from pipeline.analysis import Data, loss_of_yields_and_slope, merit_of
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
+from pipeline.inference.templates import Recipe
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import listed_datasets
 from pipeline.names import Names, names_of
@@ -27,6 +30,7 @@ from pipeline.problem import Problem, divide_into_folds, read
 from pipeline.report.folder import new_folder
 from pipeline.report.terminal import Terminal
 from pipeline.result import Result, write_outcome
+from pipeline.translation import make_analysis
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
 from pipeline.tuning.descent import Step, first_state
 from pipeline.tuning.schedule import make_optimiser, schedule
@@ -83,6 +87,7 @@ def _run(
     with new_folder(output, overwrite=overwrite) as folder:
         with terminal.reading() as display:
             samples = read(config, terminal.say, display)
+        _beside(_compile_loss, config, names, len(samples))
         terminal.say("preparing events")
         problems = divide_into_folds(config, samples)
         for name, number in problems[0].left_out.items():
@@ -158,9 +163,7 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     clock, complete = [time.perf_counter()], False
     steps, events = config.optimiser.steps * config.optimiser.starts, _number_of_events(problem.training)
     with terminal.steps(steps, events) as show:
-        beside = ThreadPoolExecutor(1)
-        beside.submit(_rehearse, problem)
-        beside.shutdown(wait=False)
+        _beside(_rehearse, problem)
         try:
             for step in steps_of(problem, history[-1] if history else None):
                 clock.append(time.perf_counter())
@@ -181,11 +184,30 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     return Tuned(problem, tuple(history), complete, (first - clock[0], clock[-1] - first))
 
 
-def _rehearse(problem: Problem) -> None:
-    """The validation at the default thresholds, for its programs: compiled beside the first step, on another core.
+def _beside(work: Callable[..., None], *arguments: Any) -> None:
+    """Begin something for its programs, to have them compiled by another core; who needs one of them waits for it.
 
-    The optimiser waits for the one that it needs, too (`hosted`). What goes wrong here goes wrong where it counts, too.
+    What goes wrong there goes wrong again where it counts.
     """
+    pool = ThreadPoolExecutor(1)
+    pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+
+
+def _compile_loss(config: Config, names: Names, datasets: int) -> None:
+    """What follows the histograms, whose shapes the config knows, while events become arrays."""
+    analysis = make_analysis(config, names, datasets)
+    layout, processes = analysis.layout, len(config.processes)
+    size, columns = (layout.kinematics, layout.datasets), 2 + len(layout.factors)
+    recipe = Recipe(
+        yields=jnp.zeros((1 + len(config.variations), processes, *size, columns)),
+        variance=jnp.zeros((processes, layout.datasets)),
+    )
+    loss_of_yields_and_slope(jnp.zeros((*size, analysis.selection.bins, columns)), analysis, recipe)
+
+
+def _rehearse(problem: Problem) -> None:
+    """The validation at the default thresholds, beside the first step."""
     merit_of(problem.analysis, arrays(problem.defaults), problem.validation)
     regions(problem, problem.defaults)
     workspace(problem, problem.defaults)

@@ -8,7 +8,6 @@ of a workspace has ended long before a compiler would have. What the two do not 
 import contextlib
 from collections.abc import Callable
 from functools import cache, wraps
-from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
@@ -77,10 +76,8 @@ def hosted(function: Function, **static: Any) -> Function:
 
     A fit is a long chain of operations on small matrices. On a GPU each of them is launched by itself: a fit of the AGC
     took 58 ms on an H200 and 10 ms on the CPU beside it.
-
-    Two threads that want one program compile it once.
     """
-    as_a_part, lock = jax.jit(function, **static), RLock()
+    as_a_part = jax.jit(function, **static)
 
     @cache
     def program() -> Any:
@@ -91,8 +88,7 @@ def hosted(function: Function, **static: Any) -> Function:
         with _on_the_cpu():
             if _within_a_program(arguments, options):
                 return as_a_part(*arguments, **options)
-            with lock:
-                return program()(*arguments, **options)
+            return program()(*arguments, **options)
 
     return run  # type: ignore[return-value]
 
