@@ -248,7 +248,6 @@ def _contracted(slope: Yields, flux: Flux) -> dict[str, Float64[Array, "devices 
 
 
 @hosted
-@jax.jit
 def _gradient_of_parts(parts: dict[str, Float64[Array, "datasets subsamples"]]) -> Gradient:
     """Subsamples of one data set are equally large: their scatter is the error of their sum (batch means)."""
     error = {name: jnp.sqrt(part.shape[1] * jnp.sum(jnp.var(part, axis=1, ddof=1))) for name, part in parts.items()}
@@ -290,7 +289,7 @@ def loss_of_yields(yields: Yields, analysis: Analysis, recipe: Recipe) -> tuple[
     return loss_of(analysis.objective, merit), merit
 
 
-loss_of_yields_and_slope = hosted(jax.jit(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1))
+loss_of_yields_and_slope = hosted(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
 
 
 @jax.custom_jvp
@@ -337,7 +336,7 @@ def _merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:
     return figure_of_merit(analysis.objective, analysis.structure, model_numbers(analysis, templates))
 
 
-merit_of_templates = hosted(jax.jit(_merit_of_templates, static_argnums=0))
+merit_of_templates = hosted(_merit_of_templates, static_argnums=0)
 
 
 def model_numbers(analysis: Analysis, templates: Templates) -> Numbers:
@@ -357,7 +356,7 @@ def templates_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Tem
     return _templates(recipe, yields)
 
 
-_templates = hosted(jax.jit(make_templates))
+_templates = hosted(make_templates)
 
 
 def merit_of(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Merit:
@@ -377,8 +376,7 @@ def model_and_data(
     return _model_of_templates(analysis, templates_at(analysis, thresholds, data))
 
 
-@hosted
-@partial(jax.jit, static_argnums=0)
+@partial(hosted, static_argnums=0)
 def _model_of_templates(analysis: Analysis, templates: Templates) -> tuple[Numbers, Float64[Array, " bins"] | None]:
     measured, structure = analysis.measurement, analysis.structure
     merged = measurement.in_merged_bins(measured, templates)

@@ -6,15 +6,22 @@ recompute, write.
 
 import difflib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from pipeline.analysis import Data
+import jax.numpy as jnp
+import numpy as np
+
+from pipeline.analysis import Data, loss_of_yields_and_slope, merit_of
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
+from pipeline.inference.templates import Recipe
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import listed_datasets
 from pipeline.names import Names, names_of
@@ -23,13 +30,16 @@ from pipeline.problem import Problem, divide_into_folds, read
 from pipeline.report.folder import new_folder
 from pipeline.report.terminal import Terminal
 from pipeline.result import Result, write_outcome
+from pipeline.translation import make_analysis
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
 from pipeline.tuning.descent import Step, first_state
 from pipeline.tuning.schedule import make_optimiser, schedule
 from pipeline.tuning.tune import Tuned, learners, ranges, starts
 from pipeline.tuning.tune import tune as steps_of
-from pipeline.validation.outcome import Outcome, judge
+from pipeline.validation.distributions import distributions
+from pipeline.validation.outcome import Outcome, judge, workspace
 from pipeline.validation.provenance import fingerprint
+from pipeline.validation.regions import regions
 
 __all__ = ["checkpoint_of", "describe_inputs", "run", "tune"]
 
@@ -77,6 +87,7 @@ def _run(
     with new_folder(output, overwrite=overwrite) as folder:
         with terminal.reading() as display:
             samples = read(config, terminal.say, display)
+        _beside(_compile_loss, config, names, len(samples))
         terminal.say("preparing events")
         problems = divide_into_folds(config, samples)
         for name, number in problems[0].left_out.items():
@@ -152,6 +163,7 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     clock, complete = [time.perf_counter()], False
     steps, events = config.optimiser.steps * config.optimiser.starts, _number_of_events(problem.training)
     with terminal.steps(steps, events) as show:
+        _beside(_rehearse, problem)
         try:
             for step in steps_of(problem, history[-1] if history else None):
                 clock.append(time.perf_counter())
@@ -172,6 +184,36 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     return Tuned(problem, tuple(history), complete, (first - clock[0], clock[-1] - first))
 
 
+def _beside(work: Callable[..., None], *arguments: Any) -> None:
+    """Begin something for its programs, to have them compiled by another core; who needs one of them waits for it.
+
+    What goes wrong there goes wrong again where it counts.
+    """
+    pool = ThreadPoolExecutor(1)
+    pool.submit(work, *arguments)
+    pool.shutdown(wait=False)
+
+
+def _compile_loss(config: Config, names: Names, datasets: int) -> None:
+    """What follows the histograms, whose shapes the config knows, while events become arrays."""
+    analysis = make_analysis(config, names, datasets)
+    layout, processes = analysis.layout, len(config.processes)
+    size, columns = (layout.kinematics, layout.datasets), 2 + len(layout.factors)
+    recipe = Recipe(
+        yields=jnp.zeros((1 + len(config.variations), processes, *size, columns)),
+        variance=jnp.zeros((processes, layout.datasets)),
+    )
+    loss_of_yields_and_slope(jnp.zeros((*size, analysis.selection.bins, columns)), analysis, recipe)
+
+
+def _rehearse(problem: Problem) -> None:
+    """The validation at the default thresholds, beside the first step."""
+    merit_of(problem.analysis, arrays(problem.defaults), problem.validation)
+    regions(problem, problem.defaults)
+    workspace(problem, problem.defaults)
+    distributions(problem, problem.defaults, problem.defaults, problem.bandwidths)
+
+
 def checkpoint_of(output: Path, fold: int = 0) -> Path:
     """The file that keeps the steps of an unfinished run."""
     return output.with_name(f".{output.name}.checkpoint" + (f"_{fold + 1}" if fold else ""))
@@ -179,7 +221,7 @@ def checkpoint_of(output: Path, fold: int = 0) -> Path:
 
 def _number_of_events(data: Data) -> int:
     """Padding has weight 0."""
-    return sum(int((group.weight != 0).sum()) for group in data.events.groups)
+    return sum(int(np.count_nonzero(group.weight)) for group in data.events.groups)
 
 
 def _check_cuts(config: Config, names: Names, terminal: Terminal) -> None:

@@ -302,12 +302,11 @@ def _value_of(
     return merit.value, merit
 
 
-_merit = hosted(jax.jit(_merit_of, static_argnums=(1, 2, 3)))
-_value_and_grad = hosted(jax.jit(jax.value_and_grad(_value_of, has_aux=True), static_argnums=(1, 2, 3)))
+_merit = hosted(_merit_of, static_argnums=(1, 2, 3))
+_value_and_grad = hosted(jax.value_and_grad(_value_of, has_aux=True), static_argnums=(1, 2, 3))
 
 
-@hosted
-@partial(jax.jit, static_argnums=(2, 3, 4))
+@partial(hosted, static_argnums=(2, 3, 4))
 def _merged_merits(
     templates: Templates,
     into: Int32[Array, "mergings bins"],

@@ -4,6 +4,8 @@ For comparing with another framework, for plots, and for the statistical error o
 from the very function that fills the histograms.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -143,9 +145,9 @@ def list_objects(
 ) -> ObjectList:
     """The members of a set, with a variable that one of its cuts is on."""
     which = jnp.int32(_cut_on(analysis).index((name, variable)))
+    tables = _of_groups(partial(_members_of_chunks, analysis, which, thresholds, events.edges), events)
     parts = []
-    for group in events.groups:
-        value, is_member, region = _joined(_members_of_chunks(analysis, which, thresholds, events.edges, group))
+    for group, (value, is_member, region) in zip(events.groups, tables, strict=True):
         chosen = np.asarray(is_member)
         of_event = (np.asarray(group.dataset)[:, None], np.asarray(region), np.asarray(group.weight))
         columns = (np.broadcast_to(each, region.shape)[:, None] for each in of_event)
@@ -183,9 +185,10 @@ def _shared(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> 
 
 def list_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> EventList:
     """Every event that is not padding, group by group."""
+    outcomes = _of_groups(partial(_outcomes_of_tasks, analysis, thresholds, events.edges), events)
     parts = [
         _empty(analysis),  # of the right types, when there is no group
-        *(_list_group(analysis, thresholds, events.edges, group) for group in events.groups),
+        *(_list_group(group, own) for group, own in zip(events.groups, outcomes, strict=True)),
     ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     return EventList(**joined)
@@ -199,10 +202,8 @@ def _empty(analysis: EventAnalysis) -> dict[str, np.ndarray]:
     return integers | {"observable": np.zeros(0, np.float32), "columns": columns}
 
 
-def _list_group(
-    analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
-) -> dict[str, np.ndarray]:
-    outcomes = _outcomes_of_group(analysis, thresholds, edges, group)
+def _list_group(group: EventGroup, outcomes: EventOutcomes) -> dict[str, np.ndarray]:
+    """`outcomes` of all tasks, with an axis of them in front."""
     kinematic, chunk, is_task = _tasks(group)
     index = np.asarray(group.index)[chunk]
     real = (index >= 0) & is_task[:, None]
@@ -226,11 +227,10 @@ def _tasks(group: EventGroup) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.asarray(group.task_kinematic), (first + chunk).ravel(), chunk.ravel() >= 0
 
 
-def _outcomes_of_group(
-    analysis: EventAnalysis, thresholds: Thresholds, edges: Edges, group: EventGroup
-) -> EventOutcomes:
-    """Of all tasks, with an axis of them in front."""
-    return _joined(_outcomes_of_tasks(analysis, thresholds, edges, group))
+def _of_groups(work: Callable[[EventGroup], Result], events: Events) -> list[Result]:
+    """`_joined` results of each group; each has a program of its own, and they are compiled side by side."""
+    with ThreadPoolExecutor(max(1, len(events.groups))) as pool:
+        return list(pool.map(lambda group: _joined(work(group)), events.groups))
 
 
 def _joined(results: Result) -> Result:

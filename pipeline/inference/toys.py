@@ -81,8 +81,7 @@ def pseudo_data(
     return jnp.where(gaussian[None], normal, poisson)
 
 
-@hosted
-@partial(jax.jit, static_argnums=0, static_argnames=("statistic", "poi"))
+@partial(hosted, static_argnums=0, static_argnames=("statistic", "poi"))
 def toy_statistics(
     structure: Structure,
     numbers: Numbers,

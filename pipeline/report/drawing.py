@@ -1,6 +1,6 @@
-"""Figures to files, in a process of its own: drawing takes as long as computing the next picture.
+"""Figures to files, in processes of their own: drawing a picture takes longer than computing the next one.
 
-A figure travels as matplotlib pickles it. `python -m pipeline.report.drawing` is that process: it draws what it reads
+A figure travels as matplotlib pickles it. `python -m pipeline.report.drawing` is such a process: it draws what it reads
 from standard input, one figure after the other, and answers with the SVG of each, or with what went wrong.
 """
 
@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -26,6 +27,8 @@ __all__ = ["drawing", "files_of"]
 
 RESOLUTION = 160
 """Dots per inch of the PNG files."""
+
+PROCESSES = 2
 
 
 def files_of(folder: Path, name: str, figure: Figure) -> str:
@@ -47,31 +50,38 @@ def files_of(folder: Path, name: str, figure: Figure) -> str:
 def drawing() -> Iterator[Callable[[Path, str, Figure], "Future[str]"]]:
     """`files_of`, each call of which returns at once; the last of them is done when the context ends."""
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "pipeline.report.drawing"]
-    with (
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}
-        ) as process,
-        ThreadPoolExecutor(1) as pool,
-    ):
-        to, back = process.stdin, process.stdout
-        assert to is not None
-        assert back is not None
+    with ExitStack() as stack:
+        idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        for _ in range(PROCESSES):
+            command = [sys.executable, "-m", "pipeline.report.drawing"]
+            environment = os.environ | {"PYTHONPATH": path}
+            # To leave it closes its input, which ends it.
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            idle.put(stack.enter_context(process))
+        pool = stack.enter_context(ThreadPoolExecutor(PROCESSES))
 
         def apart(folder: Path, name: str, pickled: bytes) -> str:
+            process = idle.get()
             try:
-                pickle.dump((folder, name, pickled), to)
-                to.flush()
-                answer = pickle.load(back)
+                answer = _answer(process, (folder, name, pickled))
             except (OSError, EOFError) as error:
                 raise RuntimeError("the process that draws has ended") from error
+            finally:
+                idle.put(process)
             if isinstance(answer, Exception):
                 raise answer
-            return answer
+            return str(answer)
 
         yield lambda folder, name, figure: pool.submit(apart, folder, name, pickle.dumps(figure))
-        pool.shutdown()
-        to.close()
+
+
+def _answer(process: "subprocess.Popen[bytes]", question: tuple[Path, str, bytes]) -> Any:
+    to, back = process.stdin, process.stdout
+    assert to is not None
+    assert back is not None
+    pickle.dump(question, to)
+    to.flush()
+    return pickle.load(back)
 
 
 def _draw(print_: Callable[..., Any], target: Path | io.StringIO, **options: Any) -> None:

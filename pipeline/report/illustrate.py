@@ -31,12 +31,12 @@ def illustrate(folder: Path, scene: Scene, result: Mapping[str, Any], warn: Call
         warnings.append(sentence)
         warn(sentence)
 
-    with attempt("histograms.root", note):
-        stages = {"before": scene.regions_before, "after": scene.regions_after, "fit": scene.regions_after}
-        write_histograms(folder / "histograms.root", scene.config, stages)
-        write_cabinetry_config(folder / "cabinetry.yaml", scene.config, scene.regions_after)
     drawn = []
     with drawing() as files_of:
+        with attempt("histograms.root", note):
+            stages = {"before": scene.regions_before, "after": scene.regions_after, "fit": scene.regions_after}
+            write_histograms(folder / "histograms.root", scene.config, stages)
+            write_cabinetry_config(folder / "cabinetry.yaml", scene.config, scene.regions_after)
         for picture in pictures(scene, note):
             with attempt(f"the file of the picture '{picture.name}'", note):
                 drawn.append((picture, files_of(folder / "plots", picture.name, picture.figure)))

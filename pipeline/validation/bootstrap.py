@@ -36,8 +36,8 @@ def bootstrap(
 
 def resampled(data: Data, generator: np.random.Generator) -> Data:
     """The data with every event weight multiplied by the Poisson(1) number of its collision."""
-    datasets = range(1 + max(int(group.dataset.max()) for group in data.events.groups))
-    collisions = 1 + max(int(group.collision.max()) for group in data.events.groups)
+    datasets = range(1 + max(int(np.max(np.asarray(group.dataset))) for group in data.events.groups))
+    collisions = 1 + max(int(np.max(np.asarray(group.collision))) for group in data.events.groups)
     drawn = generator.poisson(1.0, (len(datasets), collisions)).astype(np.float32)
     groups = []
     for group in data.events.groups:

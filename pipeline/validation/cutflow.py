@@ -55,7 +55,7 @@ def cut_flow(problem: Problem, thresholds: Mapping[str, float], regions: Sequenc
 
 def _in_histograms(problem: Problem, thresholds: Mapping[str, float]) -> Values:
     templates = templates_at(problem.analysis, arrays(thresholds), problem.validation)
-    return np.asarray(templates.yields[0].sum(axis=1))
+    return np.asarray(templates.yields)[0].sum(axis=1)
 
 
 def _all_read(problem: Problem, thresholds: Mapping[str, float]) -> Values:

@@ -19,7 +19,6 @@ from pipeline.events.scores import Score, number_of_weights
 from pipeline.events.table import shared_events
 from pipeline.inference.histfactory.constraints import auxdata
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
-from pipeline.inference.measurement import merged_bins
 from pipeline.inference.objectives import Merit
 from pipeline.inference.significance import signal_strength_uncertainty
 from pipeline.ingest.samples import Sample
@@ -32,6 +31,7 @@ from pipeline.validation.comparison import Comparison, Estimate, compare, cross_
 from pipeline.validation.crosscheck import PyhfResult, cross_checks
 from pipeline.validation.importance import importance
 from pipeline.validation.provenance import environment, provenance, sha256
+from pipeline.validation.regions import merged_into
 
 __all__ = ["SYMBOLS", "Outcome", "judge", "workspace"]
 
@@ -339,11 +339,8 @@ def workspace(problem: Problem, thresholds: Mapping[str, Any]) -> dict[str, Any]
 
 def _merged_bins(problem: Problem, thresholds: Mapping[str, Any]) -> int:
     """How many bins of the validation events are not bins of their own in the likelihood: too little background."""
-    measurement = problem.analysis.measurement
-    if not measurement.merges:
-        return 0
     templates = exact.templates_at(problem.analysis, arrays(thresholds), problem.validation)
-    into = np.asarray(jax.jit(merged_bins, static_argnums=0)(measurement, templates))
+    into = merged_into(problem.analysis, templates)
     return int(np.count_nonzero(into != np.arange(len(into))))
 
 

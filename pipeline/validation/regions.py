@@ -11,13 +11,17 @@ from pipeline.analysis import Analysis, templates_at
 from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import arrays
 from pipeline.inference import measurement
+from pipeline.inference.histfactory.arrays import hosted
 from pipeline.inference.histfactory.model import channel_of_bins, modifiers_of, target_table
 from pipeline.inference.templates import Templates
 from pipeline.problem import Problem
 
-__all__ = ["Region", "Values", "regions", "varied_templates"]
+__all__ = ["Region", "Values", "merged_into", "regions", "varied_templates"]
 
 Values = NDArray[np.float64]
+
+_merged_bins = hosted(measurement.merged_bins, static_argnums=0)
+_numbers = hosted(measurement.numbers, static_argnums=(0, 1))
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, 
     config, analysis, data = problem.config, problem.analysis, problem.validation
     templates = templates_at(analysis, arrays(thresholds), data)
     up, down = varied_templates(analysis, templates)
-    merged = _merged(analysis, templates)
+    merged = merged_into(analysis, templates)
     placed = placed_edges(analysis.selection.regions, arrays(thresholds), data.events.edges)
     views = []
     for region, settings in zip(analysis.selection.regions, config.regions.values(), strict=True):
@@ -93,12 +97,12 @@ def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, 
     return tuple(views)
 
 
-def _merged(analysis: Analysis, templates: Templates) -> NDArray[np.int64]:
+def merged_into(analysis: Analysis, templates: Templates) -> NDArray[np.int64]:
+    """The bin of the joint axis that each bin is merged into before the fit; −1 where it is dropped."""
     bins = templates.yields.shape[2]
     if not analysis.measurement.merges:
         return np.arange(bins)
-    into = jax.jit(measurement.merged_bins, static_argnums=0)(analysis.measurement, templates)
-    return np.asarray(into, np.int64)
+    return np.asarray(_merged_bins(analysis.measurement, templates), np.int64)
 
 
 def varied_templates(analysis: Analysis, templates: Templates) -> tuple[dict[str, Values], dict[str, Values]]:
@@ -108,7 +112,7 @@ def varied_templates(analysis: Analysis, templates: Templates) -> tuple[dict[str
     In the order of the config.
     """
     structure, measured = analysis.structure, analysis.measurement
-    numbers = jax.jit(measurement.numbers, static_argnums=(0, 1))(measured, structure, templates)
+    numbers = _numbers(measured, structure, templates)
     # The model sorts its samples and channels by name.
     rows = np.array([measured.processes.index(sample) for sample in structure.samples])
     offsets = {channel.name: channel.offset for channel in measured.channels}

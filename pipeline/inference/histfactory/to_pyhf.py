@@ -6,9 +6,11 @@ package. Only the choice of interpolation is not part of the JSON; pyhf takes it
 
 from typing import Any
 
+import jax
 import numpy as np
-from jaxtyping import Array, Float64
+from jaxtyping import Float64
 
+from pipeline.inference.histfactory.arrays import Array
 from pipeline.inference.histfactory.likelihood import asimov_data
 from pipeline.inference.histfactory.model import (
     Modifier,
@@ -34,8 +36,9 @@ def to_pyhf(
         data: observed data, channel after channel, with or without auxiliary data; by default the Asimov data at the
             nominal parameters.
     """
-    if data is None:
-        data = asimov_data(structure, numbers)
+    # Of JAX's arrays each slice below would be a program, to be compiled.
+    numbers = jax.tree.map(np.asarray, numbers)
+    data = asimov_data(structure, numbers) if data is None else np.asarray(data)
     spans = _spans(structure)
     widths = np.asarray(numbers.constraint_width)
     first = first_parameter(structure)

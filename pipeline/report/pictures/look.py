@@ -13,8 +13,7 @@ import mplhep
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from pipeline.validation.regions import Values
+from numpy.typing import NDArray
 
 __all__ = [
     "COLORS",
@@ -34,6 +33,9 @@ __all__ = [
     "style",
     "title",
 ]
+
+Values = NDArray[np.float64]
+# Not imported: the process that draws needs nothing of what computes, which takes seconds to import.
 
 COLORS = ("#5790fc", "#f89c20", "#e42536", "#964a8b", "#9c9ca1", "#7a21dd", "#b9ac70", "#a96b59", "#e76300", "#92dadd")
 """M. A. Petroff, arXiv:2107.02270: they stay apart for colour-blind readers and in grey; CMS recommends them."""
