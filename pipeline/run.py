@@ -43,6 +43,9 @@ from pipeline.validation.regions import regions
 
 __all__ = ["checkpoint_of", "describe_inputs", "run", "tune"]
 
+WORTH_REHEARSING = 200_000
+"""Events up to which compiling takes longer than what is compiled."""
+
 
 def run(
     config: Config,
@@ -163,7 +166,8 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
     clock, complete = [time.perf_counter()], False
     steps, events = config.optimiser.steps * config.optimiser.starts, _number_of_events(problem.training)
     with terminal.steps(steps, events) as show:
-        _beside(_rehearse, problem)
+        if events < WORTH_REHEARSING:
+            _beside(_rehearse, problem)
         try:
             for step in steps_of(problem, history[-1] if history else None):
                 clock.append(time.perf_counter())
