@@ -175,7 +175,7 @@ def _of_scalars(effects: Effects, wiring: Wiring, scalars: Int[Array, " chosen"]
     xp, curve = namespace(effects), effects.normsys
     normsys, histosys = (xp.asarray(rows)[scalars] for rows in (wiring.normsys_rows, wiring.histosys_rows))
     powers = xp.moveaxis(curve.coefficients, 1, 0)
-    always_one = np.broadcast_to(np.eye(1, powers.shape[1])[:, :, None, None], (1, *powers.shape[1:]))
+    always_one = xp.broadcast_to(xp.asarray(np.eye(1, powers.shape[1]))[:, :, None, None], (1, *powers.shape[1:]))
     return Effects(
         nominal=effects.nominal,
         odd=_rows_of(effects.odd, histosys, 0.0),

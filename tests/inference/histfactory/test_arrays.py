@@ -75,6 +75,12 @@ def test_a_fit_is_for_the_cpu_where_there_is_a_gpu(known, monkeypatch):
 
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     monkeypatch.setattr(jax, "local_devices", devices)
-    where = hosted(lambda: jax.config.jax_default_device)()
-    assert where == (cpu if known else None)
+    where = []
+
+    def traced(x):
+        where.append(jax.config.jax_default_device)
+        return x
+
+    assert hosted(traced)(1.0) == 1.0
+    assert where == [cpu if known else None]
     assert jax.config.jax_default_device is None
