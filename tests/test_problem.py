@@ -100,7 +100,7 @@ def test_loss_and_gradient_are_those_of_the_analysis(problem):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bandwidth", [15, None])
+@pytest.mark.parametrize("bandwidth", [15, pytest.param(None, marks=pytest.mark.long)])
 def test_the_loss_can_be_compiled_before_anybody_asked_for_a_bandwidth(bandwidth):
     """Which is then chosen from the events."""
     fresh = problem_of(cuts=[pl.Cut("met", above=50, bounds=(0, 200), bandwidth=bandwidth)])

@@ -73,6 +73,7 @@ def test_two_variations_change_sides_together():
         np.testing.assert_allclose(end.parameters[interpolated_positions(structure)], [-0.808, -0.456], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_what_two_variations_do_to_the_same_sample_counts_too():
     """A sample is scaled by one of them, so the shape of the other shrinks: without that nothing is promised.
 

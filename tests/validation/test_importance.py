@@ -30,6 +30,7 @@ def problem():
     )
 
 
+@pytest.mark.slow
 def test_a_cut_that_does_nothing_costs_nothing_and_one_that_does_all_costs_all(problem):
     after = {**problem.defaults, "good": 0.5, "noise": -1.0}
     lost = importance(problem, after, seed=0)
