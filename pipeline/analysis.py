@@ -187,7 +187,8 @@ def evaluate(
             return loss(analysis, thresholds | moving, bandwidths, data, smooth=True)
 
         (value, merit), slopes = jax.value_and_grad(of_moving, has_aux=True)(moving)
-        return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slopes, error=_zeros(slopes)))
+        errors = dict.fromkeys(slopes, jnp.zeros(()))
+        return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slopes, error=errors))
 
     widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
 
@@ -252,10 +253,6 @@ def _gradient_of_parts(parts: dict[str, Float64[Array, "datasets subsamples"]]) 
     """Subsamples of one data set are equally large: their scatter is the error of their sum (batch means)."""
     error = {name: jnp.sqrt(part.shape[1] * jnp.sum(jnp.var(part, axis=1, ddof=1))) for name, part in parts.items()}
     return Gradient(value={name: part.sum() for name, part in parts.items()}, error=error)
-
-
-def _zeros(slopes: Thresholds) -> Thresholds:
-    return {name: jnp.zeros(()) for name in slopes}
 
 
 def expected_yields(

@@ -3,14 +3,19 @@
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pyhf
 import pytest
+from pipeline.analysis import loss_of_yields_and_slope, yields_at
 from pipeline.config import load_config
+from pipeline.events.cuts import arrays
 from pipeline.inference.histfactory import from_pyhf, logpdf
+from pipeline.names import names_of
+from pipeline.problem import Problem
 from pipeline.report.page import page
-from pipeline.run import run
+from pipeline.run import _compile_loss, run
 from pipeline.validation.outcome import Outcome
 
 from analysis_data import ROOT
@@ -46,6 +51,18 @@ def test_a_run_repeats_to_the_bit(folders) -> None:
     assert first == second
     for name in ("workspace.json", "workspace_before.json", "history.csv", "config.yaml"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_what_is_compiled_beside_the_events_is_what_the_first_step_calls(caplog) -> None:
+    """Where it was not, it would be work done twice."""
+    config = load_config(ROOT / "configs" / "quickstart.yaml", SHORT)
+    problem = Problem.from_config(config)
+    jax.clear_caches()
+    _compile_loss(config, names_of(config), len(problem.samples))
+    yields = yields_at(problem.analysis, arrays(problem.defaults), problem.training)
+    with jax.log_compiles():
+        loss_of_yields_and_slope(yields, problem.analysis, problem.training.recipe)
+        assert not [record for record in caplog.records if "Compiling" in record.getMessage()]
 
 
 def test_the_outcome_is_what_the_folder_holds(outcomes, result) -> None:

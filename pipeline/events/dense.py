@@ -23,16 +23,14 @@ from pipeline.events.variations import round_down, round_up
 
 __all__ = ["Ragged", "RaggedSample", "dense_groups"]
 
-# Each group is compiled by itself, and room for absent objects costs memory and a little time. What is prepared needs
-# none: a chunk has its own number of rows, and events are sorted by multiplicity. So few groups for few events, where
-# compiling is what takes time, and on a GPU, where each task has its price; a finer grid for many events on a CPU.
+# Each group is compiled by itself, and room for absent objects costs memory. So few groups for few events, where
+# compiling takes the time, and on a GPU, where each task has its price; a finer grid for many events on a CPU.
 FINE_GRID_FROM = 300_000
 COARSE = (8, 16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
 
 NO_EVENT = {"weight": 0.0, "index": -1.0, "collision": -1.0}
 """What every event has, where there is none."""
-
 Column = NDArray[Any]
 
 
@@ -145,8 +143,8 @@ def dense_groups(
     kinematics = max(sample.kinematics for samples in folds for sample in samples)
     parts: list[list[EventGroup]] = [[] for _ in folds]
     loads = [np.zeros(devices) for _ in folds]
-    many = sum(len(sample) for samples in folds for sample in samples) >= FINE_GRID_FROM
-    capacities = FINE if many and jax.default_backend() == "cpu" else COARSE
+    events = sum(len(sample) for samples in folds for sample in samples)
+    capacities = FINE if events >= FINE_GRID_FROM and jax.default_backend() == "cpu" else COARSE
     for lower, capacity in itertools.pairwise((-1, *capacities)):
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample) for samples in within for sample in samples):

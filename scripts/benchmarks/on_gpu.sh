@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What a GPU makes of the analysis, in one command and without a network; about 8 minutes.
+# What a GPU makes of the analysis, in one command and without a network; about 6 minutes.
 #
 #   scripts/benchmarks/on_gpu.sh gpu.json           # on the machine with the GPU
 #   scripts/benchmarks/on_gpu.sh trial.json small   # the same in a small size, on any machine: does it work?
