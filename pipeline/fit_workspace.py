@@ -23,7 +23,7 @@ import sys
 import time
 import warnings
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from pipeline.command import keep_compiled, user_path
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     if options.toys:
         result["toys"] = _toys(structure, numbers, data, options)
     if options.ranking:
-        result["ranking"] = _ranking(structure, numbers, data, result["observed"])
+        result["ranking"] = _ranking(structure, numbers, data, result["observed"], thorough=options.thorough)
     result["converged"] = all(part["converged"] for part in result.values() if isinstance(part, dict))
     if options.plots:
         from pipeline.report.likelihood import plot_workspace
@@ -177,22 +177,19 @@ def _around(structure: Any, numbers: Any, data: Any, best: Any) -> tuple[Any, ..
 def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
     import numpy as np
 
-    from pipeline.inference.fit import fit
+    from pipeline.inference.fit import Fit, fit
     from pipeline.inference.histfactory import parameter_names
-    from pipeline.inference.significance import poi_position
+    from pipeline.inference.significance import discovery_significance
 
     names = parameter_names(structure)
-    run = partial(fit, structure, numbers, data, thorough=thorough)
-    best = run()
+    if structure.poi is None:
+        best = fit(structure, numbers, data, thorough=thorough)
+        q0, z, converged, left_out = None, None, bool(best.converged), int(best.left_out)
+    else:
+        test = discovery_significance(structure, numbers, data=data, thorough=thorough)
+        best, converged = cast(Fit, test.best_fit), bool(test.converged)  # data are given, so they are fitted
+        q0, z, left_out = float(test.q0), float(test.z), int(best.left_out + test.null_fit.left_out)
     sigma, correlations, rates, quality = _around(structure, numbers, data, best)
-    q0, converged, left_out = None, bool(best.converged), int(best.left_out)
-    if structure.poi is not None:
-        position = poi_position(structure, None)
-        is_poi = np.arange(structure.size) == position
-        null = run(initial=np.where(is_poi, 0.0, best.parameters), held=is_poi)
-        difference = max(float(null.deviance - best.deviance), 0.0)
-        q0 = difference if float(best.parameters[position]) > 0 else 0.0
-        converged, left_out = converged and bool(null.converged), left_out + int(null.left_out)
     return {
         "bestfit": dict(zip(names, np.asarray(best.parameters).tolist(), strict=True)),
         "uncertainty": dict(zip(names, np.asarray(sigma).tolist(), strict=True)),
@@ -206,7 +203,7 @@ def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) ->
         "degrees_of_freedom": quality.degrees_of_freedom,
         "p_value": float(quality.p_value),
         "q0": q0,
-        "significance": None if q0 is None else q0**0.5,
+        "significance": z,
         "gradient_norm": float(best.gradient_norm),
         "iterations": int(best.iterations),
         "left_out": left_out,
@@ -217,20 +214,28 @@ def _one_data_set(structure: Any, numbers: Any, data: Any, *, thorough: bool) ->
 def _limits(structure: Any, numbers: Any, data: Any, *, thorough: bool) -> dict[str, Any]:
     from pipeline.inference.limits import BANDS, upper_limits
 
-    found = upper_limits(structure, numbers, data, thorough=thorough)
-    bands = dict(zip((f"{band:+g}" for band in BANDS), found.expected, strict=True))
+    limits = upper_limits(structure, numbers, data, thorough=thorough)
+    bands = dict(zip((f"{band:+g}" for band in BANDS), limits.expected, strict=True))
     expected = ", ".join(f"{band}σ: {value:.4f}" for band, value in bands.items())
-    print(f"\nupper limit at 95 % (CLs): observed {found.observed:.4f}; expected {expected}")
-    if any(math.isnan(limit) for limit in (found.observed, *found.expected)):
+    print(f"\nupper limit at 95 % (CLs): observed {limits.observed:.4f}; expected {expected}")
+    if any(math.isnan(limit) for limit in (limits.observed, *limits.expected)):
         print(
             "nan: there is no such limit. CLs never falls to 5 %, because the strength does nothing; or it lies below "
-            f"that at every strength; or the best fit of '{structure.poi}' presses against its upper bound: widen that."
+            "that at every strength; or a bin expects a negative number without signal; or the best fit of "
+            f"'{structure.poi}' presses against its upper bound: widen that."
         )
     scan = [
         {"mu": float(t.mu), "cls": float(t.observed_cls), "expected_cls": t.expected_cls.tolist(), "q": float(t.q)}
-        for t in found.scan
+        for t in limits.scan
     ]
-    return {"observed": found.observed, "expected": bands, "scan": scan, "converged": found.converged}
+    _print_left_out(limits.left_out)
+    return {
+        "observed": limits.observed,
+        "expected": bands,
+        "scan": scan,
+        "left_out": limits.left_out,
+        "converged": limits.converged,
+    }
 
 
 def _toys(structure: Any, numbers: Any, data: Any, options: argparse.Namespace) -> dict[str, Any]:
@@ -238,24 +243,28 @@ def _toys(structure: Any, numbers: Any, data: Any, options: argparse.Namespace) 
 
     from pipeline.inference.toys import discovery_by_toys
 
-    found = discovery_by_toys(structure, numbers, data, jax.random.key(options.seed), options.toys)
-    share, error = map(float, found.p_value)
+    key = jax.random.key(options.seed)
+    discovery = discovery_by_toys(structure, numbers, data, key, options.toys, thorough=options.thorough)
+    (share, error), z, failed = map(float, discovery.p_value), float(discovery.z), int(discovery.failed)
+    # Of n trials without success, p < 3/n at 95 %.
+    reached = f"p = {share:.4g} ± {error:.2g}, Z = {z:.3f}"
+    none_reached = f"none with so large a q0, p < {3 / max(options.toys - failed, 1):.2g} at 95 %"
     print(
-        f"\n{options.toys} toys without signal, {int(found.failed)} left out because a fit failed: "
-        f"p = {share:.4g} ± {error:.2g}, Z = {float(found.z):.3f} (asymptotic {float(found.asymptotic_z):.3f})"
+        f"\n{options.toys} toys without signal, {failed} left out because a fit failed: "
+        f"{reached if share != 0 else none_reached} (asymptotic Z = {float(discovery.asymptotic_z):.3f})"
     )
     return {
         "toys": options.toys,
-        "failed": int(found.failed),
+        "failed": failed,
         "p_value": share,
         "p_value_uncertainty": error,
-        "significance": float(found.z),
-        "asymptotic_significance": float(found.asymptotic_z),
-        "converged": int(found.failed) < options.toys,
+        "significance": z,
+        "asymptotic_significance": float(discovery.asymptotic_z),
+        "converged": failed < options.toys and not math.isnan(share),
     }
 
 
-def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any]) -> dict[str, Any]:
+def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any], *, thorough: bool) -> dict[str, Any]:
     import jax
     import numpy as np
 
@@ -263,13 +272,13 @@ def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any]) 
     from pipeline.inference.histfactory import parameter_names
     from pipeline.inference.postfit import impacts
 
-    best = fit(structure, numbers, data)
-    found = jax.jit(impacts, static_argnums=0)(structure, numbers, data, best)
+    best = fit(structure, numbers, data, thorough=thorough)
+    ranking = jax.jit(partial(impacts, thorough=thorough), static_argnums=0)(structure, numbers, data, best)
     kinds = ("prefit_up", "prefit_down", "postfit_up", "postfit_down")
     names = parameter_names(structure)
-    size = np.nanmax(np.abs([np.where(found.tested, getattr(found, k), 0.0) for k in kinds[2:]]), axis=0)
-    order = [int(i) for i in np.argsort(-size) if found.tested[i]]
-    rows = {names[i]: {kind: float(getattr(found, kind)[i]) for kind in kinds} for i in order}
+    size = np.nanmax(np.abs([np.where(ranking.tested, getattr(ranking, k), 0.0) for k in kinds[2:]]), axis=0)
+    order = [int(i) for i in np.argsort(-size) if ranking.tested[i]]
+    rows = {names[i]: {kind: float(getattr(ranking, kind)[i]) for kind in kinds} for i in order}
     print(f"\n{'impact on ' + str(structure.poi):<34}{'after the fit':>22}{'before the fit':>22}")
     for name in list(rows)[:SHOWN]:
         row = rows[name]
@@ -277,7 +286,7 @@ def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any]) 
             f"{name:<34}{row['postfit_up']:>+11.4f}{row['postfit_down']:>+11.4f}"
             f"{row['prefit_up']:>+11.4f}{row['prefit_down']:>+11.4f}"
         )
-    return {"impacts": rows, "converged": bool(np.all(found.converged)) and observed["converged"]}
+    return {"impacts": rows, "converged": bool(np.all(ranking.converged)) and observed["converged"]}
 
 
 def _without_holes(value: Any) -> Any:
@@ -308,8 +317,14 @@ def _print_table(title: str, result: dict[str, Any]) -> None:
         f"{'converged' if result['converged'] else 'NOT CONVERGED'} in {result['iterations']} iterations, "
         f"gradient norm {result['gradient_norm']:.1e}, {result['seconds']:.2f} s"
     )
-    if result["left_out"]:
-        print(f"{result['left_out']} variations may have a second valley that was not searched: --thorough does that")
+    if result["q0"] is not None and math.isnan(result["q0"]):
+        print("no Z: without signal, a negative number is expected in a bin with observed events")
+    _print_left_out(result["left_out"])
+
+
+def _print_left_out(count: int) -> None:
+    if count:
+        print(f"{count} variations may have a second valley that was not searched: --thorough does that")
 
 
 if __name__ == "__main__":

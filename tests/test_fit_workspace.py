@@ -7,7 +7,7 @@ import pytest
 from pipeline.fit_workspace import main as command
 
 from reference import agc_workspace
-from reference.workspaces import HELLO_WORLD, modifier
+from reference.workspaces import HELLO_WORLD, modifier, same_side
 
 pytestmark = [
     # pyhf 0.7 validates with a part of jsonschema that is to go.
@@ -130,3 +130,49 @@ def test_the_agc_workspace_where_the_default_call_of_cabinetry_fails(main, tmp_p
     assert result["asimov"]["bestfit"]["ttbar_norm"] == pytest.approx(1.0, abs=1e-8)
     assert result["asimov"]["significance"] > 100
     assert "NOT CONVERGED" not in capsys.readouterr().out
+
+
+def test_without_a_hypothesis_of_no_signal_there_is_no_z(main, tmp_path, capsys):
+    """A bin that expects -3 events without signal, and in which 4 were observed: the best fit stays right."""
+    workspace = copy.deepcopy(HELLO_WORLD)
+    workspace["channels"][0]["samples"] = [
+        {"name": "signal", "data": [5.0, 5.0], "modifiers": [modifier("normfactor", "mu")]},
+        {"name": "background", "data": [-3.0, 20.0], "modifiers": []},
+    ]
+    workspace["observations"][0]["data"] = [4.0, 22.0]
+    code, result = run(main, tmp_path, workspace, "--limit")
+    assert code == 1
+    # 4 / (5 mu - 3) + 22 / (5 mu + 20) = 2
+    assert result["observed"]["bestfit"]["mu"] == pytest.approx(1.28522995, abs=1e-7)
+    assert (result["observed"]["q0"], result["observed"]["significance"]) == (None, None)
+    assert result["observed"]["converged"] is False
+    assert result["limit"]["left_out"] == 0
+    text = capsys.readouterr().out
+    assert "no Z: without signal, a negative number is expected in a bin with observed events" in text
+    assert "nan: there is no such limit" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "said", "z"),
+    [
+        ([30.0, 30.0], "p = 1 ± 0, Z = 0.000 (asymptotic Z = 0.000)", 0.0),
+        ([110.0, 100.0], "none with so large a q0, p < 0.03 at 95 %", None),
+    ],
+)
+def test_toys_of_a_deficit_and_of_a_discovery(main, tmp_path, capsys, data, said, z):
+    workspace = copy.deepcopy(HELLO_WORLD)
+    workspace["observations"][0]["data"] = data
+    _, result = run(main, tmp_path, workspace, "--toys", "100")
+    assert said in capsys.readouterr().out
+    assert result["toys"]["significance"] == z
+
+
+def test_whatever_is_computed_can_be_asked_to_be_thorough(main, tmp_path, capsys):
+    """Two variations that are the same up and down: the quick search of the limit says what it left out."""
+    workspace = same_side(3, count=3)
+    _, quick = run(main, tmp_path, workspace, "--limit")
+    assert "variations may have a second valley" in capsys.readouterr().out.partition("upper limit")[2]
+    assert quick["limit"]["left_out"] > 0
+    _, thorough = run(main, tmp_path, workspace, "--limit", "--thorough")
+    assert thorough["limit"]["left_out"] == 0

@@ -15,7 +15,7 @@ from functools import partial
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from pipeline.inference.fit import Fit, fit_at_once
@@ -46,6 +46,7 @@ class HypothesisTest(eqx.Module):
         observed_cls: their ratio.
         expected_cls: the ratio at -2, -1, 0, 1 and 2 standard deviations of the background.
         converged: whether every fit did.
+        left_out: other minima that were not looked for, at most in one of its fits (`Fit.left_out`).
     """
 
     _: KW_ONLY
@@ -57,6 +58,7 @@ class HypothesisTest(eqx.Module):
     observed_cls: Float64[Array, ""]
     expected_cls: Float64[Array, " bands"]
     converged: Bool[Array, ""]
+    left_out: Int[Array, ""]
 
 
 class Limits(eqx.Module):
@@ -67,6 +69,7 @@ class Limits(eqx.Module):
         expected: at -2, -1, 0, 1 and 2 standard deviations of the background.
         scan: every test that was made, in ascending strength.
         converged: whether every fit did, and every limit was found.
+        left_out: the largest of the tests'.
     """
 
     _: KW_ONLY
@@ -74,6 +77,7 @@ class Limits(eqx.Module):
     expected: tuple[float, ...]
     scan: tuple[HypothesisTest, ...]
     converged: bool
+    left_out: int
 
 
 def prepare_test(
@@ -110,9 +114,9 @@ def prepare_test(
             run(values, initial=np.where(is_poi, mu, start.parameters), held=is_poi)
             for values, start in ((data, best), (asimov, free))
         )
-        found = _test(np.float64(mu), position, best, held, free, pseudo)
+        outcome = _test(np.float64(mu), position, best, held, free, pseudo)
         # The best fit within bounds is not the best one, and the true one may lie above the tested strength.
-        return _without_observed(found) if mu > upper and float(best.parameters[position]) >= upper else found
+        return _without_observed(outcome) if mu > upper and float(best.parameters[position]) >= upper else outcome
 
     return test
 
@@ -155,10 +159,11 @@ def upper_limits(
         # The quantile of a p-value is nearly a straight line in the strength.
         return float(ndtri(cls)) - float(ndtri(1.0 - confidence_level))
 
-    found = [_root(partial(height, band=band), lower, tests) for band in (*range(len(BANDS)), None)]
+    roots = [_root(partial(height, band=band), lower, tests) for band in (*range(len(BANDS)), None)]
     scan = tuple(tests[mu] for mu in sorted(tests))
-    converged = all(bool(entry.converged) for entry in scan) and not np.isnan(found).any()
-    return Limits(observed=found[-1], expected=tuple(found[:-1]), scan=scan, converged=converged)
+    converged = all(bool(entry.converged) for entry in scan) and not np.isnan(roots).any()
+    left_out = max(int(entry.left_out) for entry in scan)
+    return Limits(observed=roots[-1], expected=tuple(roots[:-1]), scan=scan, converged=converged, left_out=left_out)
 
 
 def _test(mu: Float64[Array, ""], position: int, best: Fit, held: Fit, free: Fit, pseudo: Fit) -> HypothesisTest:
@@ -186,6 +191,7 @@ def _test(mu: Float64[Array, ""], position: int, best: Fit, held: Fit, free: Fit
         observed_cls=np.exp(log_ndtr(-from_signal) - log_ndtr(-from_background)),
         expected_cls=ndtr(bands - sigma) / ndtr(bands),
         converged=np.stack([entry.converged for entry in fits]).all(),
+        left_out=np.stack([entry.left_out for entry in fits]).max(),
     )
 
 

@@ -95,6 +95,7 @@ def impacts(
     *,
     poi: str | None = None,
     among: Bool[np.ndarray, " parameters"] | None = None,
+    thorough: bool = False,
 ) -> Impacts:
     """The impact of every parameter on the parameter of interest.
 
@@ -107,6 +108,7 @@ def impacts(
         best: their fit.
         poi: the parameter of interest, in place of the structure's.
         among: which parameters are looked at; all if None.
+        thorough: as in `fit`. Static.
     """
     position, xp = tested_position(structure, poi), namespace(numbers, data, best.parameters)
     everything = np.arange(structure.size)
@@ -122,7 +124,7 @@ def impacts(
         response = errors[:, parameter] / errors[parameter, parameter]
         start = best.parameters + xp.where(best.free & xp.isfinite(response), response * shift, 0.0)
         start = xp.where(held, best.parameters + shift, start)
-        moved = fit(structure, numbers, data, initial=start, held=held)
+        moved = fit(structure, numbers, data, initial=start, held=held, thorough=thorough)
         return moved.parameters[position] - best.parameters[position], moved.converged
 
     shifts = xp.concatenate([pre, -pre, post, -post])

@@ -33,6 +33,7 @@ from pipeline.inference.histfactory.constraints import (
 from pipeline.inference.histfactory.expansion import expanded_deviance, rate_slopes
 from pipeline.inference.histfactory.likelihood import SMALLEST_RATE, Terms, expectation, terms
 from pipeline.inference.histfactory.model import Numbers, Structure, parameter_names
+from pipeline.inference.histfactory.modifiers import rates
 from pipeline.inference.newton import stiffened
 
 __all__ = [
@@ -57,7 +58,8 @@ class Significance(eqx.Module):
 
     Attributes:
         z: root of q0. Where q0 is zero the root has no derivative, and zero is given.
-        q0: -2 ln of the ratio of the likelihood without signal to the best one.
+        q0: -2 ln of the ratio of the likelihood without signal to the best one; NaN where that expects a negative
+            number in a bin with observed events, because it is no likelihood then.
         null_fit: the fit without signal. Its parameters are a record and carry no derivatives; those of `fit` do.
         best_fit: the fit with a free signal strength; `None` on Asimov data, where it is known.
         converged: whether every fit did.
@@ -128,11 +130,12 @@ def discovery_significance(
         # A deficit is no discovery (arXiv:1007.1727, equation 12).
         deficit = best_fit.parameters[position] <= 0
         difference = null_fit.deviance - best_fit.deviance
-        q0 = jnp.where(deficit, 0.0, jnp.maximum(difference, 0.0))
+        possible = xp.all((rates(structure, model.effects, null_fit.parameters) >= 0) | (data[: structure.bins] <= 0))
+        q0 = xp.where(possible, xp.where(deficit, 0.0, xp.maximum(difference, 0.0)), xp.nan)
         # A best fit that could have had no signal and fits worse is a minimum, but not the smallest one.
         lower, upper = bounds(structure)
         could = (lower[position] <= 0) & (upper[position] >= 0) & model.free[position]
-        converged = best_fit.converged & null_fit.converged & ~(could & (difference < -TOLERANCE))
+        converged = best_fit.converged & null_fit.converged & possible & ~(could & (difference < -TOLERANCE))
         return Significance(z=_root(q0), q0=q0, null_fit=null_fit, best_fit=best_fit, converged=converged)
     expected = expectation_of(structure, numbers, position, signal_strength, tested=0.0)
     null_fit = fit_terms(
@@ -280,5 +283,5 @@ def _uncertainty(
 
 
 def _root(q: Float64[Array, ""]) -> Float64[Array, ""]:
-    positive = q > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, q, 1.0)), 0.0 * q)  # what is not a number stays none
+    xp, positive = namespace(q), q > 0
+    return xp.where(positive, xp.sqrt(xp.where(positive, q, 1.0)), 0.0 * q)  # what is not a number stays none

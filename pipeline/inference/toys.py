@@ -48,7 +48,7 @@ class Discovery(eqx.Module):
     Attributes:
         q0: of the observed data.
         p_value: of the toys that counted, the share with at least that q0, with its binomial uncertainty.
-        z: the significance; infinite where no toy reached q0.
+        z: the significance; 0 where the data show no excess, infinite where no toy reached q0.
         asymptotic_z: the root of q0.
         failed: toys that were left out, because a fit did not converge.
     """
@@ -81,7 +81,7 @@ def pseudo_data(
     return jnp.where(gaussian[None], normal, poisson)
 
 
-@partial(hosted, static_argnums=0, static_argnames=("statistic", "poi"))
+@partial(hosted, static_argnums=0, static_argnames=("statistic", "poi", "thorough"))
 def toy_statistics(
     structure: Structure,
     numbers: Numbers,
@@ -90,6 +90,7 @@ def toy_statistics(
     *,
     statistic: Statistic = "qmu",
     poi: str | None = None,
+    thorough: bool = False,
 ) -> Statistics:
     """q0 or qmu of every pseudo-experiment.
 
@@ -100,6 +101,7 @@ def toy_statistics(
         tested: the signal strength; 0 for q0.
         statistic: 'q0' (no evidence from a deficit), or 'qmu' (none from a best fit above the strength). Static.
         poi: the parameter to test, in place of the structure's. Static.
+        thorough: as in `fit`. Static.
     """
     position = tested_position(structure, poi)
     is_poi, initial = jnp.arange(structure.size) == position, initial_parameters(structure)
@@ -107,7 +109,8 @@ def toy_statistics(
     def of(data: Float64[Array, " data"]) -> tuple[Float64[Array, ""], Bool[Array, ""]]:
         # Two fits by one compiled body: the free one, then the one that is held.
         def run(start: Array, held: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-            at = fit(structure, numbers, data, initial=jnp.where(held & is_poi, tested, start), held=held & is_poi)
+            begin, fixed = jnp.where(held & is_poi, tested, start), held & is_poi
+            at = fit(structure, numbers, data, initial=begin, held=fixed, thorough=thorough)
             return at.parameters, (at.parameters[position], at.deviance, at.converged)
 
         free = jnp.stack([jnp.zeros_like(is_poi), jnp.ones_like(is_poi)])
@@ -121,9 +124,10 @@ def toy_statistics(
 
 
 def p_value(statistics: Statistics, observed: Float64[Array, ""]) -> tuple[Float64[Array, ""], Float64[Array, ""]]:
-    """The share of toys at least as extreme, and its binomial uncertainty; NaN if none counted."""
+    """The share of toys at least as extreme, and its binomial uncertainty; NaN if none counted or none is observed."""
     count = jnp.sum(statistics.converged, dtype=jnp.float64)
     share = jnp.sum(statistics.converged & (statistics.values >= observed), dtype=jnp.float64) / count
+    share = jnp.where(jnp.isnan(observed), jnp.nan, share)
     return share, jnp.sqrt(share * (1.0 - share) / count)
 
 
@@ -135,18 +139,21 @@ def discovery_by_toys(
     toys: int,
     *,
     poi: str | None = None,
+    thorough: bool = False,
 ) -> Discovery:
     """The observed discovery significance by toys at the best fit without signal."""
-    observed = jax.jit(discovery_significance, static_argnums=0, static_argnames="poi")(
-        structure, numbers, data=data, poi=poi
+    observed = jax.jit(discovery_significance, static_argnums=0, static_argnames=("poi", "thorough"))(
+        structure, numbers, data=data, poi=poi, thorough=thorough
     )
     pseudo = pseudo_data(structure, numbers, observed.null_fit.parameters, key, toys)
-    statistics = toy_statistics(structure, numbers, pseudo, jnp.asarray(0.0), statistic="q0", poi=poi)
+    statistics = toy_statistics(
+        structure, numbers, pseudo, jnp.asarray(0.0), statistic="q0", poi=poi, thorough=thorough
+    )
     share, error = p_value(statistics, observed.q0)
     return Discovery(
         q0=observed.q0,
         p_value=(share, error),
-        z=-ndtri(share),
+        z=jnp.where(observed.q0 == 0, 0.0, -ndtri(share)),  # without excess every toy is at least as extreme
         asymptotic_z=observed.z,
         failed=statistics.failed,
     )

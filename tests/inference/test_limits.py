@@ -7,7 +7,7 @@ import pyhf
 import pytest
 from pipeline.inference.histfactory import expected_data, from_pyhf
 from pipeline.inference.limits import hypothesis_test, upper_limits
-from pipeline.inference.toys import discovery_by_toys, p_value, pseudo_data, toy_statistics
+from pipeline.inference.toys import Statistics, discovery_by_toys, p_value, pseudo_data, toy_statistics
 
 from reference.compiling import quick_jit
 from reference.workspaces import EVERYTHING, HELLO_WORLD, MU, modifier, workspace
@@ -137,3 +137,9 @@ def test_a_toy_that_fails_is_counted_and_left_out():
     assert int(statistics.failed) == 1
     share, _ = p_value(statistics, jnp.asarray(0.0))
     assert float(share) == 1.0  # of those that are left
+
+
+def test_without_an_observed_statistic_there_is_no_p_value():
+    statistics = Statistics(values=jnp.arange(4.0), converged=jnp.ones(4, bool))
+    assert p_value(statistics, jnp.asarray(2.0))[0] == 0.5
+    assert np.isnan(p_value(statistics, jnp.asarray(jnp.nan))).all()
