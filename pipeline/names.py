@@ -37,6 +37,7 @@ class Names:
         made: variables of the events that the event function makes, and those that are learned.
         weights: factors that it makes.
         counts: numbers of members.
+        asked: variables of the events that the config names.
     """
 
     function: object
@@ -44,6 +45,7 @@ class Names:
     made: tuple[str, ...]
     weights: tuple[str, ...]
     counts: tuple[str, ...]
+    asked: frozenset[str]
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -84,7 +86,9 @@ def names_of(config: Config, function: object | None = None) -> Names:
     branches = config.event_variables | {
         name: name for name in wanted if name not in needless and name not in config.event_variables
     }
-    return Names(function, branches, (*made, *config.observables), weights, tuple(counts))
+    inputs = (value for each in config.corrections.values() for value in each.inputs.values())
+    asked = frozenset(wanted) | {value for value in inputs if isinstance(value, str)}
+    return Names(function, branches, (*made, *config.observables), weights, tuple(counts), asked)
 
 
 @cache

@@ -100,6 +100,7 @@ def data_of(
         parts,
         names.function,
         chunk_size=chunk_size_of(config),
+        asked=names.asked,
         from_below=_from_below(config),
         # One program serves all parts, so all are divided among as many devices.
         devices=devices_for(max(sum(map(len, part)) for part in parts)),
@@ -117,7 +118,7 @@ def bare_data(config: Config, names: Names, events: ak.Array) -> Data:
     """Events of one file that is no data set of the manifest: weights 1, no templates."""
     sample, _ = ragged(config, names, None, events, 1.0)
     size, from_below = chunk_size_of(config), _from_below(config)
-    (groups,) = dense_groups([[sample]], names.function, chunk_size=size, from_below=from_below)
+    (groups,) = dense_groups([[sample]], names.function, chunk_size=size, asked=names.asked, from_below=from_below)
     empty = Recipe(yields=jnp.zeros((0, 0, 0, 0, 0)), variance=jnp.zeros((0, 0)))
     return Data(events=Events(groups=groups, edges=make_edges(config)), recipe=empty)
 

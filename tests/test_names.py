@@ -66,7 +66,7 @@ def test_a_misspelt_observable_is_taken_for_a_branch_and_the_known_names_are_the
 
 def test_without_an_event_function_there_are_counts_and_branches(config):
     names = names_of(config(function=None))
-    assert names == Names(names.function, {"met": "MET_pt", "ht": "ht"}, (), (), names.counts)
+    assert names == Names(names.function, {"met": "MET_pt", "ht": "ht"}, (), (), names.counts, frozenset({"ht"}))
     assert names.counts == ("n_electron", "n_muon", "n_jet", "n_btag", "n_lepton")
 
 

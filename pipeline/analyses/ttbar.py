@@ -53,26 +53,29 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     number = int(np.isfinite(jets["pt"]).sum(axis=0).max(initial=0))
     rows = -(-(number * (number - 1) * (number - 2) // 6) // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME
     types = COLUMNS | ({"jets": np.uint16} if len(pt) <= 16 else {})
+    if event.asked is not None and "trijet_pt" not in event.asked:
+        types.pop("pt")
     columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in types.items()}
     if rows:
         direction = (jets[name].astype(np.float32) for name in ("eta", "phi", "mass"))
-        for column, values in zip(columns.values(), trijet_candidates(pt, *direction), strict=True):
-            column[: len(values)] = values[:rows]
+        trijets = dict(zip(COLUMNS, trijet_candidates(pt, *direction), strict=True))
+        for name, column in columns.items():
+            column[: len(trijets[name])] = trijets[name][:rows]
     return columns
 
 
 COLUMNS = {"jets": np.uint32, "mass": np.float32, "pt": np.float32}
 """What `prepare` makes: a trijet as a bit mask of its jets, and its mass and pt in GeV. They are most of the
-memory that events take, so masks have 16 bits where that is enough."""
+memory that events take, so masks have 16 bits where that is enough, and pt is there where it is asked for."""
 
 
 def variables(event: Event, sets: Sets) -> dict[str, Float32[Array, " events"]]:
-    """`ht`, `leading_jet_pt`, and of the chosen trijet `trijet_mass` and `trijet_pt`; all in GeV."""
+    """`ht`, `leading_jet_pt`, and of the chosen trijet `trijet_mass` and, if prepared, `trijet_pt`; all in GeV."""
     jet = sets["jet"]
     values = {"ht": ht(jet), "leading_jet_pt": leading_jet_pt(jet)}
     if "btag" in sets:
-        mass, pt = first_trijet(event.prepared, jet.bits, sets["btag"].bits)
-        values |= {"trijet_mass": mass, "trijet_pt": pt}
+        trijet = first_trijet(event.prepared, jet.bits, sets["btag"].bits)
+        values |= {f"trijet_{name}": column for name, column in trijet.items()}
     return values
 
 
@@ -88,15 +91,15 @@ def leading_jet_pt(jet: Members) -> Float32[Array, " events"]:
 
 def first_trijet(
     trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
-) -> tuple[Float32[Array, " events"], Float32[Array, " events"]]:
-    """(mass, pt) in GeV of the highest-pt trijet of selected jets with a b-tag; NaN where there is none.
+) -> dict[str, Float32[Array, " events"]]:
+    """Mass and pt in GeV of the highest-pt trijet of selected jets with a b-tag; NaN where there is none.
 
     Args:
-        trijets: of the events, as `prepare` made them.
+        trijets: of the events, as `prepare` made them: with pt, or without.
         selected: selected jets.
         tagged: those of them that are b-tagged.
     """
-    chosen: tuple[Array, Array] = jax.lax.platform_dependent(
+    chosen: dict[str, Array] = jax.lax.platform_dependent(
         trijets, selected, tagged, cpu=_one_after_another, default=_many_at_once
     )
     return chosen
@@ -110,9 +113,14 @@ def _admissible(
     return ((jets & ~selected) == 0) & ((jets & tagged) != 0)
 
 
+def _quantities(trijets: Prepared) -> list[str]:
+    """Mass, and pt if it was asked for."""
+    return [name for name in ("mass", "pt") if name in trijets.table]
+
+
 def _one_after_another(
     trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
-) -> tuple[Float32[Array, " events"], Float32[Array, " events"]]:
+) -> dict[str, Float32[Array, " events"]]:
     """From the softest to the hardest, a few at a time; each admissible one replaces what was found before.
 
     For the events of a chunk nothing is looked up, everything streams (a look-up of the chosen one alone took longer).
@@ -125,13 +133,11 @@ def _one_after_another(
         first = (blocks - 1 - done) * TRIJETS_AT_A_TIME
         return [first + number for number in reversed(range(TRIJETS_AT_A_TIME))]
 
-    def streamed(done: Array, chosen: tuple[Array, Array]) -> tuple[Array, Array]:
-        mass, pt = chosen
+    def streamed(done: Array, chosen: dict[str, Array]) -> dict[str, Array]:
         for rank in ranks(done.astype(jnp.int32)):
             better = _admissible(trijets.row("jets", rank), selected, tagged)
-            mass = jnp.where(better, trijets.row("mass", rank), mass)
-            pt = jnp.where(better, trijets.row("pt", rank), pt)
-        return mass, pt
+            chosen = {name: jnp.where(better, trijets.row(name, rank), column) for name, column in chosen.items()}
+        return chosen
 
     def looked_up(done: Array, chosen: Array) -> Array:
         for rank in ranks(done.astype(jnp.int32)):
@@ -140,14 +146,14 @@ def _one_after_another(
 
     if trijets.event is None:
         absent = jnp.full(selected.shape, jnp.nan, jnp.float32)
-        return jax.lax.fori_loop(0, blocks, streamed, (absent, absent))
+        return jax.lax.fori_loop(0, blocks, streamed, dict.fromkeys(_quantities(trijets), absent))
     none = jnp.full(selected.shape, -1, jnp.int32)
     return _of_rank(trijets, jax.lax.fori_loop(0, blocks, looked_up, none), none)
 
 
 def _many_at_once(
     trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
-) -> tuple[Float32[Array, " events"], Float32[Array, " events"]]:
+) -> dict[str, Float32[Array, " events"]]:
     """The smallest rank of an admissible trijet, many of them in one reduction."""
     none = jnp.full(selected.shape, trijets.rows)
 
@@ -155,18 +161,20 @@ def _many_at_once(
         rank = turn.astype(jnp.int32) * TRIJETS_AT_ONCE + jnp.arange(TRIJETS_AT_ONCE, dtype=jnp.int32)[:, None]
         # What lies beyond the rows of these events belongs to others.
         jets = trijets.at("jets", jnp.broadcast_to(rank, (TRIJETS_AT_ONCE, *selected.shape)))
-        found = _admissible(jets, selected[None], tagged[None]) & (rank < trijets.rows)
-        return jnp.minimum(before, jnp.min(jnp.where(found, rank, trijets.rows), axis=0))
+        admissible = _admissible(jets, selected[None], tagged[None]) & (rank < trijets.rows)
+        return jnp.minimum(before, jnp.min(jnp.where(admissible, rank, trijets.rows), axis=0))
 
     return _of_rank(trijets, jax.lax.fori_loop(0, -(-trijets.rows // TRIJETS_AT_ONCE), smallest, none), none)
 
 
 def _of_rank(
     trijets: Prepared, rank: Int32[Array, " events"], none: Int32[Array, " events"]
-) -> tuple[Float32[Array, " events"], Float32[Array, " events"]]:
-    mass, pt = (trijets.at(name, jnp.maximum(rank, 0)) for name in ("mass", "pt"))
-    absent = jnp.float32(jnp.nan)
-    return jnp.where(rank == none, absent, mass), jnp.where(rank == none, absent, pt)
+) -> dict[str, Float32[Array, " events"]]:
+    there = rank != none
+    return {
+        name: jnp.where(there, trijets.at(name, jnp.maximum(rank, 0)), jnp.float32(jnp.nan))
+        for name in _quantities(trijets)
+    }
 
 
 def trijet_candidates(

@@ -13,7 +13,7 @@ Axes: `kinematics` (nominal first, then the kinematic variations), `chunks`, `ob
 what an event function has prepared), `events` (within a chunk).
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY
 from typing import Any, NamedTuple
 
@@ -122,10 +122,15 @@ class Event(eqx.Module):
 
 
 class HostEvent(NamedTuple):
-    """What `EventFunction.prepare` sees of the same: NumPy arrays, in which varied columns are float64."""
+    """What `EventFunction.prepare` sees of the same: NumPy arrays, in which varied columns are float64.
+
+    `asked` are the variables of events that the config names: what serves no other one need not be prepared. `None`
+    for all of them.
+    """
 
     objects: Mapping[str, Mapping[str, Float[np.ndarray, "_objects events"]]]
     columns: Mapping[str, Float[np.ndarray, " events"]]
+    asked: Collection[str] | None = None
 
 
 def take_chunk(group: EventGroup, kinematic: Int32[Array, ""], chunk: Int32[Array, ""]) -> Event:

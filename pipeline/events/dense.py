@@ -6,8 +6,9 @@ Within a group each data set is cut into chunks of equal size, the last one fill
 """
 
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -32,6 +33,8 @@ FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
 NO_EVENT = {"weight": 0.0, "index": -1.0, "collision": -1.0}
 """What every event has, where there is none."""
 Column = NDArray[Any]
+_Table = dict[str, Column]
+_Prepare = Callable[[Mapping[str, _Table], _Table, tuple[int, int]], _Table]
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def dense_groups(
     function: object,
     *,
     chunk_size: int,
+    asked: Collection[str] | None = None,
     from_below: Collection[str] = (),
     devices: int = 1,
 ) -> list[tuple[EventGroup, ...]]:
@@ -134,10 +138,12 @@ def dense_groups(
             `MAX_OBJECTS` objects of a kind (`Ragged.hardest`).
         function: the event function, which prepares what no threshold changes.
         chunk_size: largest number of events in a chunk.
+        asked: as in `HostEvent`.
         from_below: varied columns (`jet.pt`, `met`) that cuts keep below a threshold only. They are rounded down to
             float32, all others up, so that comparisons in float32 and float64 agree.
         devices: how many of them share the events (`pipeline.events.devices`).
     """
+    prepare = partial(_prepared, function, asked)
     main = _most_frequent([sample for samples in folds for sample in samples])
     folds = [[_sorted(sample, main) for sample in samples] for samples in folds]
     kinematics = max(sample.kinematics for samples in folds for sample in samples)
@@ -150,7 +156,7 @@ def dense_groups(
         if not any(len(sample) for samples in within for sample in samples):
             continue
         shape = _common_shape(within, main, capacity, kinematics, chunk_size)
-        hosts = [_host(samples, shape, function, load) for samples, load in zip(within, loads, strict=True)]
+        hosts = [_host(samples, shape, prepare, load) for samples, load in zip(within, loads, strict=True)]
         room = max(host.tasks for host in hosts), max(1, *(host.rows for host in hosts))
         for part, host in zip(parts, hosts, strict=True):
             part.append(_group(host, shape, room, from_below))
@@ -159,10 +165,8 @@ def dense_groups(
 
 def _most_frequent(samples: Sequence[RaggedSample]) -> str | None:
     """The collection with most objects; None where there is none."""
-    totals: dict[str, int] = {}
-    for sample in samples:
-        for name, ragged in sample.objects.items():
-            totals[name] = totals.get(name, 0) + int(ragged.counts.sum())
+    names = samples[0].objects
+    totals = {name: sum(int(sample.objects[name].counts.sum()) for sample in samples) for name in names}
     return max(totals, key=lambda name: totals[name], default=None)
 
 
@@ -214,7 +218,7 @@ class _Host(NamedTuple):
     columns: dict[str, Column]
     plain: dict[str, Column]
     hands: NDArray[np.int64]
-    prepared: list[list[dict[str, Column]]]
+    prepared: list[list[_Table]]
 
     @property
     def tasks(self) -> int:
@@ -227,7 +231,7 @@ class _Host(NamedTuple):
         return max(sum(map(_rows, tables)) for tables in self.prepared)
 
 
-def _host(samples: Sequence[RaggedSample], shape: _Shape, function: object, load: NDArray[np.float64]) -> _Host:
+def _host(samples: Sequence[RaggedSample], shape: _Shape, prepare: _Prepare, load: NDArray[np.float64]) -> _Host:
     blocks = [_block(sample, shape, chunks) for sample, chunks in zip(samples, shape.chunks, strict=True) if chunks]
     varied = np.repeat([sample.kinematics for sample in samples], shape.chunks)
     index = np.concatenate([block[2]["index"] for block in blocks])
@@ -247,10 +251,8 @@ def _host(samples: Sequence[RaggedSample], shape: _Shape, function: object, load
     plain["dataset"] = _dealt(np.repeat(np.arange(len(samples), dtype=np.int32), shape.chunks), order, 0, 0)
     hands = _dealt(varied, order, 0, 0).reshape(order.shape)
     starts = range(0, order.size, order.shape[1])
-    prepared = [
-        [_prepared(function, objects, columns, kinematic, start + chunk) for kinematic, chunk in _tasks(hand)]
-        for start, hand in zip(starts, hands, strict=True)
-    ]
+    tasks = (_tasks(hand, start) for hand, start in zip(hands, starts, strict=True))
+    prepared = [[prepare(objects, columns, task) for task in of_device] for of_device in tasks]
     return _Host(objects, columns, plain, hands, prepared)
 
 
@@ -263,36 +265,33 @@ def _dealt(column: Column, order: NDArray[np.int64], axis: int, fill: float | in
     return dealt
 
 
-def _tasks(hand: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """The tasks of a device: each kinematic variation of each of its chunks."""
-    return [
-        (kinematic, chunk) for kinematic in range(hand.max()) for chunk in np.flatnonzero(hand > kinematic).tolist()
-    ]
+def _tasks(hand: NDArray[np.int64], start: int = 0) -> list[tuple[int, int]]:
+    """The tasks of a device: each kinematic variation of each of its chunks, which are numbered from `start`."""
+    varied = ((kinematic, np.flatnonzero(hand > kinematic).tolist()) for kinematic in range(hand.max()))
+    return [(kinematic, start + chunk) for kinematic, chunks in varied for chunk in chunks]
 
 
 def _prepared(
     function: object,
-    objects: Mapping[str, Mapping[str, Column]],
-    columns: Mapping[str, Column],
-    kinematic: int,
-    chunk: int,
-) -> dict[str, Column]:
+    asked: Collection[str] | None,
+    objects: Mapping[str, _Table],
+    columns: _Table,
+    task: tuple[int, int],
+) -> _Table:
     """What the event function prepares of one task."""
+
+    def own(column: Column, varied: int) -> Column:
+        return column[task] if column.ndim == varied else column[task[1]]
+
     event = HostEvent(
-        objects={
-            name: {
-                v: column[kinematic, chunk] if column.ndim == 4 else column[chunk] for v, column in variables.items()
-            }
-            for name, variables in objects.items()
-        },
-        columns={
-            name: column[kinematic, chunk] if column.ndim == 3 else column[chunk] for name, column in columns.items()
-        },
+        objects={name: {v: own(each, 4) for v, each in variables.items()} for name, variables in objects.items()},
+        columns={name: own(each, 3) for name, each in columns.items()},
+        asked=asked,
     )
     return {name: np.atleast_2d(np.asarray(column)) for name, column in call(function, "prepare", event).items()}
 
 
-def _rows(table: Mapping[str, Column]) -> int:
+def _rows(table: _Table) -> int:
     return max((len(column) for column in table.values()), default=0)
 
 
@@ -333,7 +332,7 @@ def _group(host: _Host, shape: _Shape, room: tuple[int, int], from_below: Collec
     )
 
 
-def _table(prepared: list[list[dict[str, Column]]], rows: int) -> dict[str, Column]:
+def _table(prepared: list[list[_Table]], rows: int) -> dict[str, Column]:
     """The rows of all tasks of a device, one after another, and of one device after another; 0 where it has fewer."""
     names = next(tables[0] for tables in prepared if tables)
     kinds = {name: (column.shape[1:], column.dtype) for name, column in names.items()}

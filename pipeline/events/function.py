@@ -30,7 +30,8 @@ class EventFunction(Protocol):
         """What no threshold changes: columns of shape "rows events", made once, on the host, by any library.
 
         It is called for the events of a chunk under one kinematic variation; each call may make another number of
-        rows. Columns that kinematic variations change are float64 here. See `Prepared` for how the rows come back.
+        rows. Columns that kinematic variations change are float64 here. See `Prepared` for how the rows come back. What
+        serves none of the variables in `event.asked` may be left out, and those variables from `variables`, too.
         """
         ...
 

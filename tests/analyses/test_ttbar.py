@@ -142,6 +142,24 @@ def test_as_many_trijets_are_prepared_as_the_busiest_event_has():
     assert len(prepare(host_event(random_jets([2, 0], 6), 2))["jets"]) == 0
 
 
+def test_the_pt_of_trijets_is_prepared_where_it_is_asked_for():
+    event, sets = host_event(random_jets([5, 3], 6), 5), {"jet": np.uint32([0b11111, 0b111])}
+    prepared = {asked: prepare(event._replace(asked=asked)) for asked in (None, ("trijet_pt",), ("trijet_mass",))}
+    assert set(prepared[None]) == set(prepared[("trijet_pt",)]) == {"jets", "mass", "pt"}
+    assert set(prepared[("trijet_mass",)]) == {"jets", "mass"}
+    answers = {}
+    for asked, table in prepared.items():
+        number = jnp.asarray(len(table["jets"]), jnp.int32)
+        trijets = Prepared(table=jax.tree.map(jnp.asarray, table), first=jnp.asarray(0, jnp.int32), rows=number)
+        for choose in (first_trijet, ttbar._many_at_once):
+            answers[asked, choose] = choose(trijets, jnp.asarray(sets["jet"]), jnp.asarray(sets["jet"]))
+    with_pt, without = answers[None, first_trijet], answers[("trijet_mass",), first_trijet]
+    assert (set(with_pt), set(without)) == ({"mass", "pt"}, {"mass"})
+    for answer in answers.values():
+        np.testing.assert_array_equal(answer["mass"], with_pt["mass"])
+    assert np.isfinite(with_pt["mass"]).all()
+
+
 def test_a_jet_without_direction_or_tag_is_in_no_trijet():
     """NumPy's maximum of three b-tags, one of them NaN, is NaN, which is above no threshold."""
     for name in ("eta", "phi", "btag"):
@@ -194,14 +212,14 @@ def prepared_of(jets: np.ndarray, masks: np.ndarray, mass: np.ndarray, pt: np.nd
 
 @partial(jax.jit, static_argnums=0)
 def every_answer(choose, prepared: Prepared, selected, btag):
-    """(mass, pt) with each jet flipped, with each b-tag flipped, and of the events as they are."""
+    """Mass and pt with each jet flipped, with each b-tag flipped, and of the events as they are."""
     event = jnp.tile(jnp.arange(len(selected), dtype=jnp.int32), JETS)
     flip = jnp.repeat(jnp.uint32(1) << jnp.arange(JETS, dtype=jnp.uint32), len(selected))
     some = Prepared(table=prepared.table, first=prepared.first, rows=prepared.rows, event=event)
 
     def answer(selected, btag):
         # A b-tagged jet is a selected one.
-        return tuple(each.reshape(JETS, -1) for each in choose(some, selected, btag & selected))
+        return {name: each.reshape(JETS, -1) for name, each in choose(some, selected, btag & selected).items()}
 
     by_jet = answer(selected[event] ^ flip, btag[event])
     by_tag = answer(selected[event], btag[event] ^ flip)
@@ -233,10 +251,11 @@ def test_the_choice_under_every_flip_is_that_of_a_search_from_scratch(choose, se
     for event in range(EVENTS):
         columns = [column[:, event].tolist() for column in trijets]
         s, b = int(selected[event]), int(btag[event])
-        np.testing.assert_array_equal([each[event] for each in as_it_is], searched(*columns, s, b))
+        np.testing.assert_array_equal([as_it_is[name][event] for name in ("mass", "pt")], searched(*columns, s, b))
         for j in range(jets[event]):
-            np.testing.assert_array_equal([each[j, event] for each in by_jet], searched(*columns, s ^ (1 << j), b))
-            np.testing.assert_array_equal([each[j, event] for each in by_tag], searched(*columns, s, b ^ (1 << j)))
+            answers = [[each[name][j, event] for name in ("mass", "pt")] for each in (by_jet, by_tag)]
+            np.testing.assert_array_equal(answers[0], searched(*columns, s ^ (1 << j), b))
+            np.testing.assert_array_equal(answers[1], searched(*columns, s, b ^ (1 << j)))
 
 
 def test_both_outcomes_occur():
@@ -244,7 +263,7 @@ def test_both_outcomes_occur():
     generator, jets = np.random.default_rng(0), np.full(EVENTS, 5)
     selected, btag = (sets_of(generator, jets, 0.5) for _ in range(2))
     prepared = prepared_of(jets, *random_trijets(generator, jets))
-    mass, _ = first_trijet(prepared, jnp.asarray(selected), jnp.asarray(btag & selected))
+    mass = first_trijet(prepared, jnp.asarray(selected), jnp.asarray(btag & selected))["mass"]
     assert np.isnan(mass).any()
     assert not np.isnan(mass).all()
 

@@ -107,7 +107,7 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
         if trijets.event is None:
             as_it_is["trijet"] = first_trijet(trijets, selected, tagged)
             return as_it_is["trijet"]
-        return tuple(column[trijets.event] for column in as_it_is["trijet"])
+        return {name: column[trijets.event] for name, column in as_it_is["trijet"].items()}
 
     monkeypatch.setattr(ttbar, "first_trijet", unmoved)
     jax.clear_caches()
