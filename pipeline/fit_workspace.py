@@ -10,8 +10,8 @@ pyhf's `model.config.par_names`: `mu`, `stat[0]`.
 Exit code 0: every fit converged; 1: one did not; 2: the workspace cannot be fitted, and a sentence says why.
 In the JSON, a number that does not exist is null: the uncertainty of a parameter that is held, presses against a bound,
 or that nothing is known of (`at_bound_or_held` lists the first two); q0 of a workspace without parameter of interest.
-Fits and limits are computed by NumPy and compile nothing. Toys and the ranking are compiled, and what is compiled stays
-in the user's cache folder (`--no-cache` leaves it alone).
+Fits, limits and the ranking are computed by NumPy and compile nothing. Toys are compiled, and what is compiled stays in
+the user's cache folder (`--no-cache` leaves it alone).
 """
 
 import argparse
@@ -22,7 +22,6 @@ import os
 import sys
 import time
 import warnings
-from functools import partial
 from typing import Any, cast
 
 from pipeline.command import keep_compiled, user_path
@@ -265,7 +264,6 @@ def _toys(structure: Any, numbers: Any, data: Any, options: argparse.Namespace) 
 
 
 def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any], *, thorough: bool) -> dict[str, Any]:
-    import jax
     import numpy as np
 
     from pipeline.inference.fit import fit
@@ -273,7 +271,7 @@ def _ranking(structure: Any, numbers: Any, data: Any, observed: dict[str, Any], 
     from pipeline.inference.postfit import impacts
 
     best = fit(structure, numbers, data, thorough=thorough)
-    ranking = jax.jit(partial(impacts, thorough=thorough), static_argnums=0)(structure, numbers, data, best)
+    ranking = impacts(structure, numbers, data, best, thorough=thorough)
     kinds = ("prefit_up", "prefit_down", "postfit_up", "postfit_down")
     names = parameter_names(structure)
     size = np.nanmax(np.abs([np.where(ranking.tested, getattr(ranking, k), 0.0) for k in kinds[2:]]), axis=0)

@@ -26,12 +26,20 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/learned.yaml"), help="with a learned observable")
-    parser.add_argument("--without", type=Path, help="the same with the usual observables; what the config extends")
+    parser.add_argument(
+        "--without",
+        type=Path,
+        help="the config with the usual observables that it extends; it gets the same systematics",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting")
     options = parser.parse_args()
     learned = load_config(options.config, parse_settings(options.set))
-    usual = load_config(options.without) if options.without else None
+    usual = (
+        load_config(options.without).model_copy(update={"systematics": learned.systematics})
+        if options.without
+        else None
+    )
     print(f"{learned.title}; {learned.objective.name} on validation events")
     print("seed  " + "  ".join(f"{row:>14}" for row in ROWS) + "  training  seconds")
     table = []
