@@ -316,7 +316,7 @@ def _print_table(title: str, result: dict[str, Any]) -> None:
         f"gradient norm {result['gradient_norm']:.1e}, {result['seconds']:.2f} s"
     )
     if result["q0"] is not None and math.isnan(result["q0"]):
-        print("no Z: without signal, a negative number is expected in a bin with observed events")
+        print("no Z: the fit without signal failed, or expects a negative number in a bin with observed events")
     _print_left_out(result["left_out"])
 
 

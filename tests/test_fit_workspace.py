@@ -148,7 +148,7 @@ def test_without_a_hypothesis_of_no_signal_there_is_no_z(main, tmp_path, capsys)
     assert result["observed"]["converged"] is False
     assert result["limit"]["left_out"] == 0
     text = capsys.readouterr().out
-    assert "no Z: without signal, a negative number is expected in a bin with observed events" in text
+    assert "no Z: the fit without signal failed, or expects a negative number in a bin with observed events" in text
     assert "nan: there is no such limit" in text
 
 
