@@ -16,12 +16,12 @@ yields, smooth from end to end.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.custom_derivatives import SymbolicZero
+import numpy as np
 from jaxtyping import Array, Float64, PyTree
 
 from pipeline.events import smeared
@@ -43,7 +43,9 @@ from pipeline.events.yields import (
 from pipeline.inference import measurement
 from pipeline.inference.histfactory import Numbers, Structure
 from pipeline.inference.histfactory.arrays import hosted
+from pipeline.inference.histfactory.scaling import scaled, systematics
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
+from pipeline.inference.slopes import with_slope, with_weights
 from pipeline.inference.templates import Recipe, Templates, make_templates
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "evaluate",
     "event_table",
     "expected_yields",
+    "gradient_of_subsamples",
     "loss",
     "loss_of_yields",
     "loss_of_yields_and_slope",
@@ -65,11 +68,13 @@ __all__ = [
     "outcomes_per_event",
     "templates_at",
     "with_design_effects",
+    "yields_and_flux_at",
     "yields_at",
 ]
 
 Yields = Float64[Array, "kinematics datasets bins columns"]
 Flux = dict[str, Float64[Array, "devices kinematics datasets subsamples bins columns"]]
+Sizes = Float64[Array | np.ndarray, " sizes"]
 Sums = TypeVar("Sums")
 
 
@@ -160,11 +165,13 @@ def loss(
     )
     # One compiled function for value and slope serves every caller: fits take long to compile.
     (value, merit), slope = loss_of_yields_and_slope(jax.lax.stop_gradient(yields), analysis, recipe)
-    value = _with_slope(value, slope, yields)
+    value = with_slope(value, slope, yields)
     networks = {score.name: thresholds[score.name] for score in analysis.events.scores if score.name in bandwidths}
     if networks and not smooth:
         parts = data if isinstance(data, Data) else tuple(data)
-        value = _with_weights(analysis, value, networks, (thresholds, bandwidths, parts, slope))
+        value = with_weights(
+            partial(_weight_gradient, analysis), value, networks, (thresholds, bandwidths, parts, slope)
+        )
     # The loss is the figure of merit or minus it, and the other way round.
     return value, eqx.tree_at(lambda each: each.value, merit, -value if analysis.objective.larger_is_better else value)
 
@@ -190,6 +197,19 @@ def evaluate(
         errors = dict.fromkeys(slopes, jnp.zeros(()))
         return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slopes, error=errors))
 
+    yields, flux, recipe = yields_and_flux_at(analysis, thresholds, bandwidths, data)
+    (value, merit), slope = loss_of_yields_and_slope(yields, analysis, recipe)
+    gradient = _gradient_of_parts(gradient_of_subsamples(slope, flux))
+    if any(score.name in bandwidths for score in analysis.events.scores):
+        by_weights = _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
+        gradient = Gradient(value=gradient.value | by_weights.value, error=gradient.error | by_weights.error)
+    return Evaluation(loss=value, merit=merit, gradient=gradient)
+
+
+def yields_and_flux_at(
+    analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts
+) -> tuple[Yields, Flux, Recipe]:
+    """The exact yields, the boundary flux of each threshold that has a bandwidth, and the recipe of the templates."""
     widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
 
     def of_part(part: Data) -> tuple[Array, Flux]:
@@ -200,12 +220,7 @@ def evaluate(
         return _yields(*arguments), _yields_and_flux(*arguments, SUBSAMPLES)[1]
 
     (yields, flux), recipe = _sum_over_parts(of_part, data)
-    (value, merit), slope = loss_of_yields_and_slope(added(yields), analysis, recipe)
-    gradient = _gradient(slope, flux)
-    if any(score.name in bandwidths for score in analysis.events.scores):
-        by_weights = _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
-        gradient = Gradient(value=gradient.value | by_weights.value, error=gradient.error | by_weights.error)
-    return Evaluation(loss=value, merit=merit, gradient=gradient)
+    return added(yields), flux, recipe
 
 
 def _weight_gradient(
@@ -237,9 +252,9 @@ _yields = compiled(yields_of_devices, static=(0,))
 _yields_and_flux = compiled(yields_and_flux_of_devices, static=(0, 4))
 
 
-def _gradient(slope: Yields, flux: Flux) -> Gradient:
-    """Each device keeps its flux, which is large, and gets the slope instead."""
-    return _gradient_of_parts(added(_contracted(slope, flux)))
+def gradient_of_subsamples(slope: Yields, flux: Flux) -> dict[str, Float64[Array, "datasets subsamples"]]:
+    """What each adds to it. Every device keeps its flux, which is large, and gets the slope by the yields instead."""
+    return added(_contracted(slope, flux))
 
 
 @jax.jit
@@ -280,60 +295,36 @@ def _added(total: Array, summand: Array) -> Array:
     return jax.block_until_ready(total) + summand  # type: ignore[no-untyped-call]
 
 
-def loss_of_yields(yields: Yields, analysis: Analysis, recipe: Recipe) -> tuple[Float64[Array, ""], Merit]:
-    """The second half of `loss`: it sees histograms only, wherever their events were summed."""
-    merit = _merit_of_templates(analysis, make_templates(recipe, yields))
+def loss_of_yields(
+    yields: Yields, analysis: Analysis, recipe: Recipe, sizes: Sizes | None = None
+) -> tuple[Float64[Array, ""], Merit]:
+    """The second half of `loss`: it sees histograms only, wherever their events were summed.
+
+    `sizes` are factors on those of the systematic uncertainties (`pipeline.inference.histfactory.scaling`), and last
+    on the luminosity.
+    """
+    numbers = model_numbers(analysis, make_templates(recipe, yields))
+    if sizes is not None:
+        numbers = scaled(analysis.structure, numbers, sizes[:-1], sizes[-1])
+    merit = figure_of_merit(analysis.objective, analysis.structure, numbers)
     return loss_of(analysis.objective, merit), merit
 
 
-loss_of_yields_and_slope = hosted(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
+def loss_of_yields_and_slope(
+    yields: Yields, analysis: Analysis, recipe: Recipe, sizes: Sizes | None = None
+) -> tuple[tuple[Float64[Array, ""], Merit], Yields]:
+    """Its value and its derivative by the yields: one compiled function for all sizes, which takes long to compile."""
+    as_stated = np.ones(len(systematics(analysis.structure)) + 1)
+    return _loss_of_yields_and_slope(yields, analysis, recipe, as_stated if sizes is None else sizes)
 
 
-@jax.custom_jvp
-def _with_slope(value: Float64[Array, ""], slope: Yields, yields: Yields) -> Float64[Array, ""]:
-    """A function of the yields that was computed elsewhere, with its slope."""
-    del slope, yields
-    return value
+_loss_of_yields_and_slope = hosted(jax.value_and_grad(loss_of_yields, has_aux=True), static_argnums=1)
 
 
-@partial(_with_slope.defjvp, symbolic_zeros=True)
-def _along_slope(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    still = isinstance(tangents[2], SymbolicZero)
-    return primals[0], jnp.zeros(()) if still else jnp.vdot(primals[1], tangents[2])
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _with_weights(
-    analysis: Analysis, value: Float64[Array, ""], networks: dict[str, Network], point: tuple[Any, ...]
-) -> Float64[Array, ""]:
-    """A function of the weights of networks that was computed elsewhere; its derivative takes a pass over the events.
-
-    `point`: thresholds, bandwidths, parts of the events, and the slope of the value by their yields.
-    """
-    del analysis, networks, point
-    return value
-
-
-@partial(_with_weights.defjvp, symbolic_zeros=True)
-def _along_weights(analysis: Analysis, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    value, _, point = primals
-    change = jnp.zeros(()) if isinstance(tangents[0], SymbolicZero) else tangents[0]
-    moved = {name: jax.tree.leaves(network.weights) for name, network in tangents[1].items()}
-    if all(isinstance(leaf, SymbolicZero) for leaves in moved.values() for leaf in leaves):
-        return value, change
-    halves = _weight_gradient(analysis, *point)
-    for name, leaves in moved.items():
-        for half, tangent in zip(jax.tree.leaves(halves[name]), leaves, strict=True):
-            if not isinstance(tangent, SymbolicZero):
-                change = change + jnp.vdot(half.sum(axis=0), tangent.astype(half.dtype))
-    return value, change
-
-
-def _merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:
+@partial(hosted, static_argnums=0)
+def merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:
+    """The figure of merit of histograms."""
     return figure_of_merit(analysis.objective, analysis.structure, model_numbers(analysis, templates))
-
-
-merit_of_templates = hosted(_merit_of_templates, static_argnums=0)
 
 
 def model_numbers(analysis: Analysis, templates: Templates) -> Numbers:

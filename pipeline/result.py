@@ -17,6 +17,7 @@ from pipeline.tuning.descent import Step
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.outcome import Outcome
 from pipeline.validation.verdict import Verdict, verdict
+from pipeline.validation.working_points import WorkingPoints
 from pipeline.weights import save_network
 
 __all__ = ["Result", "write_outcome"]
@@ -66,6 +67,11 @@ class Result:
     def importance(self) -> dict[str, Estimate]:
         """What the gain on validation events loses if one cut alone stays at its default (`pipeline.validation`)."""
         return self.outcome.importance
+
+    @property
+    def working_points(self) -> WorkingPoints | None:
+        """The figure of merit and the optimum if an uncertainty were halved, or the luminosity doubled."""
+        return self.outcome.working_points
 
     @property
     def workspace(self) -> dict[str, Any]:

@@ -57,12 +57,15 @@ class Validation(Model):
     With `folds`, the events are cut into so many parts, each of which is held out once: the thresholds are tuned as
     often, and every event is judged by thresholds that have not seen it. `stopping` is the share of the other events
     that a patient optimiser (`optimiser.patience`) takes to decide when to stop; it is asked for then only.
+    With `working_points`, a run says what the figure of merit and the optimal cuts would be if one of the leading
+    uncertainties were halved, or the luminosity doubled.
     """
 
     fraction: Annotated[float, Field(gt=0, lt=1)] = 0.5
     folds: Annotated[int, Field(ge=2)] | None = None
     stopping: Annotated[float, Field(gt=0, lt=1)] = 0.25
     bootstrap: Annotated[int, Field(ge=2)] = 50
+    working_points: bool = True
 
     @property
     def held_out(self) -> float:

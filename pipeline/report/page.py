@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from pipeline.validation.comparison import Estimate
 from pipeline.validation.crosscheck import advice
+from pipeline.validation.working_points import in_words
 
 __all__ = ["Illustration", "page"]
 
@@ -86,6 +87,7 @@ def page(
         tuned=_tuned(result),
         fixed=_fixed(result),
         folds=_folds(result),
+        working_points=_working_points(result, symbol),
         illustrations=illustrations,
         terms=TERMS,
         advice=advice(poi),
@@ -210,6 +212,26 @@ def _folds(result: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]] | No
     return {
         "header": ("cut", *(f"fold {number + 1}" for number in range(len(folds)))),
         "rows": [(name, *(f"{fold[name]:.4g}" for fold in folds)) for name in names],
+    }
+
+
+def _working_points(result: Mapping[str, Any], symbol: str) -> dict[str, Any] | None:
+    """A row for each working point; what is held, and where the optimum is."""
+    points = result["working_points"]
+    if points is None:
+        return None
+    rows, units = [], {name: cut["unit"] for name, cut in result["thresholds"].items()}
+    for point in points["points"]:
+        moved = [f"{name} {_estimate(shift, '+')} {units[name]}".rstrip() for name, shift in point["moved"].items()]
+        gain = "" if point["gain"] is None else _estimate(point["gain"], "+")
+        values = f"{point['merit']:.4f}", f"{point['merit'] - points['merit']:+.2g}"
+        rows.append((in_words(point["name"], point["factor"]), *values, ", ".join(moved) or point["reason"], gain))
+    return {
+        "header": ("if", f"{symbol}, same cuts", "change", "the optimum moves by", "gained by moving"),
+        "rows": rows,
+        "merit": f"{points['merit']:.4f}",
+        "optimum": [f"{name} {_estimate(place)} {units[name]}".rstrip() for name, place in points["optimum"].items()],
+        "held": [f"{name} ({why})" for name, why in points["held"].items()],
     }
 
 

@@ -26,6 +26,7 @@ from pipeline.validation.crosscheck import PyhfResult, advice
 from pipeline.validation.outcome import SYMBOLS, Outcome
 from pipeline.validation.rounding import with_error
 from pipeline.validation.verdict import verdict
+from pipeline.validation.working_points import WorkingPoints
 
 __all__ = ["Terminal"]
 
@@ -182,6 +183,8 @@ class Terminal:
         if 1 < len(outcome.importance) <= PLAIN_THRESHOLDS:
             lost = ", ".join(f"{name} {estimate:+}" for name, estimate in outcome.importance.items())
             self._console.print(f"Of the gain, validation loses if one alone stays at its default: {lost}.")
+        if outcome.working_points is not None:
+            self._console.print(_working_point(outcome, outcome.working_points))
         if len(outcome.folds) > 1:
             self._console.print(FOLDS)
         if outcome.simulated:
@@ -254,6 +257,16 @@ def _remark(outcome: Outcome, name: str) -> str:
 
 def _is_unclear(outcome: Outcome, name: str) -> bool:
     return outcome.largest_pull(name) < outcome.config.optimiser.significance
+
+
+def _working_point(outcome: Outcome, points: WorkingPoints) -> str:
+    """The one that matters most."""
+    symbol, leading, cuts = outcome.symbol, points.points[0], outcome.config.thresholds
+    moved = ", ".join(
+        f"{name} would move by {shift:+} {cuts[name].unit}".rstrip() for name, shift in leading.moved.items()
+    )
+    moved = moved or f"where the cuts would go is not known ({leading.reason})"
+    return f"With {leading}: {symbol} {points.merit:.4f} → {leading.merit:.4f} on validation events; {moved}."
 
 
 def _by_pyhf(checks: Mapping[str, PyhfResult], symbol: str) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from pipeline.validation.crosscheck import PyhfResult, cross_checks
 from pipeline.validation.importance import importance
 from pipeline.validation.provenance import environment, provenance, sha256
 from pipeline.validation.regions import merged_into
+from pipeline.validation.working_points import WorkingPoints, working_points
 
 __all__ = ["SYMBOLS", "Outcome", "judge", "workspace"]
 
@@ -70,6 +71,7 @@ class Outcome:
         seconds: of each phase.
         scores: the learned observables.
         edges: of the bins of each region, at the best step.
+        working_points: what changes with the sizes of uncertainties and the luminosity, where the config asks for it.
         path: of the run folder, if there is one.
     """
 
@@ -93,6 +95,7 @@ class Outcome:
     seconds: dict[str, float]
     scores: tuple[Score, ...] = ()
     edges: dict[str, list[float]] = field(default_factory=dict)
+    working_points: WorkingPoints | None = None
     path: Path | None = None
 
     @property
@@ -210,6 +213,7 @@ class Outcome:
                 for name, merit in self.merits.items()
             },
             "importance": {name: asdict(estimate) for name, estimate in self.importance.items()},
+            "working_points": None if self.working_points is None else asdict(self.working_points),
             "pseudodata": {name: asdict(estimate) for name, estimate in self.measured.items()},
             "folds": [self._numbers(cuts) for cuts in self.folds] if len(self.folds) > 1 else [],
             "steps": len(self.history),
@@ -285,6 +289,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             shared_events=_shared_events(problem, stages["after"], progress),
             scores=problem.analysis.events.scores,
             edges=_edges(problem, stages["after"]),
+            working_points=working_points(problem, folds[0]) if config.validation.working_points else None,
             seconds={
                 **(seconds or {}),
                 "first step, with compilation": first.seconds[0],

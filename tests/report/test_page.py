@@ -23,6 +23,7 @@ RESULT: dict[str, Any] = {
     "origin": "Simulated",
     "larger_is_better": True,
     "importance": {"jet_pt": {"value": 0.25, "error": 0.0625}},
+    "working_points": None,
     "thresholds": {
         "jet_pt": {
             "before": 30.0,
@@ -247,6 +248,21 @@ def test_slope_is_that_of_the_figure_of_merit(drawing: str, larger_is_better: bo
 
 def test_a_tuned_cut_shows_what_the_gain_would_lose_without_it(drawing: str) -> None:
     assert "+0.250 ± 0.062" in write(RESULT, drawing).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_working_points_say_what_moves_and_why_not(drawing: str) -> None:
+    assert "If something were different" not in write(RESULT, drawing)
+    point = {"name": "jes", "factor": 0.5, "merit": 8.5, "moved": {}, "gain": None, "reason": "nobody knows"}
+    moved = {"name": "lumi", "factor": 2.0, "moved": {"jet_pt": estimate(1.5, 0.5)}, "gain": estimate(0.25, 0.125)}
+    points = [point, point | moved]
+    held, optimum = {"jet_eta": "at its bound"}, {"jet_pt": estimate(33.0, 1.5)}
+    result = deepcopy(RESULT)
+    result["working_points"] = {"merit": 8.0, "optimum": optimum, "steps": {}, "held": held, "points": points}
+    said = " ".join(Strict(write(result, drawing)).text).replace("\N{NO-BREAK SPACE}", " ")
+    assert re.search(r"jes halved\s+8\.5000\s+\+0\.5\s+nobody knows", said)
+    assert re.search(r"lumi doubled\s+8\.5000\s+\+0\.5\s+jet_pt \+1\.50 ± 0\.50 GeV\s+\+0\.25 ± 0\.12", said)
+    assert "the optimum is at jet_pt 33.0 ± 1.5 GeV." in said
+    assert "Held in all of this: jet_eta (at its bound)." in said
 
 
 def test_with_folds_every_fold_has_its_cuts(drawing: str) -> None:

@@ -21,12 +21,15 @@ from pipeline.report.pictures import (
     profiles,
     systematics,
     templates,
+    working_points,
 )
+from pipeline.validation.comparison import Estimate
 from pipeline.validation.cutflow import CutFlow
 from pipeline.validation.diagnostics import Contour, Contributions, Path, Profile
 from pipeline.validation.distributions import Distribution
 from pipeline.validation.impacts import STATISTICS, Impact
 from pipeline.validation.regions import Region
+from pipeline.validation.working_points import WorkingPoint, WorkingPoints
 
 LABELS = {"jet_pt": "jet $p_T$ [GeV]", "jet_btag": "b-tag discriminant"}
 
@@ -247,6 +250,21 @@ def test_impacts_stand_from_top_to_bottom() -> None:
     assert [t.get_text() for t in left.get_yticklabels()] == ["jes", "norm", STATISTICS]
     assert [text.get_text() for text in left.texts if "±" in text.get_text()] == ["1.00 ± 0.05"]
     assert len(left.containers) == 1, "one pull"
+
+
+def test_working_points_and_shifts() -> None:
+    """One panel where no shift is known; a point of which none is known has no mark."""
+    known = WorkingPoint("jes", 0.5, 0.06, {"jet_pt": Estimate(3.0, 1.5)}, Estimate(0.001, 0.001), "")
+    unknown = WorkingPoint("lumi", 2.0, 0.05, {}, None, "nobody knows")
+    points = WorkingPoints(0.07, {"jet_pt": Estimate(30.0, 1.5)}, {"jet_pt": 3.0}, {}, (known, unknown))
+    left, right = working_points.draw(points, "σ(μ)", "Simulated").axes
+    assert [list(values) for values in left.lines[1].get_data()] == [[0.06, 0.05], [1, 0]]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["jes halved", "lumi doubled"]
+    (container,) = right.containers
+    assert [list(values) for values in container.lines[0].get_data()] == [[1.0], [1.0]]
+    (bar,) = container.lines[2][0].get_segments()
+    np.testing.assert_allclose(bar[:, 0], [0.5, 1.5])
+    assert len(working_points.draw(replace(points, points=(unknown,)), "σ(μ)", "Simulated").axes) == 1
 
 
 def test_layout_is_made_once(regions: tuple[Region, ...]) -> None:

@@ -19,6 +19,7 @@ from pipeline.tuning.schedule import Schedule
 from pipeline.tuning.tune import ranges
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.crosscheck import PyhfResult
+from pipeline.validation.working_points import WorkingPoint, WorkingPoints
 from rich.console import Console
 
 from analysis_data import ROOT
@@ -159,6 +160,8 @@ def test_final_table_fits(name: str, tmp_path) -> None:
         path=tmp_path,
     )
     outcome = replace(outcome, importance={"jet_pt": Estimate(0.012, 0.002), "jet_btag": Estimate(0.004, 0.002)})
+    point = WorkingPoint("jes", 0.5, 0.064, {"jet_pt": Estimate(1.2, 0.8)}, Estimate(0.001, 0.001), "")
+    outcome = replace(outcome, working_points=WorkingPoints(0.071, {}, {"jet_pt": 3.0}, {}, (point,)))
     shown.table(outcome)
     shown.places(outcome)
     lines = file.getvalue().splitlines()
@@ -174,6 +177,8 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     assert f"run folder: {tmp_path}" in lines
     said = " ".join(file.getvalue().split())
     assert "stays at its default: jet_pt +0.0120 ± 0.0020, jet_btag +0.0040 ± 0.0020." in said
+    merits = "0.0710 → 0.0640 on validation events; jet_pt would move by +1.20 ± 0.80 GeV."
+    assert f"With jes halved: {outcome.symbol} {merits}" in said
     assert f'minos="{config.measurement.poi}"' in said
     assert "The cuts are those of fold 1" not in said
     assert not any(line.startswith("report:") for line in lines)

@@ -19,6 +19,7 @@ from pipeline.report.pictures import (
     profiles,
     systematics,
     templates,
+    working_points,
 )
 from pipeline.report.pictures.scene import Picture, Scene
 
@@ -34,6 +35,7 @@ GALLERY: dict[str, Callable[[Scene], Picture | None]] = {
     "cut_flow": cut_flow.picture,
     "systematics": systematics.picture,
     "impacts": impacts.picture,
+    "working_points": working_points.picture,
 }
 """In the order of the story."""
 
