@@ -13,7 +13,8 @@ With `smooth=True` every threshold is smeared with its kernel (`pipeline.events.
 yields, smooth from end to end.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY
 from functools import partial
 from typing import NamedTuple, TypeVar
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64, PyTree
 
+from pipeline.event_data import Data, Parts, Stream, parts_of
 from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
@@ -32,7 +34,7 @@ from pipeline.events.devices import added, compiled, summed
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.scores import Network
 from pipeline.events.smeared import smeared_yields
-from pipeline.events.table import EventList, list_events
+from pipeline.events.table import EventList, joined, list_events, shared_events
 from pipeline.events.yields import (
     SUBSAMPLES,
     hard_yields,
@@ -53,8 +55,12 @@ __all__ = [
     "Data",
     "Evaluation",
     "Gradient",
+    "Parts",
+    "Stream",
+    "effects_of_design",
     "evaluate",
     "event_table",
+    "events_in_two_regions",
     "expected_yields",
     "gradient_of_subsamples",
     "loss",
@@ -66,8 +72,9 @@ __all__ = [
     "model_numbers",
     "numbers_of",
     "outcomes_per_event",
+    "parts_of",
     "templates_at",
-    "with_design_effects",
+    "with_effects",
     "yields_and_flux_at",
     "yields_at",
 ]
@@ -95,18 +102,6 @@ class Analysis(NamedTuple):
     def layout(self) -> Layout:
         """Static sizes of the yields."""
         return self.events.layout
-
-
-class Data(eqx.Module):
-    """Everything that is neither structure nor threshold: it may change without compiling again."""
-
-    _: KW_ONLY
-    events: Events
-    recipe: Recipe
-
-
-Parts = Data | Iterable[Data]
-"""All events, or part after part of them; the parts have one recipe, and no collision is in two of them."""
 
 
 class Gradient(eqx.Module):
@@ -281,7 +276,7 @@ def expected_yields(
 def _sum_over_parts(of_part: Callable[[Data], Sums], data: Parts) -> tuple[Sums, Recipe]:
     """The sum, and the recipe of the parts."""
     total = None
-    for part in (data,) if isinstance(data, Data) else data:
+    for part in parts_of(data):
         summand = of_part(part)
         # Waiting for the sum so far keeps JAX, which computes in the background, from holding part after part.
         total = summand if total is None else jax.tree.map(_added, total, summand)
@@ -372,9 +367,16 @@ def _model_of_templates(analysis: Analysis, templates: Templates) -> tuple[Numbe
     return measurement.numbers(measured, structure, merged), data
 
 
-def event_table(analysis: Analysis, thresholds: Thresholds, data: Data) -> EventList:
+def event_table(analysis: Analysis, thresholds: Thresholds, data: Parts) -> EventList:
     """The exact analysis event by event (`pipeline.events.table`)."""
-    return list_events(analysis.events, thresholds, data.events)
+    lists = (list_events(analysis.events, thresholds, part.events) for part in parts_of(data))
+    return joined(list(lists))
+
+
+def events_in_two_regions(analysis: Analysis, thresholds: Thresholds, data: Parts) -> dict[tuple[str, str], int]:
+    """How many events, in all kinematic variations, are in both of two regions; pairs that share none are left out."""
+    shared = (Counter(shared_events(analysis.events, thresholds, part.events)) for part in parts_of(data))
+    return dict(sum(shared, Counter[tuple[str, str]]()))
 
 
 def outcomes_per_event(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Data) -> float:
@@ -382,10 +384,14 @@ def outcomes_per_event(analysis: Analysis, thresholds: Thresholds, bandwidths: T
     return float(smeared.outcomes_per_event(analysis.events, thresholds, bandwidths, data.events))
 
 
-def with_design_effects(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> list[Data]:
-    """The same parts of the events, with variances of templates that know which events belong together."""
-    lists = [event_table(analysis, thresholds, part) for part in parts]
-    effects = jnp.asarray(design_effects(lists, analysis.layout.datasets, analysis.selection.bins))
-    return [
-        eqx.tree_at(lambda part: part.recipe.variance, part, part.recipe.variance * effects[None]) for part in parts
-    ]
+def effects_of_design(
+    analysis: Analysis, thresholds: Thresholds, events: Iterable[Data]
+) -> Float64[Array, " datasets"]:
+    """By how much the variance of each data set is larger, because some of its events belong together."""
+    lists = (list_events(analysis.events, thresholds, part.events) for part in events)
+    return jnp.asarray(design_effects(lists, analysis.layout.datasets, analysis.selection.bins))
+
+
+def with_effects(recipe: Recipe, effects: Float64[Array, " datasets"]) -> Recipe:
+    """Templates with variances that know which events belong together."""
+    return eqx.tree_at(lambda each: each.variance, recipe, recipe.variance * effects[None])

@@ -49,10 +49,14 @@ def _check(options: argparse.Namespace) -> int:
     chosen = {n: cut for n, cut in config.thresholds.items() if cut.bandwidth and (cut.trainable or options.all)}
     if not chosen:
         raise ConfigError(f"{options.config}: no trainable cut has a bandwidth; give one, or add --all")
+    from pipeline.event_data import parts_of
     from pipeline.problem import whole
     from pipeline.validation.gradient_check import check_gradients
 
-    analysis, at, data = whole(config)
+    analysis, at, events = whole(config)
+    data = next(iter(parts_of(events)))
+    if data is not events:
+        print("The events are more than memory shall hold (data.memory): a random part of them is looked at.")
     widths = {name: cut.bandwidth for name, cut in chosen.items() if cut.bandwidth}
     # With their weights: where crowded places are thinned, as in our samples at the default cuts, counts have a step.
     checks = check_gradients(analysis, at, widths, data)

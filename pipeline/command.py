@@ -1,6 +1,5 @@
 """What all commands share: an exit code, and one sentence on standard error for what a user can mend."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,8 +31,9 @@ def keep_compiled() -> None:
     import jax
 
     if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "diff-pipeline" / "compiled"
-        jax.config.update("jax_compilation_cache_dir", str(cache))  # type: ignore[no-untyped-call]
+        from pipeline.memory import user_cache
+
+        jax.config.update("jax_compilation_cache_dir", str(user_cache() / "compiled"))  # type: ignore[no-untyped-call]
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # type: ignore[no-untyped-call]
 
 

@@ -18,10 +18,11 @@ import optax
 from jaxtyping import Array, Bool, Float32, PyTree
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data
+from pipeline.analysis import Analysis
 from pipeline.config import Config, ConfigError
 from pipeline.config.learning import MemberInputs, Observable, Pretraining
 from pipeline.errors import InputError
+from pipeline.event_data import Data, Stream, parts_of
 from pipeline.events.cuts import Thresholds
 from pipeline.events.scores import Input, Network, Score, score_of, standardised
 from pipeline.events.table import InputList, list_inputs
@@ -71,9 +72,13 @@ def about_network(score: Score, observable: Observable) -> dict[str, Any]:
 
 
 def begin_networks(
-    config: Config, analysis: Analysis, thresholds: Thresholds, data: Data
+    config: Config, analysis: Analysis, thresholds: Thresholds, events: Data | Stream
 ) -> tuple[Config, dict[str, Network]]:
-    """A run with its bins in their places, and its networks: `start_networks` and `place_edges`."""
+    """A run with its bins in their places, and its networks: `start_networks` and `place_edges`.
+
+    Of parts on disk the first one stands for all.
+    """
+    data = next(iter(parts_of(events)))
     networks = start_networks(config, analysis, thresholds, data)
     return place_edges(config, analysis, thresholds | networks, data), networks
 

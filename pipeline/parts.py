@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data
+from pipeline.analysis import Analysis
 from pipeline.config import Config
-from pipeline.events.batch import Events
+from pipeline.event_data import Data
+from pipeline.events.batch import EventGroup, Events
 from pipeline.events.dense import RaggedSample, dense_groups
 from pipeline.inference.templates import DatasetRole, Recipe, Variation, make_recipe
 from pipeline.ingest.identity import part_share
@@ -20,7 +21,18 @@ from pipeline.names import Names
 from pipeline.ragged import kinematics, ragged
 from pipeline.translation import factors_of, make_edges
 
-__all__ = ["Picked", "bare_data", "chunk_size_of", "data_of", "devices_for", "left_out", "make_data", "pick"]
+__all__ = [
+    "Part",
+    "bare_data",
+    "chunk_size_of",
+    "data_of",
+    "dense",
+    "devices_for",
+    "left_out",
+    "make_data",
+    "pick",
+    "recipe_of",
+]
 
 CHUNK_SIZES = {"cpu": 4096}
 """Events in a chunk. On a CPU its columns and the state of the trijet search stay in the cache of a core; any other
@@ -28,6 +40,9 @@ device wants many at a time."""
 OTHER_CHUNK_SIZE = 1 << 18
 WORTH_A_DEVICE = 10_000
 """Events for which a device is worth being asked: fewer are done in the time that it takes to ask another one."""
+
+Part = Sequence[NDArray[np.bool_]]
+"""Which events of each sample are in a part."""
 
 
 def chunk_size_of(config: Config) -> int:
@@ -41,44 +56,53 @@ def devices_for(events: int) -> int:
 
 
 def make_data(
+    config: Config, names: Names, analysis: Analysis, samples: Sequence[Sample], parts: Sequence[Part]
+) -> list[Data]:
+    """Parts of the events of all samples as traced data of equal shapes; each stands for all of them."""
+    picked = [pick(config, names, samples, part) for part in parts]
+    return data_of(config, names, analysis, samples, parts, picked)
+
+
+def pick(
+    config: Config, names: Names, samples: Sequence[Sample], part: Part, whole: Part | None = None
+) -> list[RaggedSample]:
+    """The events of a part, or of a piece of a `whole` part; weights are in units of the whole."""
+    return [
+        ragged(config, names, sample.dataset, sample.events[mask], _unit(sample, own))
+        for sample, mask, own in zip(samples, part, whole or part, strict=True)
+    ]
+
+
+def data_of(
     config: Config,
     names: Names,
     analysis: Analysis,
     samples: Sequence[Sample],
-    parts: Sequence[Sequence[NDArray[np.bool_]]],
+    parts: Sequence[Part],
+    picked: Sequence[Sequence[RaggedSample]],
 ) -> list[Data]:
-    """Parts of the events of all samples as traced data of equal shapes.
-
-    Args:
-        config: the run.
-        names: of it.
-        analysis: its static part.
-        samples: all data sets.
-        parts: which events of each sample are in each part; each stands for all of them.
-    """
-    return data_of(config, names, analysis, samples, pick(config, names, samples, parts))
-
-
-Picked = list[list[tuple[RaggedSample, float]]]
-"""For each part and data set, the events, and what one unit of their weights stands for in the whole."""
-
-
-def pick(
-    config: Config, names: Names, samples: Sequence[Sample], parts: Sequence[Sequence[NDArray[np.bool_]]]
-) -> Picked:
-    """The events of some parts, `parts` as in `make_data`."""
+    """The events that are `picked` of some parts as traced data."""
+    edges = make_edges(config)
+    # One program serves all parts, so all are divided among as many devices.
+    devices = devices_for(max(sum(map(len, part)) for part in picked))
     return [
-        [
-            ragged(config, names, sample.dataset, sample.events[mask], _share(sample, mask))
-            for sample, mask in zip(samples, masks, strict=True)
-        ]
-        for masks in parts
+        Data(events=Events(groups=groups, edges=edges), recipe=recipe_of(config, analysis, samples, part))
+        for part, groups in zip(parts, dense(config, names, picked, devices), strict=True)
     ]
 
 
-def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
-    """What a part normalises itself by: the share of the weights that it really has."""
-    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key)
+def dense(
+    config: Config, names: Names, picked: Sequence[Sequence[RaggedSample]], devices: int
+) -> list[tuple[EventGroup, ...]]:
+    """Groups of equal shapes for each of some parts."""
+    return dense_groups(
+        picked,
+        names.function,
+        chunk_size=chunk_size_of(config),
+        asked=names.asked,
+        from_below=_from_below(config),
+        devices=devices,
+    )
 
 
 def left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:
@@ -87,56 +111,22 @@ def left_out(samples: Iterable[RaggedSample]) -> dict[str, int]:
     return {name: number for name, number in total.items() if number}
 
 
-def data_of(
-    config: Config,
-    names: Names,
-    analysis: Analysis,
-    samples: Sequence[Sample],
-    picked: Picked,
-) -> list[Data]:
-    """Picked events as traced data; arguments as of `make_data`."""
-    parts = [[sample for sample, _ in part] for part in picked]
-    dense = dense_groups(
-        parts,
-        names.function,
-        chunk_size=chunk_size_of(config),
-        asked=names.asked,
-        from_below=_from_below(config),
-        # One program serves all parts, so all are divided among as many devices.
-        devices=devices_for(max(sum(map(len, part)) for part in parts)),
-    )
-    return [
-        Data(
-            events=Events(groups=groups, edges=make_edges(config)),
-            recipe=_recipe(config, analysis, samples, [unit for _, unit in part]),
-        )
-        for part, groups in zip(picked, dense, strict=True)
-    ]
-
-
 def bare_data(config: Config, names: Names, events: ak.Array) -> Data:
     """Events of one file that is no data set of the manifest: weights 1, no templates."""
-    sample, _ = ragged(config, names, None, events, 1.0)
-    size, from_below = chunk_size_of(config), _from_below(config)
-    (groups,) = dense_groups([[sample]], names.function, chunk_size=size, asked=names.asked, from_below=from_below)
+    (groups,) = dense(config, names, [[ragged(config, names, None, events)]], devices=1)
     empty = Recipe(yields=jnp.zeros((0, 0, 0, 0, 0)), variance=jnp.zeros((0, 0)))
     return Data(events=Events(groups=groups, edges=make_edges(config)), recipe=empty)
 
 
-def _from_below(config: Config) -> set[str]:
-    """Columns that cuts keep below a threshold only."""
-    above, below = set[str](), set[str]()
-    for cut in config.cuts.values():
-        prefixes = [""] if cut.on_events else [f"{config.object_sets[name].of}." for name in cut.objects]
-        of = below if cut.keep == "below" else above
-        of |= {prefix + cut.variable for prefix in prefixes}
-    return below - above
-
-
-def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units: Sequence[float]) -> Recipe:
+def recipe_of(config: Config, analysis: Analysis, samples: Sequence[Sample], part: Part) -> Recipe:
+    """The templates of a part of the events, which stands for all of them: as if it had their whole weight."""
     roles = [
-        DatasetRole(sample.dataset.process, sample.dataset.role, sample.dataset.normalisation(config.luminosity) * unit)
-        for sample, unit in zip(samples, units, strict=True)
+        DatasetRole(
+            sample.dataset.process,
+            sample.dataset.role,
+            sample.dataset.normalisation(config.luminosity) * _unit(sample, mask) / _share(sample, mask),
+        )
+        for sample, mask in zip(samples, part, strict=True)
     ]
     factors, kinematic = list(factors_of(config)), kinematics(config)
     variations = [Variation("nominal")]
@@ -152,3 +142,24 @@ def _recipe(config: Config, analysis: Analysis, samples: Sequence[Sample], units
             )
         )
     return make_recipe(list(config.processes), variations, analysis.layout.kinematics, roles, len(factors))
+
+
+def _unit(sample: Sample, part: NDArray[np.bool_]) -> float:
+    """The mean weight without sign: generator weights in this unit are about one."""
+    weights = ak.to_numpy(sample.events.weight)[part]
+    return float(np.abs(weights).mean()) if len(weights) else 1.0
+
+
+def _share(sample: Sample, part: NDArray[np.bool_]) -> float:
+    """What a part normalises itself by: the share of the weights that it really has."""
+    return part_share(ak.to_numpy(sample.events.weight), part, sample.dataset.key)
+
+
+def _from_below(config: Config) -> set[str]:
+    """Columns that cuts keep below a threshold only."""
+    above, below = set[str](), set[str]()
+    for cut in config.cuts.values():
+        prefixes = [""] if cut.on_events else [f"{config.object_sets[name].of}." for name in cut.objects]
+        of = below if cut.keep == "below" else above
+        of |= {prefix + cut.variable for prefix in prefixes}
+    return below - above

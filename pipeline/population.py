@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data
+from pipeline.analysis import Analysis
 from pipeline.config import Config
 from pipeline.config.selection import Cut as CutSettings
+from pipeline.event_data import Data, Stream, parts_of
 from pipeline.events.cuts import EVENT, Cut, arrays
 from pipeline.events.table import list_events, list_objects
 from pipeline.scales import Rank, rank_among
@@ -44,7 +45,7 @@ def _loosest(name: str, cut: CutSettings) -> dict[str, float]:
     return dict(zip(thresholds, places, strict=True))
 
 
-def nominal_scales(data: Data) -> NDArray[np.float64]:
+def nominal_scales(data: Data | Stream) -> NDArray[np.float64]:
     """What a weight of 1 in each data set is in expected events of each process, shape "processes datasets".
 
     It is 0 for the alternative samples of a process, of which the nominal template has no event.
@@ -91,7 +92,7 @@ def _events_of(
 
 
 def ranks(
-    config: Config, analysis: Analysis, data: Data, thresholds: Mapping[str, float], names: Sequence[str]
+    config: Config, analysis: Analysis, data: Data | Stream, thresholds: Mapping[str, float], names: Sequence[str]
 ) -> dict[str, Rank]:
     """The scale of each of some thresholds: the rank among what it divides.
 
@@ -101,11 +102,12 @@ def ranks(
     Args:
         config: the run.
         analysis: its static part.
-        data: the events that are ranked.
+        data: the events that are ranked; of parts on disk the first one stands for all.
         thresholds: all of them.
         names: of those that get a scale.
     """
     scales: dict[str, Rank] = {}
+    data = next(iter(parts_of(data)))
 
     def add(own: Sequence[str], population: Population) -> None:
         share = _shares(config, data, population)

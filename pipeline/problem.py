@@ -11,47 +11,33 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import awkward as ak
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array
-from numpy.typing import NDArray
 from rich.progress import Progress as FileProgress
 
 from pipeline import vocabulary
-from pipeline.analysis import (
-    Analysis,
-    Data,
-    Evaluation,
-    Gradient,
-    evaluate,
-    event_table,
-    loss,
-    templates_at,
-    with_design_effects,
-)
+from pipeline.analysis import Analysis, Evaluation, Gradient, evaluate, event_table, loss, templates_at
 from pipeline.bandwidths import choose_kernels
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.display import escape, html_table
-from pipeline.errors import InputError
-from pipeline.events import split
+from pipeline.division import division, everything, fresh, with_design
+from pipeline.event_data import Data, Stream
 from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Network
-from pipeline.events.table import EventList, shared_events
+from pipeline.events.table import EventList
 from pipeline.ingest.arrays import Table, sample_of
 from pipeline.ingest.samples import Sample, read_samples, skim
 from pipeline.names import Names, names_of
-from pipeline.networks import begin_networks, fresh_networks
-from pipeline.parts import data_of, left_out, make_data, pick
+from pipeline.networks import begin_networks
 from pipeline.population import ranks
 from pipeline.progress import SILENT, Progress
 from pipeline.scales import Kernel, Scale
 from pipeline.translation import default_bandwidths, default_thresholds, histograms, make_analysis, make_edges
 from pipeline.vocabulary import Cut, Region, Uncertainty, config_of
 
-__all__ = ["Problem", "check_exclusive", "divide", "divide_into_folds", "read", "whole"]
+__all__ = ["Problem", "divide", "divide_into_folds", "read", "whole"]
 
 
 Part = Literal["training", "validation", "all"]
@@ -81,9 +67,9 @@ class Problem:
 
     config: Config
     analysis: Analysis
-    training: Data
-    validation: Data
-    stopping: Data | None
+    training: Data | Stream
+    validation: Data | Stream
+    stopping: Data | Stream | None
     samples: tuple[Sample, ...]
     left_out: Mapping[str, int] = field(default_factory=dict)
     names: Names | None = None
@@ -105,7 +91,7 @@ class Problem:
         config = config if isinstance(config, Config) else load_config(config)
         samples = read(config, report)
         report("preparing events")
-        return divide(config, samples)
+        return divide(config, samples, report=report)
 
     @classmethod
     def from_arrays(
@@ -223,7 +209,7 @@ class Problem:
         In expected events. Variances are those of the nominal templates by the finite number of events.
         """
         at, data = self._at(thresholds), self._part(part)
-        placed = placed_edges(self.analysis.selection.regions, at, data.events.edges)
+        placed = placed_edges(self.analysis.selection.regions, at, data.edges)
         edges = {name: np.asarray(each[0], np.float64) for name, each in placed.items()}
         return histograms(self.config, templates_at(self.analysis, at, data), edges)
 
@@ -237,13 +223,13 @@ class Problem:
             raise ConfigError(f"no threshold is called '{unknown[0]}'; there are: {', '.join(self.defaults)}")
         return arrays(self.defaults | dict(thresholds or {}))
 
-    def _part(self, name: Part) -> Data:
+    def _part(self, name: Part) -> Data | Stream:
         return self._everything if name == "all" else {"training": self.training, "validation": self.validation}[name]
 
     @cached_property
-    def _everything(self) -> Data:
+    def _everything(self) -> Data | Stream:
         names = self.names or names_of(self.config)
-        return _everything(self.config, names, self.analysis, self.samples, arrays(self.defaults))
+        return everything(self.config, names, self.analysis, self.samples, arrays(self.defaults))
 
     def __repr__(self) -> str:
         """A line, rather than all events."""
@@ -275,34 +261,27 @@ def read(
     return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
 
 
-def whole(config: Config, report: Callable[[str], None] = lambda _: None) -> tuple[Analysis, dict[str, Any], Data]:
+def whole(
+    config: Config, report: Callable[[str], None] = lambda _: None
+) -> tuple[Analysis, dict[str, Any], Data | Stream]:
     """The analysis of a config, its default parameters, and all events; errors as `Problem.from_config`.
 
     Without a split: networks begin with what they see of all events.
     """
     names, samples = names_of(config), read(config, report)
     analysis = make_analysis(config, names, len(samples))
-    data = _everything(config, names, analysis, samples, _fresh(config))
-    begun, networks = begin_networks(config, analysis, _fresh(config), data)
-    data = eqx.tree_at(lambda each: each.events.edges, data, make_edges(begun))
+    data = everything(config, names, analysis, samples, fresh(config))
+    begun, networks = begin_networks(config, analysis, fresh(config), data)
+    data = data.with_edges(make_edges(begun))
     return analysis, {name: each.threshold for name, each in config.thresholds.items()} | networks, data
 
 
-def _fresh(config: Config) -> Thresholds:
-    return default_thresholds(config) | fresh_networks(config)
-
-
-def _everything(
-    config: Config, names: Names, analysis: Analysis, samples: Sequence[Sample], thresholds: Thresholds
-) -> Data:
-    everything = [np.ones(len(sample.events), bool) for sample in samples]
-    (data,) = make_data(config, names, analysis, samples, [everything])
-    if any(_has_several_of_a_collision(sample) for sample in samples):
-        (data,) = with_design_effects(analysis, thresholds, [data])
-    return data
-
-
-def divide(config: Config, samples: tuple[Sample, ...], names: Names | None = None) -> Problem:
+def divide(
+    config: Config,
+    samples: tuple[Sample, ...],
+    names: Names | None = None,
+    report: Callable[[str], None] = lambda _: None,
+) -> Problem:
     """A problem from events in memory: those for training, those for validation, and perhaps those for stopping.
 
     With folds, the first of them is held out. `names` are those of the config, where its event function is an object.
@@ -310,87 +289,38 @@ def divide(config: Config, samples: tuple[Sample, ...], names: Names | None = No
     Raises:
         InputError: one of the parts is empty.
     """
-    (problem,) = _divided(config, samples, [0.0], names or names_of(config))
+    (problem,) = _divided(config, samples, [0.0], names or names_of(config), report)
     return problem
 
 
-def divide_into_folds(config: Config, samples: tuple[Sample, ...]) -> tuple[Problem, ...]:
+def divide_into_folds(
+    config: Config, samples: tuple[Sample, ...], report: Callable[[str], None] = lambda _: None
+) -> tuple[Problem, ...]:
     """One problem for each fold, which it holds out; `divide` without folds.
 
     Raises:
         InputError: one of the parts is empty.
     """
     folds = config.validation.folds or 1
-    return _divided(config, samples, [fold / folds for fold in range(folds)], names_of(config))
+    return _divided(config, samples, [fold / folds for fold in range(folds)], names_of(config), report)
 
 
-def _divided(config: Config, samples: tuple[Sample, ...], turns: Sequence[float], names: Names) -> tuple[Problem, ...]:
+def _divided(
+    config: Config,
+    samples: tuple[Sample, ...],
+    turns: Sequence[float],
+    names: Names,
+    report: Callable[[str], None],
+) -> tuple[Problem, ...]:
     """Problems that hold out other events each: those from a place on in a random order of the events, a circle."""
-    analysis, shares = make_analysis(config, names, len(samples)), _shares(config)
-    masks = [_parts(config, samples, shares, turn) for turn in turns]
-    # All at once: parts of equal shapes are compiled once.
-    picked = pick(config, names, samples, [of[name] for of in masks for name in shares])
-    data = data_of(config, names, analysis, samples, picked)
-    unseen = left_out(sample for part in picked[: len(shares)] for sample, _ in part)
-    if config.exclusive and config.may_overlap():
-        check_exclusive(analysis, _fresh(config), data)
-    several = any(_has_several_of_a_collision(sample) for sample in samples)
+    analysis = make_analysis(config, names, len(samples))
+    divided, unseen = division(config, names, analysis, samples, turns, report)
     problems = []
-    for number in range(len(turns)):
-        parts = dict(zip(shares, data[number * len(shares) : (number + 1) * len(shares)], strict=True))
-        own, networks = begin_networks(config, analysis, _fresh(config), parts["training"])
-        edges = make_edges(own)
-        parts = {name: eqx.tree_at(lambda each: each.events.edges, part, edges) for name, part in parts.items()}
-        if several:
-            at = default_thresholds(own) | networks
-            parts = dict(zip(parts, with_design_effects(analysis, at, list(parts.values())), strict=True))
-        training, validation, stopping = parts["training"], parts["validation"], parts.get("stopping")
-        problems.append(Problem(own, analysis, training, validation, stopping, samples, unseen, names, networks))
+    for parts in divided:
+        begun, networks = begin_networks(config, analysis, fresh(config), parts["training"])
+        edges, at = make_edges(begun), default_thresholds(begun) | networks
+        judged = with_design(analysis, at, samples, [part.with_edges(edges) for part in parts.values()])
+        named = dict(zip(parts, judged, strict=True))
+        training, validation, stopping = named["training"], named["validation"], named.get("stopping")
+        problems.append(Problem(begun, analysis, training, validation, stopping, samples, unseen, names, networks))
     return tuple(problems)
-
-
-def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data]) -> None:
-    """Raise where an event is in two regions.
-
-    Raises:
-        InputError: with the regions, and how many events they share.
-    """
-    for part in parts:
-        for (first, second), number in shared_events(analysis.events, thresholds, part.events).items():
-            raise InputError(
-                f"regions.{second}: {number} events (all kinematic variations counted) are in '{first}', too; make "
-                "their requirements or cuts exclude each other, or set 'exclusive: false': such events then count in "
-                f"'{first}'"
-            )
-
-
-def _shares(config: Config) -> dict[str, float]:
-    """Of the events, for each part."""
-    held_out = config.validation.held_out
-    stopping = (1 - held_out) * config.validation.stopping if config.optimiser.patience is not None else 0.0
-    shares = {"validation": held_out, "stopping": stopping, "training": 1 - held_out - stopping}
-    return {name: share for name, share in shares.items() if share > 0}
-
-
-def _parts(
-    config: Config, samples: Sequence[Sample], shares: Mapping[str, float], turn: float
-) -> dict[str, list[NDArray[np.bool_]]]:
-    """Which events of each sample are in each part."""
-    parts: dict[str, list[NDArray[np.bool_]]] = {name: [] for name in shares}
-    for sample in samples:
-        lots = split.lots(config.seed, ak.to_numpy(sample.events.collision).astype(np.uint64))
-        for name, mask in split.parts(lots, shares, turn).items():
-            parts[name].append(mask)
-    for name, masks in parts.items():
-        if not any(mask.any() for mask in masks):
-            raise InputError(
-                f"none of the {sum(map(len, masks))} events that pass is for {name}; use more events, or wider bounds "
-                "of the cuts (events of one collision are in one part; the manifest says which branches name it: "
-                "'collision')"
-            )
-    return parts
-
-
-def _has_several_of_a_collision(sample: Sample) -> bool:
-    numbers = ak.to_numpy(sample.events.collision)
-    return len(np.unique(numbers)) < len(numbers)

@@ -1,6 +1,6 @@
 """Events as they were read to ragged arrays under our names: columns varied, corrections evaluated.
 
-Alternative samples get no kinematic variations, as in the AGC. Generator weights are scaled to about one.
+Alternative samples get no kinematic variations, as in the AGC.
 """
 
 from collections.abc import Mapping
@@ -31,15 +31,10 @@ def kinematics(config: Config) -> list[str]:
     return [name for name, variation in config.variations.items() if variation.is_kinematic]
 
 
-def ragged(
-    config: Config, names: Names, dataset: Dataset | None, events: ak.Array, share: float
-) -> tuple[RaggedSample, float]:
+def ragged(config: Config, names: Names, dataset: Dataset | None, events: ak.Array, unit: float = 1.0) -> RaggedSample:
     """Skimmed events under our names, varied, and without the objects that no variation can select.
 
-    An event keeps at most as many objects of a kind as fit a bit mask: the hardest ones.
-
-    Returns:
-        The sample, and what one unit of its weights stands for: all events have 1 / `share` times their weights.
+    An event keeps at most as many objects of a kind as fit a bit mask: the hardest ones. Weights are in a `unit`.
     """
     varied = [] if dataset is not None and dataset.role != "nominal" else kinematics(config)
     variations = [config.variations[name] for name in varied]
@@ -54,9 +49,8 @@ def ragged(
     columns |= _missing_momentum(config, columns, everything)
     columns |= _corrections(config, None, columns)
     weights = ak.to_numpy(events.weight)
-    unit = float(np.abs(weights).mean()) if len(weights) else 1.0
     _, collision = np.unique(ak.to_numpy(events.collision), return_inverse=True)
-    sample = RaggedSample(
+    return RaggedSample(
         objects=objects,
         columns=columns,
         weight=(weights / unit).astype(np.float32),
@@ -65,7 +59,6 @@ def ragged(
         kinematics=1 + len(varied),
         left_out={name: int(each.counts.sum() - objects[name].counts.sum()) for name, each in selectable.items()},
     )
-    return sample, unit / share
 
 
 def _objects(

@@ -16,9 +16,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from pipeline.analysis import Data, loss_of_yields_and_slope, merit_of
+from pipeline.analysis import loss_of_yields_and_slope, merit_of
 from pipeline.config import Config
 from pipeline.errors import InputError
+from pipeline.event_data import Data, Stream, parts_of
 from pipeline.events.cuts import arrays
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.inference.templates import Recipe
@@ -92,7 +93,7 @@ def _run(
             samples = read(config, terminal.say, display)
         _beside(_compile_loss, config, names, len(samples))
         terminal.say("preparing events")
-        problems = divide_into_folds(config, samples)
+        problems = divide_into_folds(config, samples, terminal.say)
         for name, number in problems[0].left_out.items():
             terminal.warn(
                 f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "
@@ -223,9 +224,11 @@ def checkpoint_of(output: Path, fold: int = 0) -> Path:
     return output.with_name(f".{output.name}.checkpoint" + (f"_{fold + 1}" if fold else ""))
 
 
-def _number_of_events(data: Data) -> int:
-    """Padding has weight 0."""
-    return sum(int(np.count_nonzero(group.weight)) for group in data.events.groups)
+def _number_of_events(data: Data | Stream) -> int:
+    """Padding has weight 0; parts on disk are about equally large."""
+    part = next(iter(parts_of(data)))
+    number = sum(int(np.count_nonzero(group.weight)) for group in part.events.groups)
+    return number * (len(data) if isinstance(data, Stream) else 1)
 
 
 def _check_cuts(config: Config, names: Names, terminal: Terminal) -> None:

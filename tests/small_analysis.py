@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from pipeline.analyses import ttbar
 from pipeline.analysis import Analysis, Data
+from pipeline.event_data import Stream
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection, Union
 from pipeline.events.cuts import arrays as arrays
 from pipeline.events.dense import Ragged, RaggedSample, dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.events.stream import store_parts
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton
 from pipeline.inference.objectives import Objective
@@ -66,6 +69,12 @@ VARIATIONS = (
 EDGES = {"CR": jnp.asarray([150.0, 350.0, 900.0]), "SR": jnp.asarray([50.0, 200.0, 350.0, 900.0])}
 THRESHOLDS = {"electron_pt": 30.0, "jet_pt": 30.0, "jet_btag": 0.5, "ht": 150.0}
 BANDWIDTHS = {"electron_pt": 3.0, "jet_pt": 3.0, "jet_btag": 0.1}
+
+
+def stored(parts: Sequence[Data], folder: Path) -> Stream:
+    """Parts of events on disk."""
+    makers = [lambda part=part: (part.events.groups, {}) for part in parts]
+    return Stream(store_parts(makers, folder), tuple(range(len(parts))), parts[0].edges, parts[0].recipe)
 
 
 def random_objects(generator: np.random.Generator, counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -70,8 +70,7 @@ LOOSE = {"pt": PT_CUT | {"threshold": 5.0, "bounds": [4.0, 60.0], "bandwidth": 1
 
 
 def columns_of(config: Config, events: ak.Array, dataset=None):
-    sample, _ = ragged(config, names_of(config), dataset, events, 1.0)
-    return sample
+    return ragged(config, names_of(config), dataset, events)
 
 
 def test_columns_are_varied_in_float64(load):
@@ -143,17 +142,14 @@ def test_what_does_not_fit_a_bit_mask_is_left_out_and_counted(load):
     assert sample.left_out["jet"] == np.maximum(number - MAX_OBJECTS, 0).sum() > 0
 
 
-def test_events_of_a_collision_have_one_number_and_weights_a_mean_size_of_one(load):
-    """What a unit of weight stands for: all events, of which this part is a share."""
+def test_events_of_a_collision_have_one_number_and_weights_are_in_their_unit(load):
     events = random_events()
-    sample, unit = ragged(load(), names_of(load()), None, events, 0.5)
+    sample = ragged(load(), names_of(load()), None, events)
     np.testing.assert_array_equal(sample.collision, np.arange(EVENTS) // 2)
-    assert unit == 2.0
     assert np.all(sample.weight == 1)
     weights = np.random.default_rng(1).normal(3, 2, EVENTS)
-    sample, unit = ragged(load(), names_of(load()), None, ak.with_field(events, weights, "weight"), 0.5)
-    np.testing.assert_allclose(unit * sample.weight, 2 * weights, rtol=1e-6)
-    np.testing.assert_allclose(np.abs(sample.weight).mean(), 1, rtol=1e-6)
+    sample = ragged(load(), names_of(load()), None, ak.with_field(events, weights, "weight"), 2.5)
+    np.testing.assert_allclose(2.5 * sample.weight, weights, rtol=1e-6)
     assert np.any(sample.weight < 0)
 
 
@@ -285,7 +281,7 @@ def test_missing_momentum_takes_what_jets_lose(load):
     )
     events = random_events()
     events["MET_phi"] = np.random.default_rng(1).uniform(-np.pi, np.pi, EVENTS).astype(np.float32)
-    sample, _ = ragged(config, names_of(config), None, events, 1.0)
+    sample = ragged(config, names_of(config), None, events)
     jets = vector.zip({"pt": events.Jet.pt, "phi": events.Jet.phi})
     missing = vector.zip({"pt": events.MET_pt, "phi": events.MET_phi})
     hard = jets[jets.pt > 15]

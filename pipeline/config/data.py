@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, ByteSize, Field, model_serializer, model_validator
 
 from pipeline.config.model import HomePath, Model
 
@@ -52,6 +52,10 @@ class Data(Model):
     size only, or nothing); a file that cannot be used ends the run, or is left out (`skip_bad_files`). Without a number
     of `workers` as many processes read as pay. `chunk` is how many events the analysis looks at together: on a CPU as
     many as stay in the cache of a core, on a GPU as many as keep it busy, where it says nothing else.
+
+    Events that take more than `memory` (`8GB`; half of what is free where it says nothing else) stay on disk, and each
+    step reads them part by part: in the folder `cache`, which keeps what was read for the next run, or else in the
+    user's cache folder. It may be deleted at any time, but not while a run needs it.
     """
 
     manifest: HomePath = Path("data_manifest.yaml")
@@ -68,6 +72,7 @@ class Data(Model):
     verify: Annotated[Literal["sha256", "size", "no"], BeforeValidator(_no)] = "sha256"
     skip_bad_files: bool = False
     cache: HomePath | None = None
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
     workers: Annotated[int, Field(ge=1)] | None = None
     chunk: Annotated[int, Field(ge=64)] | None = None
 

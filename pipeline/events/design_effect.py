@@ -6,7 +6,7 @@ what survey statistics calls the design effect (L. Kish, Survey Sampling, 1965).
 is measured once, at the default cuts, for each data set; where every event is a collision of its own it is 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from pipeline.events.table import EventList
 __all__ = ["design_effects"]
 
 
-def design_effects(lists: Sequence[EventList], datasets: int, bins: int) -> NDArray[np.float64]:
+def design_effects(lists: Iterable[EventList], datasets: int, bins: int) -> NDArray[np.float64]:
     """Of each data set, over all bins; 1 for a data set without selected events.
 
     Args:

@@ -14,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jax.tree_util import GetAttrKey
 from jaxtyping import Array
 
 from pipeline.events.batch import EventGroup
 
-__all__ = ["added", "compiled", "deal", "divided_axis", "on_each_device", "on_its_devices", "placed", "summed"]
+__all__ = ["added", "compiled", "deal", "divided_axis", "from_devices", "on_each_device", "placed", "summed"]
 
 AXIS = "devices"
 GRAPHS = "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,WHILE,CONDITIONAL"
@@ -57,13 +56,15 @@ def placed(column: np.ndarray, devices: int, axis: int = 0) -> Array:
     return jax.device_put(column, NamedSharding(_mesh(devices), _along(axis)))
 
 
-def on_its_devices(group: EventGroup) -> EventGroup:
-    """A group whose arrays are in the memory of this machine, where it is computed with."""
-    if group.devices == 1:
-        return jax.device_put(group)
-    return jax.tree_util.tree_map_with_path(
-        lambda path, column: placed(column, group.devices, divided_axis(path)), group
-    )
+def from_devices(pieces: list[np.ndarray], axis: int) -> Array:
+    """A column of a group from the stretches of all devices along an axis, each in the memory of its device."""
+    if len(pieces) == 1:
+        return jax.device_put(pieces[0])
+    shape = list(pieces[0].shape)
+    shape[axis] *= len(pieces)
+    on_devices = [jax.device_put(piece, device) for piece, device in zip(pieces, jax.local_devices(), strict=False)]
+    sharding = NamedSharding(_mesh(len(pieces)), _along(axis))
+    return jax.make_array_from_single_device_arrays(tuple(shape), sharding, on_devices)
 
 
 def on_each_device(work: Callable[[tuple[EventGroup, ...]], Result], groups: tuple[EventGroup, ...]) -> Result:
@@ -131,9 +132,9 @@ def _mesh(devices: int) -> Mesh:
     return Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
 
 
-def divided_axis(path: tuple[Any, ...]) -> int:
-    """The axis along which a column of a group, named by its path, is divided among the devices."""
-    return int(isinstance(path[0], GetAttrKey) and path[0].name in KINEMATICS_FIRST)
+def divided_axis(field: str) -> int:
+    """The axis along which the columns of a field of a group are divided among the devices."""
+    return int(field in KINEMATICS_FIRST)
 
 
 def _along(axis: int) -> PartitionSpec:
@@ -141,5 +142,5 @@ def _along(axis: int) -> PartitionSpec:
 
 
 def _axes(group: EventGroup) -> EventGroup:
-    axes: EventGroup = jax.tree_util.tree_map_with_path(lambda path, _: _along(divided_axis(path)), group)
+    axes: EventGroup = jax.tree_util.tree_map_with_path(lambda path, _: _along(divided_axis(path[0].name)), group)
     return axes

@@ -4,9 +4,9 @@ For comparing with another framework, for plots, and for the statistical error o
 from the very function that fills the histograms.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "EventList",
     "InputList",
     "ObjectList",
+    "joined",
     "list_events",
     "list_inputs",
     "list_objects",
@@ -192,6 +193,14 @@ def list_events(analysis: EventAnalysis, thresholds: Thresholds, events: Events)
     ]
     joined = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
     return EventList(**joined)
+
+
+def joined(lists: Sequence[EventList]) -> EventList:
+    """The events of disjoint lists."""
+    if len(lists) == 1:
+        return lists[0]
+    columns = [field.name for field in fields(EventList)]
+    return EventList(**{name: np.concatenate([getattr(each, name) for each in lists], axis=-1) for name in columns})
 
 
 def _empty(analysis: EventAnalysis) -> dict[str, np.ndarray]:

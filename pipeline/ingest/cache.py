@@ -34,7 +34,7 @@ from pipeline.ingest.facts import RunSums, WeightSums
 from pipeline.ingest.fileskim import FileSkim
 from pipeline.ingest.skim import Skim
 
-__all__ = ["entry_key", "load", "store", "sweep"]
+__all__ = ["entry_key", "is_kept", "load", "store", "sweep"]
 
 SOURCES = tuple(
     Path(__file__).with_name(f"{name}.py")
@@ -84,6 +84,16 @@ def load(folder: Path, key: str) -> FileSkim | None:
         _log.warning("%s: the cache entry is damaged; it is deleted and made again.", path)
         path.unlink(missing_ok=True)
     return None
+
+
+def is_kept(folder: Path, key: str) -> bool:
+    """Whether there is an entry of a key.
+
+    Args:
+        folder: The cache.
+        key: From `entry_key`.
+    """
+    return any(folder.glob(f"{key}.*.arrow"))
 
 
 def store(folder: Path, key: str, skimmed: FileSkim) -> None:

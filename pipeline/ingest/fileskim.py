@@ -51,6 +51,10 @@ class FileSkim:
     generated: WeightSums | None = None
     runs: RunSums | None = None
 
+    def without_columns(self) -> "FileSkim":
+        """With nothing of its events but what names their collisions, and their weights."""
+        return dataclasses.replace(self, events=ak.to_packed(self.events[["collision", "weight"]]))
+
 
 def skimmed_part(location: str, tree: str, skim: Skim, part: int = 0, parts: int = 1) -> FileSkim:
     """Read and skim one of several equal shares of a file; if the connection to a remote one breaks, try again twice.

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InputError
 from pipeline.hashing import splitmix64
 
-__all__ = ["NUMBERS", "collision_hash", "content_digest", "of_file", "part_share", "repeated"]
+__all__ = ["NUMBERS", "collision_hash", "content_digest", "joint_digest", "of_file", "part_share", "repeated"]
 
 _log = logging.getLogger(__name__)
 
@@ -106,6 +106,11 @@ def content_digest(events: ak.Array) -> str:
     for name in sorted(buffers):
         digest.update(np.ascontiguousarray(buffers[name]).data)
     return digest.hexdigest()
+
+
+def joint_digest(digests: Sequence[str]) -> str:
+    """A checksum of several checksums, in order."""
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
 def _bits(column: NDArray[Any]) -> NDArray[np.uint64]:

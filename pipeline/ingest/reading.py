@@ -2,7 +2,8 @@
 
 Files are independent, so they are spread over processes, in parts where there are fewer files than processes; what
 comes back is put together in the order of the list, whatever finished first. A file that is in the cache is not read.
-Before a file is read, its size and its checksum are compared with what is stated of it.
+Before a file is read, its size and its checksum are compared with what is stated of it. What passed of all files may be
+more than memory shall hold: then it stays in the cache (`pipeline.ingest.stored`).
 """
 
 import dataclasses
@@ -26,10 +27,11 @@ from pipeline.ingest.content import Content, Verify, check_content, content_of, 
 from pipeline.ingest.execution import outcomes, workers_that_pay
 from pipeline.ingest.facts import FileFacts
 from pipeline.ingest.fileskim import FileSkim, joined_parts, skimmed_part
-from pipeline.ingest.identity import content_digest, of_file, repeated
+from pipeline.ingest.identity import content_digest, joint_digest, of_file, repeated
 from pipeline.ingest.progress import file_counter
 from pipeline.ingest.remote import is_http
 from pipeline.ingest.skim import Skim, summed
+from pipeline.ingest.stored import StoredEvents, StoredFile
 
 __all__ = ["Ingested", "StatedFile", "read"]
 
@@ -61,7 +63,7 @@ class StatedFile(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Ingested:
-    """A data set in memory.
+    """A data set in memory, or in the cache.
 
     Attributes:
         events: One record per event that passed, in file order: lists of object records by collection, the event
@@ -72,7 +74,7 @@ class Ingested:
             read; a name that has none is not listed. `pipeline.ingest.skim` says how they are treated.
     """
 
-    events: ak.Array
+    events: ak.Array | StoredEvents
     files: tuple[FileFacts, ...]
     odd: dict[str, int]
 
@@ -94,7 +96,7 @@ class Ingested:
     @property
     def digest(self) -> str:
         """A checksum of the events, by which another reading of the same data is known."""
-        return content_digest(self.events)
+        return joint_digest(self.events.keys) if isinstance(self.events, StoredEvents) else content_digest(self.events)
 
 
 def read(
@@ -108,6 +110,7 @@ def read(
     workers: int | None = None,
     executor: Executor | None = None,
     cache: Path | None = None,
+    memory: float = math.inf,
     progress: Progress | None = None,
     label: str = "reading",
 ) -> Ingested:
@@ -125,11 +128,13 @@ def read(
             that the first file takes.
         executor: Where to read instead, for example `distributed.Client.get_executor()`.
         cache: Folder for skimmed columns; None keeps nothing.
+        memory: Bytes that the events may take. More of them stay in the cache, if there is one.
         progress: A running display, as from `events_progress`, that gets a line for this data set; None shows nothing.
         label: Name of that line, and of the data set in messages.
 
     Raises:
-        InputError: There are no files, one cannot be used or is another than stated, or none is left.
+        InputError: There are no files, one cannot be used or is another than stated, or none is left; or events that
+            have to stay in the cache cannot be written there.
     """
     if not files:
         raise InputError(f"{label}: there are no files to read.")
@@ -138,14 +143,19 @@ def read(
     contents, failures = _looked_at(locations, stated, verify, cache is not None, skip_bad_files)
     wanted = {number: location for number, location in enumerate(locations) if number not in failures}
     skims: dict[int, FileSkim] = {}
+    keys: dict[int, str] = {}
+    held = 0
     with file_counter(progress, label, len(locations)) as advance:
         for number, outcome in _read(wanted, contents, tree, skim, skip_bad_files, workers, executor, cache):
             if isinstance(outcome, InputError):
                 failures[number] = outcome
                 advance(0)
-            else:
-                skims[number] = outcome.skim
-                advance(0 if outcome.cached else outcome.skim.entries)
+                continue
+            advance(0 if outcome.cached else outcome.skim.entries)
+            skims[number], keys[number] = outcome.skim, outcome.key
+            held += outcome.skim.events.nbytes
+            if cache and held > memory:
+                skims = {number: each.without_columns() for number, each in skims.items()}
     for failure in failures.values():
         _log.warning("%s: a file is skipped: %s", label, failure)
     if not skims:
@@ -155,7 +165,18 @@ def read(
         for number, location in enumerate(locations)
     ]
     order = sorted(skims)
-    ingested = _data_set(label, [skims[number] for number in order], [names[number] for number in order], facts, skim)
+    kept = [skims[number] for number in order]
+    starts = list(itertools.accumulate((file.entries for file in kept[:-1]), initial=0))
+    collisions = _collisions(label, kept, [names[number] for number in order], skim)
+    if cache and held > memory:
+        stored = [
+            StoredFile(keys[number], locations[number], start, len(file.events))
+            for number, start, file in zip(order, starts, kept, strict=True)
+        ]
+        events = _left_in_cache(label, cache, stored, kept, collisions)
+    else:
+        events = _joined_events(kept, starts, collisions)
+    ingested = Ingested(events=events, files=tuple(facts), odd=summed(file.odd for file in kept))
     _report(label, ingested)
     return ingested
 
@@ -202,7 +223,10 @@ def _content(location: str, verified: bool, cached: bool) -> Content:
 
 @dataclasses.dataclass(frozen=True)
 class _Outcome:
+    """The skim of a file; with its key, where there is a cache."""
+
     skim: FileSkim
+    key: str = ""
     cached: bool = False
 
 
@@ -226,14 +250,14 @@ def _read(
             entry = cache_of.load(cache, key)
             if entry is not None:
                 del missing[number]
-                yield number, _Outcome(entry, cached=True)
+                yield number, _Outcome(entry, key, cached=True)
     for number, outcome in _as_completed(missing, contents, tree, skim, skip, workers, executor):
         if isinstance(outcome, InputError):
             yield number, outcome
             continue
         if cache:
             cache_of.store(cache, keys[number], outcome)
-        yield number, _Outcome(outcome)
+        yield number, _Outcome(outcome, keys.get(number, ""))
 
 
 def _as_completed(
@@ -297,19 +321,38 @@ def _facts(location: str, content: Content | None, skim: FileSkim | None, failur
     )
 
 
-def _data_set(
-    label: str, files: Sequence[FileSkim], names: Sequence[str], facts: Sequence[FileFacts], skim: Skim
-) -> Ingested:
-    """All files of a data set, in order; `index` goes on from file to file."""
-    starts = itertools.accumulate((file.entries for file in files[:-1]), initial=0)
-    collisions = _collisions(label, files, names, skim)
+def _joined_events(
+    files: Sequence[FileSkim], starts: Sequence[int], collisions: Sequence[NDArray[np.uint64]]
+) -> ak.Array:
+    """The events of all files of a data set, in order; `index` goes on from file to file."""
     shifted = [
         ak.with_field(ak.with_field(file.events, file.events["index"] + start, "index"), hashes, "collision")
         for file, start, hashes in zip(files, starts, collisions, strict=True)
     ]
     # A file without rows may know no types; it would lend those that it guesses to the others.
-    filled = [events for file, events in zip(files, shifted, strict=True) if file.entries] or shifted[:1]
-    return Ingested(events=ak.concatenate(filled), files=tuple(facts), odd=summed(file.odd for file in files))
+    return ak.concatenate([events for file, events in zip(files, shifted, strict=True) if file.entries] or shifted[:1])
+
+
+def _left_in_cache(
+    label: str,
+    cache: Path,
+    stored: Sequence[StoredFile],
+    files: Sequence[FileSkim],
+    collisions: Sequence[NDArray[np.uint64]],
+) -> StoredEvents:
+    """The events of all files of a data set where they are; those without any are left out."""
+    for file in stored:
+        if not cache_of.is_kept(cache, file.key):
+            raise InputError(
+                f"{label}: its events are more than memory shall hold (data.memory), and cannot be kept in {cache}; "
+                "say with data.cache where there is room, or allow more memory"
+            )
+    return StoredEvents(
+        folder=cache,
+        files=tuple(file for file in stored if file.events),
+        collision=np.concatenate(collisions),
+        weight=np.concatenate([ak.to_numpy(file.events["weight"]) for file in files]),
+    )
 
 
 def _collisions(label: str, files: Sequence[FileSkim], names: Sequence[str], skim: Skim) -> list[NDArray[np.uint64]]:

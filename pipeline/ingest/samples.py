@@ -1,5 +1,6 @@
 """The events of a run: which data sets a config asks for, what of them is read, and reading them."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,17 +19,21 @@ from pipeline.ingest.manifest import load_manifest
 from pipeline.ingest.periods import check_periods
 from pipeline.ingest.reading import read
 from pipeline.ingest.skim import ObjectSkim, Requirement, Skim
+from pipeline.ingest.stored import StoredEvents
 from pipeline.ingest.tables import table_datasets
+from pipeline.memory import event_cache, memory_for
 
 __all__ = ["Loosest", "Sample", "listed_datasets", "loosest", "read_samples", "skim", "skim_of", "wanted_datasets"]
 
+DENSER = 8
+"""As events are read, they take so many times less than as arrays of the analysis, with what is prepared of them."""
 LEAST_CORRECTION = 0.1
 """A correction of all weights by more than this, or by more than its inverse, is none."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One data set in memory.
+    """One data set in memory, or in the cache.
 
     Attributes:
         dataset: its place in the manifest, as it was read.
@@ -39,7 +44,7 @@ class Sample:
     """
 
     dataset: Dataset
-    events: ak.Array
+    events: ak.Array | StoredEvents
     entries_read: int
     digest: str = ""
     skipped: tuple[FileFacts, ...] = ()
@@ -73,6 +78,7 @@ def read_samples(
         InputError: a file is missing or unusable, or no event is left.
     """
     data, samples = config.data, []
+    left = memory_for(data.memory) / DENSER
     for dataset in listed_datasets(config):
         if progress is None:
             report(f"reading {dataset.key}")
@@ -84,7 +90,8 @@ def read_samples(
             verify=data.verify,
             skip_bad_files=data.skip_bad_files,
             workers=data.workers,
-            cache=data.cache,
+            cache=data.cache or (event_cache() if _size(dataset) > left else None),
+            memory=left,
             label=dataset.key,
             progress=progress,
         )
@@ -98,6 +105,8 @@ def read_samples(
                 f"{dataset.key}: no event of its files meets {' and '.join(dataset.require)} and the loosest cuts; "
                 "correct the one, or widen the bounds of the others"
             )
+        if not isinstance(ingested.events, StoredEvents):
+            left -= ingested.events.nbytes
         _check_scale(dataset, ingested.events)
         samples.append(Sample(dataset, ingested.events, ingested.entries_read, ingested.digest, ingested.skipped))
     if not any(len(sample.events) for sample in samples):
@@ -108,7 +117,12 @@ def read_samples(
     return tuple(samples)
 
 
-def _check_scale(dataset: Dataset, events: ak.Array) -> None:
+def _size(dataset: Dataset) -> float:
+    """Bytes of its files; a file of unknown size may be large."""
+    return sum(math.inf if file.size is None else file.size for file in dataset.files)
+
+
+def _check_scale(dataset: Dataset, events: ak.Array | StoredEvents) -> None:
     """Refuse weights that cannot be meant: without `genWeight` in it, a formula corrects events that count one each."""
     if dataset.is_weighted or dataset.in_expected_events or dataset.weights == "none" or not len(events):
         return

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float64
 from scipy.stats import qmc
 
 from pipeline import analysis as exact
-from pipeline.analysis import Analysis, Data, Evaluation, Gradient
+from pipeline.analysis import Analysis, Evaluation, Gradient
 from pipeline.config import Config
 from pipeline.config.selection import Threshold
+from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
@@ -148,7 +149,7 @@ def evaluation(problem: Problem) -> Evaluate:
     return evaluate
 
 
-def exact_evaluation(analysis: Analysis, fixed: Thresholds, data: Data) -> Evaluate:
+def exact_evaluation(analysis: Analysis, fixed: Thresholds, data: Data | Stream) -> Evaluate:
     """The exact analysis of some events, with the boundary flux as gradient; `fixed` are thresholds that stay."""
 
     def evaluate(thresholds: Thresholds, bandwidths: Thresholds) -> Evaluation:
@@ -183,6 +184,11 @@ def _check_price(problem: Problem) -> None:
     """A smooth analysis multiplies with every jet near a threshold; told before it starts."""
     widths = arrays({name: r.bandwidth for name, r in ranges(problem.config, problem.kernels).items()})
     at = arrays(problem.defaults)
+    if isinstance(problem.training, Stream):
+        raise InputError(
+            "optimiser.forward: smooth needs all events in memory, and they take more than it shall hold; choose "
+            "'exact', or allow more with data.memory"
+        )
     price = exact.outcomes_per_event(problem.analysis, at, widths, problem.training)
     if price > MOST_OUTCOMES:
         raise InputError(

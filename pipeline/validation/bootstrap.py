@@ -12,14 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Data
+from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import Thresholds
 
 __all__ = ["bootstrap", "resampled"]
 
 
 def bootstrap(
-    value: Callable[[Thresholds, Data], float], points: Sequence[Thresholds], data: Data, replicas: int, seed: int
+    value: Callable[[Thresholds, Data | Stream], float],
+    points: Sequence[Thresholds],
+    data: Data | Stream,
+    replicas: int,
+    seed: int,
 ) -> NDArray[np.float64]:
     """The value at several points on bootstrap replicas of the events.
 
@@ -34,8 +38,15 @@ def bootstrap(
     return np.array(rows)
 
 
-def resampled(data: Data, generator: np.random.Generator) -> Data:
+def resampled(data: Data | Stream, generator: np.random.Generator) -> Data | Stream:
     """The data with every event weight multiplied by the Poisson(1) number of its collision."""
+    if isinstance(data, Data):
+        return _resampled(data, generator)
+    seed = int(generator.integers(2**63))
+    return data.changed(lambda number, part: _resampled(part, np.random.default_rng((seed, number))))
+
+
+def _resampled(data: Data, generator: np.random.Generator) -> Data:
     datasets = range(1 + max(int(np.max(np.asarray(group.dataset))) for group in data.events.groups))
     collisions = 1 + max(int(np.max(np.asarray(group.collision))) for group in data.events.groups)
     drawn = generator.poisson(1.0, (len(datasets), collisions)).astype(np.float32)

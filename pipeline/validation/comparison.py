@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data, merit_of_templates, templates_at
+from pipeline.analysis import Analysis, merit_of_templates, templates_at
+from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import Thresholds
 from pipeline.inference.objectives import Merit
 from pipeline.inference.templates import average
@@ -54,16 +55,16 @@ class Comparison:
 
 
 def compare(
-    merit: Callable[[Thresholds, Data], Merit],
+    merit: Callable[[Thresholds, Data | Stream], Merit],
     before: Thresholds,
     after: Thresholds,
-    parts: Mapping[str, Data],
+    parts: Mapping[str, Data | Stream],
     replicas: int,
     seed: int,
 ) -> dict[str, Comparison]:
     """Both points on each part of the events, with bootstrap errors."""
 
-    def value(thresholds: Thresholds, data: Data) -> float:
+    def value(thresholds: Thresholds, data: Data | Stream) -> float:
         return float(merit(thresholds, data).value)
 
     compared = {}
@@ -74,7 +75,7 @@ def compare(
 
 
 def cross_validate(
-    analysis: Analysis, folds: Sequence[tuple[Data, Thresholds, Thresholds]], replicas: int, seed: int
+    analysis: Analysis, folds: Sequence[tuple[Data | Stream, Thresholds, Thresholds]], replicas: int, seed: int
 ) -> Comparison:
     """All events, each judged by thresholds that were tuned without it: the templates of the folds are added up.
 
@@ -86,7 +87,7 @@ def cross_validate(
         seed: of the bootstrap.
     """
 
-    def merits(parts: Sequence[Data]) -> list[Merit]:
+    def merits(parts: Sequence[Data | Stream]) -> list[Merit]:
         return [
             merit_of_templates(
                 analysis, average([templates_at(analysis, at, data) for at, data in zip(points, parts, strict=True)])

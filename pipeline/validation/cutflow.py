@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.analysis import event_table, templates_at
+from pipeline.event_data import parts_of
 from pipeline.events.cuts import arrays
 from pipeline.population import nominal_scales, opened
 from pipeline.problem import Problem
@@ -59,8 +60,11 @@ def _in_histograms(problem: Problem, thresholds: Mapping[str, float]) -> Values:
 
 
 def _all_read(problem: Problem, thresholds: Mapping[str, float]) -> Values:
-    events = event_table(problem.analysis, arrays(thresholds), problem.validation)
     scales = nominal_scales(problem.validation)
-    nominal = events.kinematic == 0
-    weights = events.columns[0, nominal].astype(np.float64)
-    return scales @ np.bincount(events.dataset[nominal], weights, minlength=scales.shape[1])
+    read = np.zeros(scales.shape[1])
+    for part in parts_of(problem.validation):
+        events = event_table(problem.analysis, arrays(thresholds), part)
+        nominal = events.kinematic == 0
+        weights = events.columns[0, nominal].astype(np.float64)
+        read += np.bincount(events.dataset[nominal], weights, minlength=len(read))
+    return scales @ read

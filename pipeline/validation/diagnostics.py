@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, Data, loss_of_yields_and_slope, merit_of
+from pipeline.analysis import Analysis, loss_of_yields_and_slope, merit_of, yields_and_flux_at
+from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import arrays
-from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 from pipeline.problem import Problem
 from pipeline.tuning.descent import Step
 from pipeline.validation.regions import Values
@@ -166,13 +166,13 @@ def contributions(problem: Problem, step: Step) -> tuple[Contributions, ...]:
     """The gradient of a step taken apart: Σ ∂(figure of merit)/∂yield · ∂yield/∂threshold, by process and bin."""
     config, analysis, data = problem.config, problem.analysis, problem.training
     thresholds, bandwidths = arrays(problem.defaults | step.thresholds), arrays(step.bandwidths)
-    yields, flux = yields_and_flux(analysis.events, thresholds, bandwidths, data.events, SUBSAMPLES)
+    yields, flux, _ = yields_and_flux_at(analysis, thresholds, bandwidths, data)
     _, slope = loss_of_yields_and_slope(yields, analysis, data.recipe)
     # Columns of the recipe say which process a data set belongs to: its templates use no other.
     uses = (np.abs(np.asarray(data.recipe.yields)).sum(axis=(0, 2, 4)) > 0).astype(np.float64)
     parts = []
     for name in bandwidths:
-        by_dataset = np.einsum("kdbc,kdsbc->db", np.asarray(slope), np.asarray(flux[name]))
+        by_dataset = np.einsum("kdbc,nkdsbc->db", np.asarray(slope), np.asarray(flux[name]))
         length = config.thresholds[name].typical_step
         parts.append(Contributions(name, length, _sign(analysis) * length * (uses @ by_dataset)))
     return tuple(parts)
@@ -222,7 +222,7 @@ def around(center: float, reach: float, bounds: tuple[float, float] | None, poin
     return np.sort(np.append(distant, center))
 
 
-def _merit(analysis: Analysis, data: Data, thresholds: Mapping[str, Any]) -> float:
+def _merit(analysis: Analysis, data: Data | Stream, thresholds: Mapping[str, Any]) -> float:
     merit = merit_of(analysis, arrays(thresholds), data)
     return float(merit.value) if bool(merit.converged) else float("nan")
 

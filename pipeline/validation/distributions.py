@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from pipeline.event_data import parts_of
 from pipeline.events.cuts import EVENT, Cut
 from pipeline.population import divided_by, nominal_scales, opened
 from pipeline.problem import Problem
@@ -69,11 +70,12 @@ def distributions(
 
 def histogram_at_cut(problem: Problem, cut: Cut, thresholds: Mapping[str, float], edges: Values) -> Values:
     """Expected numbers of what a cut divides, at thresholds with this cut open, shape "processes bins"."""
-    data = problem.validation
-    divided, scales = divided_by(problem.analysis, data, cut, thresholds), nominal_scales(data)
+    scales = nominal_scales(problem.validation)
     counts = np.zeros((scales.shape[1], len(edges) - 1))
-    for dataset in np.flatnonzero(scales.any(axis=0)):
-        own = divided.dataset == dataset
-        weights = divided.weight[own].astype(np.float64)
-        counts[dataset] = np.histogram(divided.values[own], edges, weights=weights)[0]
+    for part in parts_of(problem.validation):
+        divided = divided_by(problem.analysis, part, cut, thresholds)
+        for dataset in np.flatnonzero(scales.any(axis=0)):
+            own = divided.dataset == dataset
+            weights = divided.weight[own].astype(np.float64)
+            counts[dataset] += np.histogram(divided.values[own], edges, weights=weights)[0]
     return np.asarray(scales @ counts)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipeline import analysis as exact
-from pipeline.analysis import Data
+from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.problem import Problem
 from pipeline.validation.bootstrap import bootstrap
@@ -40,7 +40,7 @@ def importance(problem: Problem, after: Mapping[str, Any], seed: int) -> dict[st
     ]
     sign = 1 if problem.analysis.objective.larger_is_better else -1
 
-    def value(thresholds: Thresholds, data: Data) -> float:
+    def value(thresholds: Thresholds, data: Data | Stream) -> float:
         merit = exact.merit_of(problem.analysis, thresholds, data)
         return sign * float(merit.value) if bool(merit.converged) else np.nan
 

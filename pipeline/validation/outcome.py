@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from pipeline import analysis as exact
-from pipeline.analysis import Data
 from pipeline.config import Config
+from pipeline.event_data import Data, Stream
 from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Score, number_of_weights
-from pipeline.events.table import shared_events
 from pipeline.inference.histfactory.constraints import auxdata
 from pipeline.inference.histfactory.to_pyhf import to_pyhf
 from pipeline.inference.objectives import Merit
@@ -301,7 +300,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
 
 
 def _edges(problem: Problem, parameters: Mapping[str, Any]) -> dict[str, list[float]]:
-    edges = placed_edges(problem.analysis.selection.regions, arrays(parameters), problem.training.events.edges)
+    edges = placed_edges(problem.analysis.selection.regions, arrays(parameters), problem.training.edges)
     return {name: np.asarray(each[0], np.float64).tolist() for name, each in edges.items()}
 
 
@@ -309,7 +308,7 @@ def _shared_events(problem: Problem, thresholds: Mapping[str, Any], progress: Pr
     """Validation events that the tuned thresholds put into two regions."""
     if not problem.config.may_overlap():
         return {}
-    shared = shared_events(problem.analysis.events, arrays(thresholds), problem.validation.events)
+    shared = exact.events_in_two_regions(problem.analysis, arrays(thresholds), problem.validation)
     for (first, second), number in shared.items() if problem.config.exclusive else ():
         progress.warn(
             f"at the tuned thresholds {number} events are in '{first}' and in '{second}'; they count in '{first}' only"
@@ -321,7 +320,7 @@ def _comparisons(tuned: Sequence[Tuned], folds: Sequence[Mapping[str, Any]]) -> 
     problem = tuned[0].problem
     config, analysis = problem.config, problem.analysis
 
-    def merit(thresholds: Thresholds, data: Data) -> Merit:
+    def merit(thresholds: Thresholds, data: Data | Stream) -> Merit:
         return exact.merit_of(analysis, thresholds, data)
 
     before, replicas = arrays(problem.defaults), config.validation.bootstrap

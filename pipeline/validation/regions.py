@@ -77,7 +77,7 @@ def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, 
     templates = templates_at(analysis, arrays(thresholds), data)
     up, down = varied_templates(analysis, templates)
     merged = merged_into(analysis, templates)
-    placed = placed_edges(analysis.selection.regions, arrays(thresholds), data.events.edges)
+    placed = placed_edges(analysis.selection.regions, arrays(thresholds), data.edges)
     views = []
     for region, settings in zip(analysis.selection.regions, config.regions.values(), strict=True):
         bins = slice(region.offset, region.offset + region.bins)

@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,11 @@ from pipeline import problem, translation
 from pipeline.analysis import Analysis, Data, evaluate, merit_of
 from pipeline.command import use_cores
 from pipeline.config import Config, load_config
+from pipeline.event_data import Stream
+from pipeline.events.batch import EventGroup
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.stream import store_parts
+from pipeline.inference.templates import Recipe
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
 from pipeline.parts import make_data
@@ -108,9 +112,9 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
     samples = problem.read(config)
     analysis = translation.make_analysis(config, names_of(config), len(samples))
     number = -(-events // options.part_size)
-    pieces = (enlarged(config, samples, events // number, seed, number) for seed in range(number))
+    make = partial(enlarged, config, samples, events // number, parts=number)
     with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
-        parts: Iterable[Data] = list(pieces) if number == 1 else store_parts(pieces, Path(folder))
+        parts = [make(0)] if number == 1 else on_disk(config, make, number, Path(folder))
         size = {"events": 0, "bytes": 0, "cores": cores}
         for data in parts:
             size["events"] += sum(int(jnp.sum(group.index >= 0)) for group in data.events.groups)
@@ -119,6 +123,19 @@ def measured(options: argparse.Namespace) -> Iterator[Row]:
         for thresholds in options.thresholds:
             row = measured_steps(config, analysis, parts, thresholds, options.repeat)
             yield size | {"building_peak_gb": building} | row | {"floor_s": size["bytes"] / bandwidth()}
+
+
+def on_disk(config: Config, make: Callable[[int], Data], number: int, folder: Path) -> Stream:
+    """As many parts on disk."""
+    recipes: list[Recipe] = []
+
+    def part(seed: int) -> tuple[tuple[EventGroup, ...], dict[str, Any]]:
+        data = make(seed)
+        recipes.append(data.recipe)
+        return data.events.groups, {}
+
+    stored = store_parts([partial(part, seed) for seed in range(number)], folder)
+    return Stream(stored, tuple(range(number)), translation.make_edges(config), recipes[0])
 
 
 def enlarged(config: Config, samples: tuple[Sample, ...], events: int, seed: int, parts: int) -> Data:

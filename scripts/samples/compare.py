@@ -30,7 +30,7 @@ import uproot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from pipeline.analysis import templates_at, with_design_effects
+from pipeline.analysis import templates_at
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.inference.templates import Templates
 from pipeline.ingest.manifest import InputError, load_manifest
@@ -130,9 +130,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
 def our_templates(config: Config) -> Templates:
     """Our analysis at the thresholds of the config, on all events; draws of a collision count as one in it."""
     analysis, parameters, data = whole(config)
-    at = arrays(parameters)
-    (data,) = with_design_effects(analysis, at, [data])
-    return templates_at(analysis, at, data)
+    return templates_at(analysis, arrays(parameters), data)
 
 
 def compare(config: Config, made: Templates, published: Published) -> Iterator[Pair]:

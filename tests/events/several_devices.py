@@ -11,12 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 from pipeline import analysis as exact
-from pipeline.events.stream import store_parts
 from pipeline.events.table import list_events, list_objects, shared_events
 from pipeline.events.yields import SUBSAMPLES, yields_and_flux_of_devices
 from pipeline.validation.bootstrap import resampled
 
-from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
+from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data, stored
 
 ANALYSIS, AT, WIDTHS = small_analysis(), arrays(THRESHOLDS), arrays(BANDWIDTHS)
 
@@ -25,9 +24,9 @@ def of_parts(devices):
     """A part that leaves some devices idle is one of them."""
     parts = [small_data(events, seed, chunk_size=64, devices=devices) for seed, events in enumerate((700, 40))]
     with tempfile.TemporaryDirectory() as folder:
-        stored = store_parts(iter(parts), Path(folder))
-        yield "stored/yields", exact.yields_at(ANALYSIS, AT, stored)
-        yield from named("stored/evaluation", exact.evaluate(ANALYSIS, AT, WIDTHS, stored))
+        on_disk = stored(parts, Path(folder))
+        yield "stored/yields", exact.yields_at(ANALYSIS, AT, on_disk)
+        yield from named("stored/evaluation", exact.evaluate(ANALYSIS, AT, WIDTHS, on_disk))
 
 
 def step(devices, data):

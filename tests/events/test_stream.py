@@ -1,5 +1,8 @@
 """Parts on disk: they give what all events together give, in one shape, compiled once, and no time for empty room."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from pipeline.events.stream import store_parts
 from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
+from small_analysis import stored as on_disk
 
 ANALYSIS = small_analysis()
 AT, WIDTHS = arrays(THRESHOLDS), arrays(BANDWIDTHS)
@@ -21,7 +25,7 @@ def parts():
 
 @pytest.fixture(scope="module")
 def stored(parts, tmp_path_factory):
-    return store_parts(iter(parts), tmp_path_factory.mktemp("parts") / "events")
+    return on_disk(parts, tmp_path_factory.mktemp("parts") / "events")
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +99,33 @@ def test_tasks_without_events_are_not_done(parts, stored):
         assert all(mask[: mask.sum()].all() for mask in real)
 
 
-def test_no_parts_and_a_used_folder_are_refused(parts, tmp_path):
+def test_no_parts_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no parts"):
         store_parts([], tmp_path)
     with pytest.raises(ValueError, match="no events"):
         exact.merit_of(ANALYSIS, AT, [])
-    (tmp_path / "something").touch()
-    with pytest.raises(ValueError, match="not empty"):
-        store_parts(parts, tmp_path)
+
+
+def test_what_is_stored_is_not_made_again(parts, stored):
+    """Nor is what another run of the same analysis has stored meanwhile."""
+
+    def fail():
+        raise AssertionError
+
+    again = store_parts([fail] * len(parts), stored.stored.folder)
+    assert again == stored.stored
+    assert again.bytes == sum(file.stat().st_size for file in again.folder.rglob("*.*"))
+
+
+def test_a_cpu_computes_with_the_file_itself(stored):
+    """Or else every step would copy all events."""
+    (group, *_) = next(iter(stored.stored.read([0])))
+    maps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(".npy")]
+    ranges = [[int(end, 16) for end in each.split("-")] for each in maps]
+    for column in jax.tree.leaves((group.objects, group.varied_objects, group.prepared)):
+        assert any(start <= column.unsafe_buffer_pointer() < stop for start, stop in ranges)
+
+
+def test_some_parts_alone(parts, sums, stored):
+    second = replace(stored, numbers=(1,))
+    jax.tree.map(np.testing.assert_array_equal, compiled(AT, WIDTHS, next(iter(second))), sums[1])

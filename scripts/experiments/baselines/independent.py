@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import awkward as ak
 import numpy as np
-from pipeline.analysis import Analysis, Data, with_design_effects
+from pipeline.analysis import Analysis, Data
 from pipeline.config import Config
+from pipeline.division import with_design
 from pipeline.events.split import lots
 from pipeline.ingest.samples import Sample
 from pipeline.names import names_of
@@ -54,5 +55,5 @@ def divide_by_lot(config: Config, samples: Sequence[Sample], events: int, alike:
     names = names_of(config)
     analysis = make_analysis(config, names, len(samples))
     parts = make_data(config, names, analysis, samples, [*small, rest])
-    training, *others, independent = with_design_effects(analysis, default_thresholds(config), parts)
+    training, *others, independent = with_design(analysis, default_thresholds(config), samples, parts)
     return Parts(training, tuple(others), independent)
