@@ -56,19 +56,21 @@ TRIAL = 20_000
 """Events that tell how much memory one takes."""
 LIGHT = 2_000
 """Bytes: hardly an event takes more, so so many bytes for each are enough without a trial."""
-ROOM = 8
-"""Pieces that fit into memory: one is made in several times its own memory."""
-PIECE = 1 << 28
+MAKING = 3
+"""While events become arrays, they take so many times the memory of these."""
+ROOM = 4
+"""Pieces that fit into memory: one that is being made takes several times its own, one that is used is not alone."""
+PIECE = 1 << 29
 """Bytes of a piece at most: enough that what a piece costs by itself is little beside its events."""
 
 
 def too_large(config: Config, names: Names, samples: Sequence[Sample]) -> Groups | None:
-    """The first events as arrays, if all of them would take more memory than they may; else None."""
+    """The first events as arrays, if all of them would take more memory than they may until they are; else None."""
     number, memory = sum(len(sample.events) for sample in samples), _memory(config)
     if all(isinstance(sample.events, ak.Array) for sample in samples) and number * LIGHT < memory:
         return None
     trial = _trial(config, names, samples)
-    return trial if number * _bytes_per_event(trial) > memory else None
+    return trial if MAKING * number * _bytes_per_event(trial) > memory else None
 
 
 def stream(
@@ -140,7 +142,8 @@ def _trial(config: Config, names: Names, samples: Sequence[Sample]) -> Groups:
     """The first events of every data set as arrays."""
     share = min(1.0, TRIAL / sum(len(sample.events) for sample in samples))
     first = [np.arange(len(sample.events)) < share * len(sample.events) for sample in samples]
-    (groups,) = dense(config, names, [pick(config, names, samples, first)], devices=1)
+    total = sum(len(sample.events) for sample in samples)
+    (groups,) = dense(config, names, [pick(config, names, samples, first)], devices=1, of=total)
     return groups
 
 
@@ -175,7 +178,7 @@ def _made(
 ) -> tuple[Groups, dict[str, Any]]:
     """The groups of a piece, and what is to be remembered of it."""
     picked = pick(config, names, samples, [own == piece for own in pieces], whole=[own >= 0 for own in pieces])
-    (groups,) = dense(config, names, [picked], devices)
+    (groups,) = dense(config, names, [picked], devices, of=sum(len(sample.events) for sample in samples))
     return groups, {"left_out": left_out(picked), "events": sum(map(len, picked))}
 
 

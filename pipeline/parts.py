@@ -92,9 +92,9 @@ def data_of(
 
 
 def dense(
-    config: Config, names: Names, picked: Sequence[Sequence[RaggedSample]], devices: int
+    config: Config, names: Names, picked: Sequence[Sequence[RaggedSample]], devices: int, of: int | None = None
 ) -> list[tuple[EventGroup, ...]]:
-    """Groups of equal shapes for each of some parts."""
+    """Groups of equal shapes for each of some parts, out of so many events."""
     return dense_groups(
         picked,
         names.function,
@@ -102,6 +102,7 @@ def dense(
         asked=names.asked,
         from_below=_from_below(config),
         devices=devices,
+        of=of,
     )
 
 

@@ -130,6 +130,7 @@ def dense_groups(
     asked: Collection[str] | None = None,
     from_below: Collection[str] = (),
     devices: int = 1,
+    of: int | None = None,
 ) -> list[tuple[EventGroup, ...]]:
     """Several disjoint parts of the same data sets as dense groups of equal shapes: compiled code serves all of them.
 
@@ -142,6 +143,7 @@ def dense_groups(
         from_below: varied columns (`jet.pt`, `met`) that cuts keep below a threshold only. They are rounded down to
             float32, all others up, so that comparisons in float32 and float64 agree.
         devices: how many of them share the events (`pipeline.events.devices`).
+        of: how many events there are in all, where these are not all.
     """
     prepare = partial(_prepared, function, asked)
     main = _most_frequent([sample for samples in folds for sample in samples])
@@ -149,7 +151,7 @@ def dense_groups(
     kinematics = max(sample.kinematics for samples in folds for sample in samples)
     parts: list[list[EventGroup]] = [[] for _ in folds]
     loads = [np.zeros(devices) for _ in folds]
-    events = sum(len(sample) for samples in folds for sample in samples)
+    events = of or sum(len(sample) for samples in folds for sample in samples)
     capacities = FINE if events >= FINE_GRID_FROM and jax.default_backend() == "cpu" else COARSE
     for lower, capacity in itertools.pairwise((-1, *capacities)):
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]

@@ -56,15 +56,14 @@ def placed(column: np.ndarray, devices: int, axis: int = 0) -> Array:
     return jax.device_put(column, NamedSharding(_mesh(devices), _along(axis)))
 
 
-def from_devices(pieces: list[np.ndarray], axis: int) -> Array:
+def from_devices(pieces: list[Array], axis: int) -> Array:
     """A column of a group from the stretches of all devices along an axis, each in the memory of its device."""
     if len(pieces) == 1:
-        return jax.device_put(pieces[0])
+        return pieces[0]
     shape = list(pieces[0].shape)
     shape[axis] *= len(pieces)
-    on_devices = [jax.device_put(piece, device) for piece, device in zip(pieces, jax.local_devices(), strict=False)]
     sharding = NamedSharding(_mesh(len(pieces)), _along(axis))
-    return jax.make_array_from_single_device_arrays(tuple(shape), sharding, on_devices)
+    return jax.make_array_from_single_device_arrays(tuple(shape), sharding, pieces)
 
 
 def on_each_device(work: Callable[[tuple[EventGroup, ...]], Result], groups: tuple[EventGroup, ...]) -> Result:

@@ -3,21 +3,26 @@
 What follows from the events are sums over them, so an analysis can take them part by part
 (`pipeline.analysis.evaluate`). Here the parts get room for as many chunks, objects and rows as the
 largest of them has, so that one compiled function serves them all. The rest of the room holds no event, and no time is
-spent on it. The files are mapped into memory, not read: the operating system keeps what it has room for.
+spent on it.
 
-A part is a folder with a file an array, the share of each device first, so that a CPU can compute with the file itself.
-It is written beside its place and renamed: what is there is complete, whenever a run is killed.
+While a part is used, a thread reads the next one; the operating system keeps of the files what it has room for. To
+compute with files that are mapped into memory takes no copy, and twice the time: their memory comes in pages of 4 kB.
+
+A part is a folder with a file for each device, in which its share of every array stands as it stands in memory. The
+folder is written beside its place and renamed: what is there is complete, whenever a run is killed.
 """
 
-import itertools
 import json
+import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,6 +42,30 @@ NO_EVENT = {"weight": 0, "index": -1, "collision": -1, "task_chunk": -1}
 ABOUT = "part.json"
 CAPACITY = "capacity"
 STATIC = (CAPACITY, "devices")
+ALIGNMENT = 64
+"""Bytes, of what XLA computes with."""
+LIST = [object()]
+ALONE = sys.getrefcount(LIST[0])
+"""References to what is in a list, and nowhere else."""
+
+
+class Rooms:
+    """Memory that is used again once nothing else looks at it: fresh pages take about as long as what is read."""
+
+    def __init__(self) -> None:
+        self._of_size: dict[int, list[NDArray[np.uint8]]] = {}
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """So many bytes, at a place that XLA computes with."""
+        rooms = self._of_size.setdefault(size, [])
+        for number in range(len(rooms)):
+            if sys.getrefcount(rooms[number]) == ALONE:
+                break
+        else:
+            number = len(rooms)
+            rooms.append(np.empty(size + ALIGNMENT, np.uint8))
+        start = -rooms[number].ctypes.data % ALIGNMENT
+        return rooms[number][start : start + size]
 
 
 @dataclass(frozen=True)
@@ -45,20 +74,20 @@ class StoredParts:
 
     folder: Path
     number: int
+    rooms: Rooms = field(default_factory=Rooms, compare=False, repr=False)
 
     def read(self, numbers: Sequence[int]) -> Iterator[Groups]:
-        """Some parts, one after another; while one is used, the next is on its way."""
-        ahead = [self._part(number) for number in numbers[:1]]
-        for place in range(len(numbers)):
-            for number in numbers[place + 2 : place + 3]:
-                _will_need(_folder(self.folder, number))
-            ahead += [self._part(number) for number in numbers[place + 1 : place + 2]]
-            yield ahead.pop(0)
+        """Some parts, one after another; while one is used, the next is read."""
+        with ThreadPoolExecutor(1) as reader:
+            coming = [reader.submit(self._part, number) for number in numbers[:1]]
+            for place in range(len(numbers)):
+                part = coming.pop().result()
+                coming += [reader.submit(self._part, number) for number in numbers[place + 1 : place + 2]]
+                yield part
 
     def about(self, number: int) -> dict[str, Any]:
         """What was said of a part when it was stored."""
-        about: dict[str, Any] = _about(_folder(self.folder, number))["about"]
-        return about
+        return _about(_folder(self.folder, number)).about
 
     @property
     def bytes(self) -> int:
@@ -66,7 +95,43 @@ class StoredParts:
         return sum(file.stat().st_size for file in self.folder.glob("part_*/*"))
 
     def _part(self, number: int) -> Groups:
-        return tuple(map(_placed, _read(_folder(self.folder, number))))
+        """A part in the memory of its devices."""
+        place = _folder(self.folder, number)
+        files = _about(place)
+        on_devices = []
+        for device, target in zip(range(files.devices), jax.local_devices(), strict=False):
+            with _file(place, device).open("rb", buffering=0) as file:
+                room = self.rooms.take(file.seek(0, os.SEEK_END))
+                file.seek(0)
+                file.readinto(memoryview(room))
+            on_devices.append(jax.device_put(files.views(room), target if files.devices > 1 else None))
+
+        def of_field(field: str, number: int) -> jax.Array:
+            return from_devices([arrays[number] for arrays in on_devices], divided_axis(field))
+
+        return tuple(
+            EventGroup(capacity=columns[CAPACITY], devices=files.devices, **_without_capacity(of_field, columns))
+            for columns in files.groups
+        )
+
+
+class PartFiles(NamedTuple):
+    """What is in the files of a part: groups with the numbers of their arrays; where each stands, its kind and shape.
+
+    `about` is what was said of the part when it was stored.
+    """
+
+    groups: list[Columns]
+    arrays: list[tuple[int, str, tuple[int, ...]]]
+    devices: int
+    about: dict[str, Any]
+
+    def views(self, content: NDArray[np.uint8]) -> list[NDArray[Any]]:
+        """The arrays in the content of the file of a device."""
+        return [
+            content[start : start + np.dtype(kind).itemsize * math.prod(shape)].view(kind).reshape(shape)
+            for start, kind, shape in self.arrays
+        ]
 
 
 def store_parts(
@@ -92,15 +157,15 @@ def store_parts(
     for number, make in enumerate(makers):
         if not _folder(folder, number).exists() and not _raw(folder, number).exists():
             groups, about = make()
-            _write(_raw(folder, number), tuple(map(_by_device, groups)), about)
+            _write(_raw(folder, number), [_by_device(group) for group in groups], about)
         report(number + 1)
     raw = [number for number in range(len(makers)) if _raw(folder, number).exists()]
     if raw:
         room = _room([_outlines(folder, number) for number in range(len(makers))])
         for number in raw:
             own = {columns[CAPACITY]: columns for columns in _read(_raw(folder, number))}
-            roomy = tuple(_with_room(own.get(capacity), outline) for capacity, outline in room.items())
-            _write(_folder(folder, number), roomy, _about(_raw(folder, number))["about"])
+            roomy = [_with_room(own.get(capacity), outline) for capacity, outline in room.items()]
+            _write(_folder(folder, number), roomy, _about(_raw(folder, number)).about)
             shutil.rmtree(_raw(folder, number))
     return StoredParts(folder, len(makers))
 
@@ -108,11 +173,9 @@ def store_parts(
 def _outlines(folder: Path, number: int) -> dict[int, Columns]:
     """Shapes and kinds of the columns of a part, by the capacity of the group, without their memory."""
     place = _folder(folder, number)
-    groups = _read(place if place.exists() else _raw(folder, number))
-    return {
-        columns[CAPACITY]: _mapped(lambda column: np.broadcast_to(np.zeros((), column.dtype), column.shape), columns)
-        for columns in groups
-    }
+    files = _about(place if place.exists() else _raw(folder, number))
+    outlines = [np.broadcast_to(np.zeros((), kind), (files.devices, *shape)) for _, kind, shape in files.arrays]
+    return {columns[CAPACITY]: _mapped(outlines.__getitem__, columns) for columns in files.groups}
 
 
 def _room(outlines: Sequence[dict[int, Columns]]) -> dict[int, Columns]:
@@ -152,44 +215,46 @@ def _by_device(group: EventGroup) -> Columns:
         each = (*shape[:axis], group.devices, shape[axis] // group.devices, *shape[axis + 1 :])
         return np.moveaxis(np.asarray(column).reshape(each), axis, 0)
 
-    columns = {field.name: getattr(group, field.name) for field in fields(group) if field.name not in STATIC}
-    return {CAPACITY: group.capacity} | {
-        name: jax.tree.map(partial(of_field, name), column) for name, column in columns.items()
-    }
+    columns = {each.name: getattr(group, each.name) for each in fields(group) if each.name not in STATIC}
+    return {CAPACITY: group.capacity} | _without_capacity(of_field, columns)
 
 
-def _placed(columns: Columns) -> EventGroup:
-    """A group in the memory of its devices; on a CPU this shares the memory of the files."""
-    devices = len(columns["weight"])
-
-    def of_field(field: str, column: NDArray[Any]) -> jax.Array:
-        return from_devices(list(column), divided_axis(field))
-
-    arrays = {name: jax.tree.map(partial(of_field, name), each) for name, each in columns.items() if name != CAPACITY}
-    return EventGroup(capacity=columns[CAPACITY], devices=devices, **arrays)
+def _without_capacity(function: Callable[[str, Any], Any], columns: Columns) -> Columns:
+    """A function of the field and of each array in it."""
+    return {name: jax.tree.map(partial(function, name), each) for name, each in columns.items() if name != CAPACITY}
 
 
 def _mapped(function: Callable[..., Any], *groups: Columns) -> Columns:
     """A function of every array of groups of one capacity."""
-    first = groups[0]
     return {
-        field: column if field == CAPACITY else jax.tree.map(function, *(each[field] for each in groups))
-        for field, column in first.items()
+        name: column if name == CAPACITY else jax.tree.map(function, *(each[name] for each in groups))
+        for name, column in groups[0].items()
     }
 
 
 def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> None:
-    """One file an array, and how they belong together; the folder is there when all of them are."""
+    """One file a device, and what is in them; the folder is there when all of it is."""
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    number = itertools.count()
+    arrays: list[NDArray[Any]] = []
 
-    def written(column: NDArray[Any]) -> int:
-        np.save(unfinished / _file(own := next(number)), np.ascontiguousarray(column))
-        return own
+    def numbered(array: NDArray[Any]) -> int:
+        arrays.append(array)
+        return len(arrays) - 1
 
-    (unfinished / ABOUT).write_text(json.dumps({"groups": [_mapped(written, each) for each in groups], "about": about}))
+    named = [_mapped(numbered, columns) for columns in groups]
+    sizes = [-(-array[0].nbytes // ALIGNMENT) * ALIGNMENT for array in arrays]
+    starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    for device in range(len(arrays[0])):
+        with _file(unfinished, device).open("wb") as file:
+            for start, array in zip(starts, arrays, strict=True):
+                file.seek(start)
+                file.write(np.ascontiguousarray(array[device]).data)
+            file.truncate(sum(sizes))
+    places = [(start, array.dtype.str, array.shape[1:]) for start, array in zip(starts, arrays, strict=True)]
+    files = PartFiles(named, places, len(arrays[0]), about)
+    (unfinished / ABOUT).write_text(json.dumps(files._asdict()))
     try:
         unfinished.rename(place)
     except OSError:
@@ -199,26 +264,16 @@ def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> Non
 
 
 def _read(place: Path) -> list[Columns]:
-    """The groups of a part, each array mapped into memory."""
-
-    def column(number: int) -> NDArray[Any]:
-        mapped: NDArray[Any] = np.load(place / _file(number), mmap_mode="r")
-        return mapped
-
-    return [_mapped(column, each) for each in _about(place)["groups"]]
+    """The groups of a part, with an axis of the devices in front."""
+    files = _about(place)
+    pieces = [files.views(np.fromfile(_file(place, device), np.uint8)) for device in range(files.devices)]
+    arrays = [np.stack(each) for each in zip(*pieces, strict=True)]
+    return [_mapped(arrays.__getitem__, columns) for columns in files.groups]
 
 
-def _about(place: Path) -> dict[str, Any]:
+def _about(place: Path) -> PartFiles:
     about: dict[str, Any] = json.loads((place / ABOUT).read_text())
-    return about
-
-
-def _will_need(place: Path) -> None:
-    """Ask the operating system to read a part, in the background."""
-    if hasattr(os, "posix_fadvise"):
-        for path in place.iterdir():
-            with path.open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
+    return PartFiles(**about)
 
 
 def _folder(folder: Path, number: int) -> Path:
@@ -229,5 +284,5 @@ def _raw(folder: Path, number: int) -> Path:
     return folder / f"raw_{number:05}"
 
 
-def _file(number: int) -> str:
-    return f"array_{number:03}.npy"
+def _file(place: Path, device: int) -> Path:
+    return place / f"device_{device:02}.bin"
