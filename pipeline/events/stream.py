@@ -103,7 +103,7 @@ class StoredParts:
             with _file(place, device).open("rb", buffering=0) as file:
                 room = self.rooms.take(file.seek(0, os.SEEK_END))
                 file.seek(0)
-                file.readinto(memoryview(room))
+                file.readinto(room.data)
             on_devices.append(jax.device_put(files.views(room), target if files.devices > 1 else None))
 
         def of_field(field: str, number: int) -> jax.Array:
