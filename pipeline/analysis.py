@@ -14,10 +14,10 @@ yields, smooth from end to end.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import KW_ONLY
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64, PyTree
 
-from pipeline.event_data import Data, Parts, Stream, parts_of
+from pipeline.event_data import Data, KeptFlux, Parts, Stream, parts_of, sum_over_parts
 from pipeline.events import smeared
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Selection, Thresholds
@@ -82,7 +82,6 @@ __all__ = [
 Yields = Float64[Array, "kinematics datasets bins columns"]
 Flux = dict[str, Float64[Array, "devices kinematics datasets subsamples bins columns"]]
 Sizes = Float64[Array | np.ndarray, " sizes"]
-Sums = TypeVar("Sums")
 
 
 class Analysis(NamedTuple):
@@ -155,9 +154,7 @@ def loss(
     Raises:
         ValueError: there is no part.
     """
-    yields, recipe = _sum_over_parts(
-        lambda part: expected_yields(analysis, thresholds, bandwidths, part.events, smooth=smooth), data
-    )
+    yields, recipe = sum_over_parts(_yields_of_part, analysis, (thresholds, bandwidths, smooth), data)
     # One compiled function for value and slope serves every caller: fits take long to compile.
     (value, merit), slope = loss_of_yields_and_slope(jax.lax.stop_gradient(yields), analysis, recipe)
     value = with_slope(value, slope, yields)
@@ -192,9 +189,9 @@ def evaluate(
         errors = dict.fromkeys(slopes, jnp.zeros(()))
         return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slopes, error=errors))
 
-    yields, flux, recipe = yields_and_flux_at(analysis, thresholds, bandwidths, data)
-    (value, merit), slope = loss_of_yields_and_slope(yields, analysis, recipe)
-    gradient = _gradient_of_parts(gradient_of_subsamples(slope, flux))
+    kept, recipe = _kept_flux(analysis, thresholds, bandwidths, data)
+    (value, merit), slope = loss_of_yields_and_slope(kept.yields, analysis, recipe)
+    gradient = _gradient_of_parts(kept.gradient(slope))
     if any(score.name in bandwidths for score in analysis.events.scores):
         by_weights = _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
         gradient = Gradient(value=gradient.value | by_weights.value, error=gradient.error | by_weights.error)
@@ -205,28 +202,40 @@ def yields_and_flux_at(
     analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts
 ) -> tuple[Yields, Flux, Recipe]:
     """The exact yields, the boundary flux of each threshold that has a bandwidth, and the recipe of the templates."""
-    widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
-
-    def of_part(part: Data) -> tuple[Array, Flux]:
-        arguments = (analysis.events, thresholds, widths, part.events)
-        if jax.default_backend() == "cpu":
-            return _yields_and_flux(*arguments, SUBSAMPLES)
-        # A GPU computes the flux while the CPU fits the yields, which it has computed before.
-        return _yields(*arguments), _yields_and_flux(*arguments, SUBSAMPLES)[1]
-
-    (yields, flux), recipe = _sum_over_parts(of_part, data)
+    (yields, flux), recipe = sum_over_parts(_flux_of_part, analysis, (thresholds, bandwidths), data)
     return added(yields), flux, recipe
+
+
+def _kept_flux(
+    analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts
+) -> tuple[KeptFlux, Recipe]:
+    if isinstance(data, Stream) and data.workers is not None:
+        return data.workers.flux(_flux_of_part, analysis, (thresholds, bandwidths), data), data.recipe
+    yields, flux, recipe = yields_and_flux_at(analysis, thresholds, bandwidths, data)
+    return KeptFlux(yields, lambda slope: gradient_of_subsamples(slope, flux)), recipe
+
+
+def _flux_of_part(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, part: Data) -> tuple[Array, Flux]:
+    """Yields and flux, with an axis of the devices in front."""
+    widths = {name: width for name, width in bandwidths.items() if not isinstance(thresholds[name], Network)}
+    arguments = (analysis.events, thresholds, widths, part.events)
+    if jax.default_backend() == "cpu":
+        return _yields_and_flux(*arguments, SUBSAMPLES)
+    # A GPU computes the flux while the CPU fits the yields, which it has computed before.
+    return _yields(*arguments), _yields_and_flux(*arguments, SUBSAMPLES)[1]
 
 
 def _weight_gradient(
     analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts, slope: Yields
 ) -> dict[str, PyTree]:
     """By the weights of each network that has a bandwidth, in two halves: a second pass over the events."""
+    return sum_over_parts(_weight_gradient_of_part, analysis, (thresholds, bandwidths, slope), data)[0]
 
-    def of_part(part: Data) -> dict[str, PyTree]:
-        return _compiled_weight_gradient(analysis.events, thresholds, bandwidths, part.events, slope)
 
-    return _sum_over_parts(of_part, data)[0]
+def _weight_gradient_of_part(
+    analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, slope: Yields, part: Data
+) -> dict[str, PyTree]:
+    return _compiled_weight_gradient(analysis.events, thresholds, bandwidths, part.events, slope)
 
 
 _compiled_weight_gradient = summed(weight_gradient, static=(0,))
@@ -273,21 +282,10 @@ def expected_yields(
     return yields(thresholds, bandwidths, events)
 
 
-def _sum_over_parts(of_part: Callable[[Data], Sums], data: Parts) -> tuple[Sums, Recipe]:
-    """The sum, and the recipe of the parts."""
-    total = None
-    for part in parts_of(data):
-        summand = of_part(part)
-        # Waiting for the sum so far keeps JAX, which computes in the background, from holding part after part.
-        total = summand if total is None else jax.tree.map(_added, total, summand)
-        recipe = part.recipe
-    if total is None:
-        raise ValueError("there are no events: pass one part at least")
-    return total, recipe
-
-
-def _added(total: Array, summand: Array) -> Array:
-    return jax.block_until_ready(total) + summand  # type: ignore[no-untyped-call]
+def _yields_of_part(
+    analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, smooth: bool, part: Data
+) -> Yields:
+    return expected_yields(analysis, thresholds, bandwidths, part.events, smooth=smooth)
 
 
 def loss_of_yields(
@@ -330,12 +328,12 @@ def model_numbers(analysis: Analysis, templates: Templates) -> Numbers:
 
 def yields_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Yields:
     """The exact yields, compiled."""
-    return _sum_over_parts(lambda part: expected_yields(analysis, thresholds, {}, part.events), data)[0]
+    return sum_over_parts(_yields_of_part, analysis, (thresholds, {}, False), data)[0]
 
 
 def templates_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Templates:
     """The exact templates: expected events of each process under each variation."""
-    yields, recipe = _sum_over_parts(lambda part: expected_yields(analysis, thresholds, {}, part.events), data)
+    yields, recipe = sum_over_parts(_yields_of_part, analysis, (thresholds, {}, False), data)
     return _templates(recipe, yields)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.analysis import Analysis, effects_of_design, events_in_two_regions, with_effects
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.event_data import Data, Stream, parts_of
+from pipeline.event_data import Data, Stream, Workers, parts_of
 from pipeline.events import split
 from pipeline.events.cuts import Thresholds
 from pipeline.ingest.samples import Sample
@@ -29,6 +29,7 @@ def division(
     samples: Sequence[Sample],
     turns: Sequence[float],
     report: Callable[[str], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> tuple[list[dict[str, Data | Stream]], dict[str, int]]:
     """The events of each part by its name, once for each turn; and the objects of each collection in no bit mask.
 
@@ -39,13 +40,15 @@ def division(
         samples: all data sets.
         turns: where the held-out events begin in a random order of all events, a circle.
         report: gets a line before what takes time.
+        workers: who makes arrays of the events, and computes with them; this process, if nobody does.
 
     Raises:
         InputError: a part is empty, or an event is in two regions that exclude each other.
     """
     shares = _shares(config)
     masks = [_masks(config, samples, shares, turn) for turn in turns]
-    data, unseen = _events_of(config, names, analysis, samples, [of[name] for of in masks for name in shares], report)
+    parts = [of[name] for of in masks for name in shares]
+    data, unseen = _events_of(config, names, analysis, samples, parts, report, workers)
     if config.exclusive and config.may_overlap():
         check_exclusive(analysis, fresh(config), data)
     number = len(shares)
@@ -69,11 +72,12 @@ def _events_of(
     samples: Sequence[Sample],
     parts: Sequence[Part],
     report: Callable[[str], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> tuple[Sequence[Data | Stream], dict[str, int]]:
     """Parts of the events, in memory or on disk; and the objects of each collection that are in no bit mask."""
-    trial = too_large(config, names, samples)
+    trial = too_large(config, names, samples, workers)
     if trial is not None:
-        return stream(config, names, analysis, samples, parts, trial, report)
+        return stream(config, names, analysis, samples, parts, trial, report, workers)
     # All at once: parts of equal shapes are compiled once.
     picked = [pick(config, names, samples, part) for part in parts]
     unseen = left_out(sample for part in picked for sample in part)

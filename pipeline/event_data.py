@@ -1,15 +1,18 @@
 """The events of an analysis with the recipe of its templates: in memory, or on disk, part by part."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
+from jaxtyping import Array
 
 from pipeline.events.batch import Edges, Events
 from pipeline.events.stream import StoredParts
 from pipeline.inference.templates import Recipe
 
-__all__ = ["Data", "Parts", "Stream", "parts_of"]
+__all__ = ["Data", "KeptFlux", "OfPart", "Parts", "Stream", "Workers", "parts_of", "sum_over_parts"]
 
 
 class Data(eqx.Module):
@@ -37,6 +40,39 @@ Change = Callable[[int, Data], Data]
 """What is made of a part, given its number."""
 
 
+class KeptFlux(NamedTuple):
+    """The yields, and what makes a gradient of the slope of a loss by them: the flux stays where it was computed."""
+
+    yields: Array
+    gradient: Callable[[Array], dict[str, Array]]
+
+
+@runtime_checkable
+class Workers(Protocol):
+    """Who computes with parts on disk in the place of this process (`pipeline.cluster`)."""
+
+    @property
+    def number(self) -> int:
+        """How many they are."""
+        ...
+
+    def each(self, function: Callable[[int], None], numbers: Sequence[int]) -> Iterable[None]:
+        """Call a function for each number."""
+        ...
+
+    def total(self, function: "OfPart", analysis: Any, arguments: tuple[Any, ...], stream: "Stream") -> Any:
+        """The sum over the parts of `function(analysis, *arguments, part)`."""
+        ...
+
+    def flux(self, function: "OfPart", analysis: Any, arguments: tuple[Any, ...], stream: "Stream") -> KeptFlux:
+        """Of a function that returns yields and flux of a part."""
+        ...
+
+
+OfPart = Callable[..., Any]
+"""What follows from a part: `function(analysis, *arguments, part)`, a pytree of sums over events."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """The events of some parts on disk, as often as one likes, while their folder exists; for whoever takes `Data`.
@@ -50,6 +86,7 @@ class Stream:
         edges: of the bins of each region.
         recipe: of the templates, of all parts together.
         changes: what is made of each part when it is read.
+        workers: who computes with them; this process, if nobody does.
     """
 
     stored: StoredParts
@@ -57,6 +94,7 @@ class Stream:
     edges: Edges
     recipe: Recipe
     changes: tuple[Change, ...] = ()
+    workers: Workers | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         """The number of parts."""
@@ -90,3 +128,22 @@ Parts = Data | Iterable[Data]
 def parts_of(data: Parts) -> Iterable[Data]:
     """The parts of some events; all of them, where they are in memory."""
     return (data,) if isinstance(data, Data) else data
+
+
+def sum_over_parts(function: OfPart, analysis: Any, arguments: tuple[Any, ...], data: Parts) -> tuple[Any, Recipe]:
+    """The sum of `function(analysis, *arguments, part)`, and the recipe of the parts."""
+    if isinstance(data, Stream) and data.workers is not None:
+        return data.workers.total(function, analysis, arguments, data), data.recipe
+    total = None
+    for part in parts_of(data):
+        summand = function(analysis, *arguments, part)
+        # Waiting for the sum so far keeps JAX, which computes in the background, from holding part after part.
+        total = summand if total is None else jax.tree.map(_plus, total, summand)
+        recipe = part.recipe
+    if total is None:
+        raise ValueError("there are no events: pass one part at least")
+    return total, recipe
+
+
+def _plus(total: Array, summand: Array) -> Array:
+    return jax.block_until_ready(total) + summand  # type: ignore[no-untyped-call]

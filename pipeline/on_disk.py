@@ -8,6 +8,7 @@ says of them. As a check of the key itself, it also holds a checksum of the firs
 import hashlib
 import inspect
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from pipeline.analysis import Analysis
 from pipeline.config import Config
 from pipeline.errors import InputError
-from pipeline.event_data import Stream
+from pipeline.event_data import Stream, Workers
 from pipeline.events import split
 from pipeline.events.batch import EventGroup
 from pipeline.events.stream import store_parts
@@ -64,13 +65,16 @@ PIECE = 1 << 29
 """Bytes of a piece at most: enough that what a piece costs by itself is little beside its events."""
 
 
-def too_large(config: Config, names: Names, samples: Sequence[Sample]) -> Groups | None:
-    """The first events as arrays, if all of them would take more memory than they may until they are; else None."""
+def too_large(config: Config, names: Names, samples: Sequence[Sample], workers: Workers | None = None) -> Groups | None:
+    """The first events as arrays, if all of them would take more memory than they may until they are; else None.
+
+    On a cluster they are too large, however many they are.
+    """
     number, memory = sum(len(sample.events) for sample in samples), _memory(config)
-    if all(isinstance(sample.events, ak.Array) for sample in samples) and number * LIGHT < memory:
+    if not workers and all(isinstance(sample.events, ak.Array) for sample in samples) and number * LIGHT < memory:
         return None
     trial = _trial(config, names, samples)
-    return trial if MAKING * number * _bytes_per_event(trial) > memory else None
+    return trial if workers or MAKING * number * _bytes_per_event(trial) > memory else None
 
 
 def stream(
@@ -81,6 +85,7 @@ def stream(
     parts: Sequence[Part],
     trial: Groups,
     report: Callable[[str], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> tuple[list[Stream], dict[str, int]]:
     """Parts of the events on disk, each to be read in pieces; and the objects that are in no bit mask.
 
@@ -92,26 +97,29 @@ def stream(
         parts: which events of each sample are in each part; each stands for all of them.
         trial: from `too_large`.
         report: gets a line while pieces are made.
+        workers: who makes them, and computes with them; this process, if nobody does.
 
     Raises:
         InputError: they cannot be written.
     """
     size = max(1, int(_piece_bytes(config) / _bytes_per_event(trial)))
-    numbers = [max(1, ceil(sum(int(mask.sum()) for mask in part) / size)) for part in parts]
-    devices = devices_for(min(size, sum(len(sample.events) for sample in samples)))
+    least = workers.number if workers else 1
+    numbers = [max(least, ceil(sum(int(mask.sum()) for mask in part) / size)) for part in parts]
+    devices = 1 if workers else devices_for(min(size, sum(len(sample.events) for sample in samples)))
     places = [_places(config, sample) for sample in samples]
-    makers = []
-    for part, number in zip(parts, numbers, strict=True):
-        pieces = [np.where(mask, place * number, -1).astype(np.int32) for mask, place in zip(part, places, strict=True)]
-        makers += [partial(_made, config, names, samples, pieces, piece, devices) for piece in range(number)]
-    key = _key(config, names, samples, parts, trial, (size, devices))
+    pieces = [
+        [np.where(mask, place * own, -1).astype(np.int32) for mask, place in zip(part, places, strict=True)]
+        for part, own in zip(parts, numbers, strict=True)
+    ]
+    make = partial(_made, config, names, samples, pieces, numbers, devices)
+    key = _key(config, names, samples, parts, trial, (*numbers, devices))
     folder = (config.data.cache or event_cache()) / "parts" / key
 
     def progress(done: int) -> None:
-        report(f"writing events to disk: {done} of {len(makers)} parts")
+        report(f"writing events to disk: {done} of {sum(numbers)} parts")
 
     try:
-        stored = store_parts(makers, folder, progress)
+        stored = store_parts(make, sum(numbers), folder, progress, workers.each if workers else map)
     except OSError as error:
         raise InputError(
             f"{folder}: the events are more than memory shall hold (data.memory) and cannot be kept there ({error}); "
@@ -120,10 +128,16 @@ def stream(
     report(f"events are read from disk, {stored.bytes / 1e9:.2g} GB in {folder}")
     edges, ends = make_edges(config), [0, *accumulate(numbers)]
     streams = [
-        Stream(stored, tuple(range(start, stop)), edges, recipe_of(config, analysis, samples, part))
+        Stream(
+            stored,
+            tuple(range(start, stop)),
+            edges,
+            recipe_of(config, analysis, samples, part),
+            workers=workers,
+        )
         for part, (start, stop) in zip(parts, pairwise(ends), strict=True)
     ]
-    unseen = sum((Counter(stored.about(number)["left_out"]) for number in range(len(makers))), Counter[str]())
+    unseen = sum((Counter(stored.about(number)["left_out"]) for number in range(stored.number)), Counter[str]())
     return streams, dict(unseen)
 
 
@@ -135,7 +149,7 @@ def _memory(config: Config) -> float:
 
 def _piece_bytes(config: Config) -> float:
     """A power of two, so that pieces stay what they are while what is free changes a little."""
-    return min(PIECE, 2.0 ** np.floor(np.log2(_memory(config) / ROOM)))
+    return min(float(PIECE), 2.0 ** np.floor(np.log2(_memory(config) / ROOM)))
 
 
 def _trial(config: Config, names: Names, samples: Sequence[Sample]) -> Groups:
@@ -172,12 +186,17 @@ def _made(
     config: Config,
     names: Names,
     samples: Sequence[Sample],
-    pieces: Sequence[NDArray[np.int32]],
-    piece: int,
+    pieces: Sequence[Sequence[NDArray[np.int32]]],
+    numbers: Sequence[int],
     devices: int,
+    number: int,
 ) -> tuple[Groups, dict[str, Any]]:
-    """The groups of a piece, and what is to be remembered of it."""
-    picked = pick(config, names, samples, [own == piece for own in pieces], whole=[own >= 0 for own in pieces])
+    """The groups of a piece, and what is to be remembered of it; pieces are numbered through all parts."""
+    ends = list(accumulate(numbers))
+    part = bisect_right(ends, number)
+    place = number - ends[part] + numbers[part]
+    own = pieces[part]
+    picked = pick(config, names, samples, [each == place for each in own], whole=[each >= 0 for each in own])
     (groups,) = dense(config, names, [picked], devices, of=sum(len(sample.events) for sample in samples))
     return groups, {"left_out": left_out(picked), "events": sum(map(len, picked))}
 

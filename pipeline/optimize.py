@@ -63,7 +63,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     if options.cache:
         keep_compiled()
-    flags = ("overwrite", "resume", "quiet", "plots")
+    flags = ("overwrite", "resume", "quiet", "plots", "cluster")
     run(config, output, **{flag: getattr(options, flag) for flag in flags})
     return 0
 
@@ -124,6 +124,12 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="of the CPU, among which the events are divided (default: all that this process may use)",
+    )
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="compute with the workers of a Dask cluster, tcp://host:8786, which share the folder data.cache, or with "
+        "processes of this machine, local:4",
     )
     parser.add_argument("--dry-run", action="store_true", help="check the config, list the inputs, and stop")
     parser.add_argument("--quiet", action="store_true", help="print the final table only")

@@ -6,6 +6,7 @@ behind knows a file, a YAML key or awkward.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.bandwidths import choose_kernels
 from pipeline.config import Config, ConfigError, load_config
 from pipeline.display import escape, html_table
 from pipeline.division import division, everything, fresh, with_design
-from pipeline.event_data import Data, Stream
+from pipeline.event_data import Data, Stream, Workers
 from pipeline.events.binning import placed_edges
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Network
@@ -255,10 +256,13 @@ class Problem:
 
 
 def read(
-    config: Config, report: Callable[[str], None] = lambda _: None, progress: FileProgress | None = None
+    config: Config,
+    report: Callable[[str], None] = lambda _: None,
+    progress: FileProgress | None = None,
+    executor: Executor | None = None,
 ) -> tuple[Sample, ...]:
     """The events of every data set of a config; arguments and errors as `pipeline.ingest.samples.read_samples`."""
-    return read_samples(config, tuple(names_of(config).branches.values()), report, progress)
+    return read_samples(config, tuple(names_of(config).branches.values()), report, progress, executor)
 
 
 def whole(
@@ -294,7 +298,10 @@ def divide(
 
 
 def divide_into_folds(
-    config: Config, samples: tuple[Sample, ...], report: Callable[[str], None] = lambda _: None
+    config: Config,
+    samples: tuple[Sample, ...],
+    report: Callable[[str], None] = lambda _: None,
+    workers: Workers | None = None,
 ) -> tuple[Problem, ...]:
     """One problem for each fold, which it holds out; `divide` without folds.
 
@@ -302,7 +309,7 @@ def divide_into_folds(
         InputError: one of the parts is empty.
     """
     folds = config.validation.folds or 1
-    return _divided(config, samples, [fold / folds for fold in range(folds)], names_of(config), report)
+    return _divided(config, samples, [fold / folds for fold in range(folds)], names_of(config), report, workers)
 
 
 def _divided(
@@ -311,10 +318,11 @@ def _divided(
     turns: Sequence[float],
     names: Names,
     report: Callable[[str], None],
+    workers: Workers | None = None,
 ) -> tuple[Problem, ...]:
     """Problems that hold out other events each: those from a place on in a random order of the events, a circle."""
     analysis = make_analysis(config, names, len(samples))
-    divided, unseen = division(config, names, analysis, samples, turns, report)
+    divided, unseen = division(config, names, analysis, samples, turns, report, workers)
     problems = []
     for parts in divided:
         begun, networks = begin_networks(config, analysis, fresh(config), parts["training"])

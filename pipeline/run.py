@@ -8,7 +8,7 @@ import difflib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pipeline.analysis import loss_of_yields_and_slope, merit_of
+from pipeline.cluster import Cluster, connected
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.event_data import Data, Stream, parts_of
@@ -25,6 +26,7 @@ from pipeline.events.flux import MAX_OBJECTS
 from pipeline.inference.templates import Recipe
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import listed_datasets
+from pipeline.memory import event_cache
 from pipeline.names import Names, names_of
 from pipeline.preview import Seen, check_reach, look, wrong_units
 from pipeline.problem import Problem, divide_into_folds, read
@@ -56,6 +58,7 @@ def run(
     resume: bool = False,
     quiet: bool = False,
     plots: bool = True,
+    cluster: str | None = None,
 ) -> Outcome:
     """Tune, compare, and write the run folder.
 
@@ -68,6 +71,7 @@ def run(
         resume: go on from the steps that are kept.
         quiet: print warnings and the final table only.
         plots: draw pictures and write the report; without, the numbers only.
+        cluster: who computes with the events (`pipeline.cluster.connected`); this process, if nobody does.
 
     Raises:
         InputError: a file is missing or unusable, no event is left, or no fit converged.
@@ -79,21 +83,34 @@ def run(
     names = names_of(config)  # so is a wrong name in the config
     if resume:
         require_checkpoint(checkpoint_of(output))
-    with Terminal(config, quiet=quiet) as terminal:
-        return _run(config, names, output, terminal, overwrite=overwrite, resume=resume, plots=plots)
+    with (
+        connected(cluster) if cluster is not None else nullcontext() as workers,
+        Terminal(config, quiet=quiet) as terminal,
+    ):
+        if workers is not None:
+            workers.check_shared(config.data.cache or event_cache())
+        return _run(config, names, output, terminal, workers, overwrite=overwrite, resume=resume, plots=plots)
 
 
 def _run(
-    config: Config, names: Names, output: Path, terminal: Terminal, *, overwrite: bool, resume: bool, plots: bool
+    config: Config,
+    names: Names,
+    output: Path,
+    terminal: Terminal,
+    workers: Cluster | None,
+    *,
+    overwrite: bool,
+    resume: bool,
+    plots: bool,
 ) -> Outcome:
     started = time.perf_counter()
     _check_cuts(config, names, terminal)
     with new_folder(output, overwrite=overwrite) as folder:
         with terminal.reading() as display:
-            samples = read(config, terminal.say, display)
+            samples = read(config, terminal.say, display, None if workers is None else workers.executor)
         _beside(_compile_loss, config, names, len(samples))
         terminal.say("preparing events")
-        problems = divide_into_folds(config, samples, terminal.say)
+        problems = divide_into_folds(config, samples, terminal.say, workers)
         for name, number in problems[0].left_out.items():
             terminal.warn(
                 f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "

@@ -73,8 +73,8 @@ BANDWIDTHS = {"electron_pt": 3.0, "jet_pt": 3.0, "jet_btag": 0.1}
 
 def stored(parts: Sequence[Data], folder: Path) -> Stream:
     """Parts of events on disk."""
-    makers = [lambda part=part: (part.events.groups, {}) for part in parts]
-    return Stream(store_parts(makers, folder), tuple(range(len(parts))), parts[0].edges, parts[0].recipe)
+    stored = store_parts(lambda number: (parts[number].events.groups, {}), len(parts), folder)
+    return Stream(stored, tuple(range(len(parts))), parts[0].edges, parts[0].recipe)
 
 
 def random_objects(generator: np.random.Generator, counts: np.ndarray) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from pipeline import analysis as exact
 from pipeline import on_disk
@@ -19,54 +18,12 @@ from pipeline.optimize import main
 from pipeline.problem import Problem, read
 from pipeline.tuning.tune import evaluation
 
-CONFIG = """
-name: flat
-luminosity: 1
-data:
-  tables: {signal: "signal*.parquet", background: "background*.parquet"}
-  weights: weight
-event_variables: {met: met, bdt: bdt, mass: mass}
-processes: {signal: {title: signal}, background: {title: background}}
-cuts:
-  met: {objects: [event], variable: met, keep: above, threshold: 50, trainable: true, bounds: [0, 200], bandwidth: 15}
-  bdt: {objects: [event], variable: bdt, keep: above, threshold: 0.5, trainable: true, bounds: [0, 1], bandwidth: 0.1}
-regions:
-  SR: {observable: mass, bins: {start: 100, stop: 500, number: 5}}
-systematics:
-  luminosity: {title: luminosity, type: normalization, up: 0.03, down: -0.03}
-measurement: {name: m, poi: mu, signal: [signal], minimum_effective_events: 0}
-optimiser: {steps: 3}
-validation: {bootstrap: 4}
-"""
-MEMORY = 150_000
-"""Bytes: less than the events take, and enough for some pieces of several hundred events."""
-
-
-def write_tables(folder: Path) -> None:
-    """A resonance and a falling spectrum, each in two files, one much larger; two rows are of one collision."""
-    for process, sizes in {"signal": (900, 300), "background": (6000, 1500)}.items():
-        for number, events in enumerate(sizes):
-            generator = np.random.default_rng((len(process), number))
-            signal = process == "signal"
-            table = {
-                "met": generator.exponential(60.0, events),
-                "bdt": generator.beta(*((4, 2) if signal else (2, 4)), events),
-                "mass": generator.normal(250.0, 30.0, events) if signal else 100 + generator.exponential(150.0, events),
-                "weight": generator.uniform(0.5, 1.5, events) * (60.0 if signal else 1000.0) / sum(sizes),
-            }
-            pd.DataFrame(table).to_parquet(folder / f"{process}_{number}.parquet")
+from flat_tables import MEMORY, config_of, write_tables
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("tables")
-    write_tables(folder)
-    (folder / "flat.yaml").write_text(CONFIG)
-    return folder
-
-
-def config_of(folder: Path, **data) -> Config:
-    return load_config(folder / "flat.yaml", {"data": data})
+    return write_tables(tmp_path_factory.mktemp("tables"))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +47,7 @@ def made(monkeypatch) -> list[int]:
     numbers, make = [], on_disk._made
 
     def counted(*arguments):
-        numbers.append(arguments[4])
+        numbers.append(arguments[6])
         return make(*arguments)
 
     monkeypatch.setattr(on_disk, "_made", counted)
@@ -179,7 +136,7 @@ def test_a_run_that_is_killed_loses_no_complete_piece(folder, tmp_path, monkeypa
     config, make = config_of(folder, memory=MEMORY, cache=str(tmp_path)), on_disk._made
 
     def killed(*arguments):
-        if arguments[4] == 2:
+        if arguments[6] == 2:
             raise KeyboardInterrupt
         return make(*arguments)
 
@@ -187,7 +144,7 @@ def test_a_run_that_is_killed_loses_no_complete_piece(folder, tmp_path, monkeypa
     with pytest.raises(KeyboardInterrupt):
         Problem.from_config(config)
     numbers = []
-    monkeypatch.setattr(on_disk, "_made", lambda *arguments: numbers.append(arguments[4]) or make(*arguments))
+    monkeypatch.setattr(on_disk, "_made", lambda *arguments: numbers.append(arguments[6]) or make(*arguments))
     resumed = Problem.from_config(config)
     assert len(numbers) == len(streamed.training) + len(streamed.validation) - 2
     np.testing.assert_array_equal(resumed.loss(), streamed.loss())

@@ -17,7 +17,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -31,11 +31,13 @@ from numpy.typing import NDArray
 from pipeline.events.batch import EventGroup
 from pipeline.events.devices import divided_axis, from_devices
 
-__all__ = ["StoredParts", "store_parts"]
+__all__ = ["Each", "StoredParts", "store_parts"]
 
 Groups = tuple[EventGroup, ...]
 Columns = dict[str, Any]
 """A group on disk: its capacity, and the columns of its fields, with an axis of the devices in front."""
+Each = Callable[[Callable[[int], None], Sequence[int]], Iterable[None]]
+"""A function is called for each of some numbers."""
 
 NO_EVENT = {"weight": 0, "index": -1, "collision": -1, "task_chunk": -1}
 """What fills the room in columns of these names; NaN or 0 in all others."""
@@ -135,39 +137,52 @@ class PartFiles(NamedTuple):
 
 
 def store_parts(
-    makers: Sequence[Callable[[], tuple[Groups, dict[str, Any]]]],
+    make: Callable[[int], tuple[Groups, dict[str, Any]]],
+    number: int,
     folder: Path,
     report: Callable[[int], None] = lambda _: None,
+    each: Each = map,
 ) -> StoredParts:
     """Write parts into a folder, one at a time, then once more in their common shape; those that are there stay.
 
     Args:
-        makers: make the groups of each part, and what is to be remembered of it (for JSON). The parts are divided
-            among as many devices.
+        make: makes the groups of a part, given its number, and what is to be remembered of it (for JSON). The parts are
+            divided among as many devices.
+        number: of parts.
         folder: for these parts, and no others.
         report: hears how many parts are there.
+        each: calls a function for each number, in this process or elsewhere.
 
     Raises:
         ValueError: there is no part.
         OSError: the folder cannot be written.
     """
-    if not makers:
+    if not number:
         raise ValueError("there are no parts of events to store")
     folder.mkdir(parents=True, exist_ok=True)
-    for number, make in enumerate(makers):
-        if not _folder(folder, number).exists() and not _raw(folder, number).exists():
-            groups, about = make()
-            _write(_raw(folder, number), [_by_device(group) for group in groups], about)
-        report(number + 1)
-    raw = [number for number in range(len(makers)) if _raw(folder, number).exists()]
+    stored = [part for part in range(number) if _folder(folder, part).exists() or _raw(folder, part).exists()]
+    missing = sorted(set(range(number)) - set(stored))
+    for done, _ in enumerate(each(partial(_make_raw, make, folder), missing)):
+        report(len(stored) + done + 1)
+    raw = [part for part in range(number) if _raw(folder, part).exists()]
     if raw:
-        room = _room([_outlines(folder, number) for number in range(len(makers))])
-        for number in raw:
-            own = {columns[CAPACITY]: columns for columns in _read(_raw(folder, number))}
-            roomy = [_with_room(own.get(capacity), outline) for capacity, outline in room.items()]
-            _write(_folder(folder, number), roomy, _about(_raw(folder, number)).about)
-            shutil.rmtree(_raw(folder, number))
-    return StoredParts(folder, len(makers))
+        room = _room([_outlines(folder, part) for part in range(number)])
+        for _ in each(partial(_give_room, room, folder), raw):
+            pass
+    return StoredParts(folder, number)
+
+
+def _make_raw(make: Callable[[int], tuple[Groups, dict[str, Any]]], folder: Path, number: int) -> None:
+    groups, about = make(number)
+    _write(_raw(folder, number), [_by_device(group) for group in groups], about)
+
+
+def _give_room(room: dict[int, Columns], folder: Path, number: int) -> None:
+    """A part in the shape of all."""
+    own = {columns[CAPACITY]: columns for columns in _read(_raw(folder, number))}
+    roomy = [_with_room(own.get(capacity), outline) for capacity, outline in room.items()]
+    _write(_folder(folder, number), roomy, _about(_raw(folder, number)).about)
+    shutil.rmtree(_raw(folder, number), ignore_errors=True)
 
 
 def _outlines(folder: Path, number: int) -> dict[int, Columns]:

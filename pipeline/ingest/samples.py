@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -65,6 +66,7 @@ def read_samples(
     branches: Sequence[str],
     report: Callable[[str], None] = lambda _: None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
 ) -> tuple[Sample, ...]:
     """Read and skim every data set of a config: the nominal sample of each process, then the alternative ones.
 
@@ -73,6 +75,7 @@ def read_samples(
         branches: with one value per event, that are kept.
         report: gets a line before each data set.
         progress: shows how far reading is, in its place.
+        executor: where files are read, instead of processes of this machine.
 
     Raises:
         InputError: a file is missing or unusable, or no event is left.
@@ -90,6 +93,7 @@ def read_samples(
             verify=data.verify,
             skip_bad_files=data.skip_bad_files,
             workers=data.workers,
+            executor=executor,
             cache=data.cache or (event_cache() if _size(dataset) > left else None),
             memory=left,
             label=dataset.key,

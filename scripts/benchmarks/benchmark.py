@@ -134,7 +134,7 @@ def on_disk(config: Config, make: Callable[[int], Data], number: int, folder: Pa
         recipes.append(data.recipe)
         return data.events.groups, {}
 
-    stored = store_parts([partial(part, seed) for seed in range(number)], folder)
+    stored = store_parts(part, number, folder)
     return Stream(stored, tuple(range(number)), translation.make_edges(config), recipes[0])
 
 

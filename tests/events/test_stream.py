@@ -100,7 +100,7 @@ def test_tasks_without_events_are_not_done(parts, stored):
 
 def test_no_parts_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no parts"):
-        store_parts([], tmp_path)
+        store_parts(lambda _: ((), {}), 0, tmp_path)
     with pytest.raises(ValueError, match="no events"):
         exact.merit_of(ANALYSIS, AT, [])
 
@@ -108,10 +108,10 @@ def test_no_parts_are_refused(tmp_path):
 def test_what_is_stored_is_not_made_again(parts, stored):
     """Nor is what another run of the same analysis has stored meanwhile."""
 
-    def fail():
-        raise AssertionError
+    def fail(number):
+        raise AssertionError(number)
 
-    again = store_parts([fail] * len(parts), stored.stored.folder)
+    again = store_parts(fail, len(parts), stored.stored.folder)
     assert again == stored.stored
     assert again.bytes == sum(file.stat().st_size for file in again.folder.rglob("*.*"))
 
