@@ -2,8 +2,8 @@
 
 What follows from events are sums over them, so only those travel: yields up, thresholds and the slope of the loss down;
 the flux, which is large, stays with the worker that computed it. Parts of the events lie in the folder `data.cache`,
-which all machines share. A block of them belongs to a worker, which reads it faster than another one could; when the
-worker dies, Dask gives its tasks to others. Blocks are as many as there were workers at the start and are added in
+which all machines share. A block of them has its place at a worker, which reads it faster than another one could; when
+the worker dies, Dask gives it to another one. Blocks are as many as there were workers at the start and are added in
 their order, so the numbers are the same to the bit, whoever computed them.
 
 Everything is a task of `dask.distributed`, none an actor: what an actor held would be lost with its worker, and the
@@ -15,6 +15,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,8 @@ class Cluster:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._addresses = sorted(client.scheduler_info(n_workers=-1)["workers"])
-
-    @property
-    def number(self) -> int:
-        """Of the workers when the run began."""
-        return len(self._addresses)
+        self._blocks: dict[tuple[str, tuple[int, ...]], list[Any]] = {}
+        self.number = len(client.scheduler_info(n_workers=-1)["workers"])
 
     @property
     def executor(self) -> Executor:
@@ -152,21 +149,19 @@ class Cluster:
         # The same bytes each time: workers know an analysis by them, and compile it once.
         what = cloudpickle.dumps((function, analysis))
         how = cloudpickle.dumps((jax.device_get(arguments), jax.device_get(stream.edges), stream.changes))
-        blocks = [block for block in np.array_split(np.array(stream.numbers), len(self._addresses)) if len(block)]
-        place = (str(stream.stored.folder), stream.stored.number)
-        return [
-            self._client.submit(
-                _sum_of_block,
-                what,
-                how,
-                place,
-                tuple(map(int, block)),
-                workers=[address],
-                allow_other_workers=True,
-                pure=False,
-            )
-            for address, block in zip(self._addresses, blocks, strict=False)
-        ]
+        return [self._client.submit(_sum_of_block, what, how, block, pure=False) for block in self._blocks_of(stream)]
+
+    def _blocks_of(self, stream: Stream) -> list[Any]:
+        """As futures, each of which has its place at a worker."""
+        key = (str(stream.stored.folder), stream.numbers)
+        if key not in self._blocks:
+            numbers = np.array_split(np.array(stream.numbers), self.number)
+            self._blocks[key] = [
+                self._client.submit(Block, stream.stored.folder, tuple(map(int, own)), pure=False)
+                for own in numbers
+                if len(own)
+            ]
+        return self._blocks[key]
 
 
 # --- what workers do ---
@@ -180,11 +175,23 @@ def _call(function: Callable[[int], None], number: int) -> None:
     function(number)
 
 
-def _sum_of_block(what: bytes, how: bytes, place: tuple[str, int], numbers: tuple[int, ...]) -> Any:
-    """The sum over some parts, as NumPy arrays."""
+@dataclass(frozen=True)
+class Block:
+    """Some parts. It is said to be as large as they are, so that Dask computes with it where it is."""
+
+    folder: Path
+    numbers: tuple[int, ...]
+
+    def __sizeof__(self) -> int:
+        return sum(file.stat().st_size for number in self.numbers for file in self.folder.glob(f"part_{number:05}/*"))
+
+
+def _sum_of_block(what: bytes, how: bytes, block: Block) -> Any:
+    """The sum over its parts, as NumPy arrays."""
     function, analysis = _known(what)
     arguments, edges, changes = pickle.loads(how)
-    stream = Stream(_stored(*place), numbers, edges, None, changes)  # type: ignore[arg-type]  # no templates are made
+    stored = _stored(block.folder)
+    stream = Stream(stored, block.numbers, edges, None, changes)  # type: ignore[arg-type]  # no templates are made
     return jax.device_get(sum_over_parts(function, analysis, jax.tree.map(jax.numpy.asarray, arguments), stream)[0])
 
 
@@ -204,9 +211,9 @@ def _known(what: bytes) -> Any:
 
 
 @lru_cache(maxsize=8)
-def _stored(folder: str, number: int) -> StoredParts:
+def _stored(folder: Path) -> StoredParts:
     """With the memory that it used before."""
-    return StoredParts(Path(folder), number)
+    return StoredParts(folder)
 
 
 def _added(first: Any, second: Any) -> Any:

@@ -59,9 +59,9 @@ LIGHT = 2_000
 """Bytes: hardly an event takes more, so so many bytes for each are enough without a trial."""
 MAKING = 3
 """While events become arrays, they take so many times the memory of these."""
-ROOM = 4
+ROOM = 8
 """Pieces that fit into memory: one that is being made takes several times its own, one that is used is not alone."""
-PIECE = 1 << 29
+PIECE = 1 << 28
 """Bytes of a piece at most: enough that what a piece costs by itself is little beside its events."""
 
 
@@ -137,7 +137,7 @@ def stream(
         )
         for part, (start, stop) in zip(parts, pairwise(ends), strict=True)
     ]
-    unseen = sum((Counter(stored.about(number)["left_out"]) for number in range(stored.number)), Counter[str]())
+    unseen = sum((Counter(stored.about(number)["left_out"]) for number in range(sum(numbers))), Counter[str]())
     return streams, dict(unseen)
 
 

@@ -106,7 +106,7 @@ def test_a_worker_that_dies_changes_nothing(folder, tmp_path, kills):
 @pytest.mark.slow
 def test_a_scheduler_that_dies_costs_no_step(folder, tmp_path):
     """The steps that were kept go on, on another cluster, to the same end."""
-    settings = ["--set", "optimiser.steps=200", "--set", "optimiser.checkpoint_every=1"]
+    settings = ["--set", "optimiser.steps=60", "--set", "optimiser.checkpoint_every=1"]
     settings += ["--set", f"data.cache={tmp_path / 'cache'}", "--no-plots", "--quiet"]
     arguments = ["--config", str(folder / "flat.yaml"), "--output", str(tmp_path / "run"), *settings]
     address, scheduler, worker = started_cluster(tmp_path)

@@ -72,10 +72,9 @@ class Rooms:
 
 @dataclass(frozen=True)
 class StoredParts:
-    """Parts on disk, all of one shape: as many as there are, as often as one likes, while the folder exists."""
+    """Parts on disk, all of one shape, to be read as often as one likes, while the folder exists."""
 
     folder: Path
-    number: int
     rooms: Rooms = field(default_factory=Rooms, compare=False, repr=False)
 
     def read(self, numbers: Sequence[int]) -> Iterator[Groups]:
@@ -169,7 +168,7 @@ def store_parts(
         room = _room([_outlines(folder, part) for part in range(number)])
         for _ in each(partial(_give_room, room, folder), raw):
             pass
-    return StoredParts(folder, number)
+    return StoredParts(folder)
 
 
 def _make_raw(make: Callable[[int], tuple[Groups, dict[str, Any]]], folder: Path, number: int) -> None:
