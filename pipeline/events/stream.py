@@ -209,13 +209,13 @@ def _with_room(own: Columns | None, room: Columns) -> Columns:
     if own is None:
         own = _mapped(lambda column: np.empty((len(column), *(0,) * (column.ndim - 1)), column.dtype), room)
     return {
-        field: column if field == CAPACITY else jax.tree.map(partial(_filled_up, field), own[field], column)
+        field: column if field == CAPACITY else jax.tree.map(partial(partial, _filled_up, field), own[field], column)
         for field, column in room.items()
     }
 
 
 def _filled_up(field: str, column: NDArray[Any], room: NDArray[Any]) -> NDArray[Any]:
-    """The room of each device begins with what it has."""
+    """The room of each device begins with what it has. Arrays are made when they are written, one after another."""
     fill = NO_EVENT.get(field, np.nan if np.issubdtype(room.dtype, np.floating) else 0)
     widths = [(0, size - own) for size, own in zip(room.shape, column.shape, strict=True)]
     return np.pad(column, widths, constant_values=fill)
@@ -251,24 +251,23 @@ def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> Non
     unfinished = place.with_name(f"{place.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    arrays: list[NDArray[Any]] = []
+    places: list[tuple[int, str, tuple[int, ...]]] = []
+    end = 0
 
-    def numbered(array: NDArray[Any]) -> int:
-        arrays.append(array)
-        return len(arrays) - 1
+    def written(array: NDArray[Any] | Callable[[], NDArray[Any]]) -> int:
+        nonlocal end
+        array = array() if callable(array) else array
+        for device, own in enumerate(array):
+            with _file(unfinished, device).open("ab") as file:
+                file.write(np.ascontiguousarray(own).data)
+                file.truncate(end + -(-own.nbytes // ALIGNMENT) * ALIGNMENT)
+        places.append((end, array.dtype.str, array.shape[1:]))
+        end += -(-array[0].nbytes // ALIGNMENT) * ALIGNMENT
+        return len(places) - 1
 
-    named = [_mapped(numbered, columns) for columns in groups]
-    sizes = [-(-array[0].nbytes // ALIGNMENT) * ALIGNMENT for array in arrays]
-    starts = [sum(sizes[:number]) for number in range(len(sizes))]
-    for device in range(len(arrays[0])):
-        with _file(unfinished, device).open("wb") as file:
-            for start, array in zip(starts, arrays, strict=True):
-                file.seek(start)
-                file.write(np.ascontiguousarray(array[device]).data)
-            file.truncate(sum(sizes))
-    places = [(start, array.dtype.str, array.shape[1:]) for start, array in zip(starts, arrays, strict=True)]
-    files = PartFiles(named, places, len(arrays[0]), about)
-    (unfinished / ABOUT).write_text(json.dumps(files._asdict()))
+    named = [_mapped(written, columns) for columns in groups]
+    devices = len(list(unfinished.iterdir()))
+    (unfinished / ABOUT).write_text(json.dumps(PartFiles(named, places, devices, about)._asdict()))
     try:
         unfinished.rename(place)
     except OSError:
@@ -280,8 +279,8 @@ def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> Non
 def _read(place: Path) -> list[Columns]:
     """The groups of a part, with an axis of the devices in front."""
     files = _about(place)
-    pieces = [files.views(np.fromfile(_file(place, device), np.uint8)) for device in range(files.devices)]
-    arrays = [np.stack(each) for each in zip(*pieces, strict=True)]
+    pieces = [files.views(np.memmap(_file(place, device), np.uint8, "r")) for device in range(files.devices)]
+    arrays = [np.stack(each) if len(each) > 1 else each[0][None] for each in zip(*pieces, strict=True)]
     return [_mapped(arrays.__getitem__, columns) for columns in files.groups]
 
 
