@@ -92,13 +92,18 @@ def data_of(
 
 
 def dense(
-    config: Config, names: Names, picked: Sequence[Sequence[RaggedSample]], devices: int, of: int | None = None
+    config: Config,
+    names: Names,
+    picked: Sequence[Sequence[RaggedSample]],
+    devices: int,
+    of: int | None = None,
+    largest: int = OTHER_CHUNK_SIZE,
 ) -> list[tuple[EventGroup, ...]]:
-    """Groups of equal shapes for each of some parts, out of so many events."""
+    """Groups of equal shapes for each of some parts, out of so many events, in chunks that are no larger."""
     return dense_groups(
         picked,
         names.function,
-        chunk_size=chunk_size_of(config),
+        chunk_size=min(chunk_size_of(config), largest),
         asked=names.asked,
         from_below=_from_below(config),
         devices=devices,

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +192,28 @@ def test_a_smooth_analysis_needs_memory(streamed):
     with pytest.raises(InputError, match="smooth needs all events in memory"):
         next(iter(tune(replace(streamed, config=smooth))))
     assert evaluation(streamed) is not None
+
+
+@pytest.mark.slow
+def test_kill_minus_nine_loses_nothing_that_is_complete(folder, tmp_path, in_memory):
+    """At random moments of a run; the one that is left alone ends as if there had been no other."""
+    settings = (f"data.memory={MEMORY}", f"data.cache={tmp_path / 'cache'}", "optimiser.steps=1")
+    arguments = ["--config", str(folder / "flat.yaml"), "--output", str(tmp_path / "run"), "--quiet", "--no-plots"]
+    arguments += [word for setting in settings for word in ("--set", setting)]
+    generator, kept = np.random.default_rng(4), set()
+    for _ in range(5):
+        run = subprocess.Popen([sys.executable, "-m", "pipeline.optimize", *arguments])
+        time.sleep(generator.uniform(3, 6))
+        run.kill()
+        run.wait()
+        pieces = {place.name.replace("raw", "part") for place in tmp_path.glob("cache/parts/*/*_?????")}
+        assert kept <= pieces
+        kept = pieces
+    if not (tmp_path / "run").exists():
+        assert main(arguments) == 0
+    before = json.loads((tmp_path / "run" / "result.json").read_text())["compared"]["validation"]["before"]["value"]
+    expected = exact.merit_of(in_memory.analysis, arrays(in_memory.defaults), in_memory.validation).value
+    assert before == pytest.approx(float(expected), rel=1e-9)
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
@@ -43,6 +44,9 @@ NO_EVENT = {"weight": 0, "index": -1, "collision": -1, "task_chunk": -1}
 """What fills the room in columns of these names; NaN or 0 in all others."""
 ABOUT = "part.json"
 CAPACITY = "capacity"
+UNFINISHED = ".unfinished"
+OLD = 3600.0
+"""Seconds after which nobody writes a part any more."""
 STATIC = (CAPACITY, "devices")
 ALIGNMENT = 64
 """Bytes, of what XLA computes with."""
@@ -159,6 +163,7 @@ def store_parts(
     if not number:
         raise ValueError("there are no parts of events to store")
     folder.mkdir(parents=True, exist_ok=True)
+    _sweep(folder)
     stored = [part for part in range(number) if _folder(folder, part).exists() or _raw(folder, part).exists()]
     missing = sorted(set(range(number)) - set(stored))
     for done, _ in enumerate(each(partial(_make_raw, make, folder), missing)):
@@ -248,7 +253,7 @@ def _mapped(function: Callable[..., Any], *groups: Columns) -> Columns:
 
 def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> None:
     """One file a device, and what is in them; the folder is there when all of it is."""
-    unfinished = place.with_name(f"{place.name}.{os.getpid()}.unfinished")
+    unfinished = place.with_name(f"{place.name}.{os.getpid()}{UNFINISHED}")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
     places: list[tuple[int, str, tuple[int, ...]]] = []
@@ -274,6 +279,13 @@ def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> Non
         shutil.rmtree(unfinished)
         if not place.exists():  # another run of the same analysis was quicker
             raise
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what killed runs left half written; what is young, another run may be writing."""
+    for unfinished in folder.glob(f"*{UNFINISHED}"):
+        if time.time() - unfinished.stat().st_mtime > OLD:
+            shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _read(place: Path) -> list[Columns]:

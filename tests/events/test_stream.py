@@ -1,5 +1,6 @@
 """Parts on disk: they give what all events together give, in one shape, compiled once, and no time for empty room."""
 
+import os
 from dataclasses import replace
 
 import jax
@@ -114,6 +115,16 @@ def test_what_is_stored_is_not_made_again(parts, stored):
     again = store_parts(fail, len(parts), stored.stored.folder)
     assert again == stored.stored
     assert again.bytes == sum(file.stat().st_size for file in again.folder.rglob("*.*"))
+
+
+def test_what_killed_runs_left_is_swept(parts, tmp_path):
+    old, young = (tmp_path / f"part_00000.{number}.unfinished" for number in range(2))
+    for folder in (old, young):
+        folder.mkdir()
+    os.utime(old, (0, 0))
+    on_disk(parts, tmp_path)
+    assert young.exists()
+    assert not old.exists()
 
 
 def test_memory_is_used_again_once_nobody_looks_at_it(stored):
