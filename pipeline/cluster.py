@@ -14,7 +14,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial, reduce
 from pathlib import Path
@@ -24,6 +24,7 @@ from uuid import uuid4
 import jax
 import numpy as np
 
+import pipeline
 from pipeline.errors import InputError
 from pipeline.event_data import KeptFlux, OfPart, Stream, sum_over_parts
 from pipeline.events.stream import StoredParts
@@ -47,39 +48,58 @@ def connected(address: str) -> Iterator["Cluster"]:
     try:
         import dask
         from distributed import Client, LocalCluster
+        from distributed.comm.core import CommClosedError
+        from distributed.scheduler import KilledWorker
     except ImportError:
         raise InputError(f"--cluster {address}: dask.distributed is not installed; pip install '.[dask]'") from None
-    for name in ("distributed", "distributed.scheduler", "distributed.core", "distributed.nanny", "distributed.worker"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # what is told of workers that come and go is not for users
-    own = None
-    if address.startswith(LOCAL):
-        number = address.removeprefix(LOCAL)
-        if not number.isdigit() or not int(number):
-            raise InputError(f"--cluster {address}: say how many workers, as in local:4")
-        dask.config.set({"distributed.scheduler.allowed-failures": DEATHS})
-        own = LocalCluster(  # type: ignore[no-untyped-call]
-            n_workers=int(number),
-            threads_per_worker=1,
-            memory_limit=None,
-            dashboard_address=":0",
-            silence_logs=logging.ERROR,
-        )
-    client = None
-    try:
-        client = Client(own or address, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
-        client.wait_for_workers(1, timeout=PATIENCE)
-        yield Cluster(client)
-    except (OSError, TimeoutError, CancelledError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(
-            f"--cluster {address}: its scheduler or all of its workers cannot be reached ({reason}); steps that were "
-            "kept are kept: --resume goes on from there"
-        ) from error
-    finally:
-        if client is not None:
-            client.close(timeout=1)  # type: ignore[no-untyped-call]
-        if own is not None:
-            own.close(timeout=5)
+    # What is told of workers that come and go is not for users.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    number = _number(address) if address.startswith(LOCAL) else 0
+    with ExitStack() as stack:
+        try:
+            scheduler: Any = address
+            if number:
+                dask.config.set({"distributed.scheduler.allowed-failures": DEATHS})
+                local = LocalCluster(  # type: ignore[no-untyped-call]
+                    n_workers=number,
+                    threads_per_worker=1,
+                    memory_limit=None,
+                    dashboard_address=":0",
+                    silence_logs=logging.ERROR,
+                )
+                stack.callback(local.close, timeout=5)
+                scheduler = local
+            client = Client(scheduler, timeout=PATIENCE, set_as_default=False)  # type: ignore[no-untyped-call]
+            stack.callback(client.close, timeout=1)
+            client.wait_for_workers(1, timeout=PATIENCE)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"--cluster {address}: no scheduler with a worker can be reached ({_said(error)})"
+            ) from error
+        try:
+            yield Cluster(client)
+        except KilledWorker as error:
+            raise InputError(
+                f"--cluster {address}: workers die of the same task again and again ({_said(error)}), most often "
+                "because memory runs out; give each of them more, or say a smaller data.memory; --resume goes on"
+            ) from error
+        except (CommClosedError, CancelledError) as error:
+            raise InputError(
+                f"--cluster {address}: the scheduler cannot be reached any more ({_said(error)}); steps that were kept "
+                "are kept: --resume goes on from there"
+            ) from error
+
+
+def _number(address: str) -> int:
+    """Of workers of a cluster of our own."""
+    number = address.removeprefix(LOCAL)
+    if not number.isdigit() or not int(number):
+        raise InputError(f"--cluster {address}: say how many workers, as in local:4")
+    return int(number)
+
+
+def _said(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Cluster:
@@ -96,8 +116,8 @@ class Cluster:
         executor: Executor = self._client.get_executor(pure=False)
         return executor
 
-    def check_shared(self, folder: Path) -> None:
-        """Raise where a worker does not see a folder.
+    def check(self, folder: Path) -> None:
+        """Raise where a worker does not see a folder, or does not have this package.
 
         Raises:
             InputError: with the worker.
@@ -106,15 +126,21 @@ class Cluster:
         token = folder / f".{uuid4().hex}"
         token.touch()
         try:
-            seen = self._client.run(partial(_exists, str(token)))
+            seen = self._client.run(partial(_sees, str(token)), on_error="return")
         finally:
             token.unlink()
-        blind = [worker for worker, sees in seen.items() if not sees]
-        if blind:
-            raise InputError(
-                f"{folder}: the worker {blind[0]} does not see this folder; name one with data.cache that all machines "
-                "share"
-            )
+        for worker, answer in seen.items():
+            version = _said(answer) if isinstance(answer, BaseException) else answer[1]
+            if version != pipeline.__version__:
+                raise InputError(
+                    f"the worker {worker} does not have version {pipeline.__version__} of this package ({version}); "
+                    "install it where the workers run"
+                )
+            if not answer[0]:
+                raise InputError(
+                    f"{folder}: the worker {worker} does not see this folder; name one with data.cache that all "
+                    "machines share"
+                )
 
     def each(self, function: Callable[[int], None], numbers: Sequence[int]) -> Iterable[None]:
         """Call a function for each number, in any order."""
@@ -167,8 +193,8 @@ class Cluster:
 # --- what workers do ---
 
 
-def _exists(path: str) -> bool:
-    return Path(path).exists()
+def _sees(path: str) -> tuple[bool, str]:
+    return Path(path).exists(), pipeline.__version__
 
 
 def _call(function: Callable[[int], None], number: int) -> None:

@@ -53,6 +53,8 @@ SECTIONS = {
 }
 """Of a config, that say what becomes of events as they were read."""
 OTHER_LOTS = 1 << 62
+LINES = 10
+"""That tell how far the writing is."""
 TRIAL = 20_000
 """Events that tell how much memory one takes."""
 LIGHT = 2_000
@@ -116,7 +118,8 @@ def stream(
     folder = (config.data.cache or event_cache()) / "parts" / key
 
     def progress(done: int) -> None:
-        report(f"writing events to disk: {done} of {sum(numbers)} parts")
+        if done * LINES // sum(numbers) > (done - 1) * LINES // sum(numbers):
+            report(f"writing events to disk: {done} of {sum(numbers)} parts")
 
     try:
         stored = store_parts(make, sum(numbers), folder, progress, workers.each if workers else map)

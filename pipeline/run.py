@@ -88,7 +88,7 @@ def run(
         Terminal(config, quiet=quiet) as terminal,
     ):
         if workers is not None:
-            workers.check_shared(config.data.cache or event_cache())
+            workers.check(config.data.cache or event_cache())
         return _run(config, names, output, terminal, workers, overwrite=overwrite, resume=resume, plots=plots)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pipeline
 import pytest
 from pipeline import analysis as exact
 from pipeline.cluster import Cluster, connected
@@ -123,7 +124,7 @@ def test_a_scheduler_that_dies_costs_no_step(folder, tmp_path):
         process.wait()
     _, said = run.communicate(timeout=120)
     assert run.returncode == 1
-    assert "cannot be reached" in said
+    assert "the scheduler cannot be reached any more" in said
     assert "--resume goes on from there" in said
     assert kept.exists()
     assert not (tmp_path / "run").exists()
@@ -147,7 +148,8 @@ def started_cluster(folder: Path) -> tuple[str, subprocess.Popen, Callable[[], s
     [
         ("local:", "say how many workers"),
         ("local:0", "say how many workers"),
-        ("tcp://127.0.0.1:1", "cannot be reached"),
+        ("tcp://127.0.0.1:1", "no scheduler with a worker can be reached"),
+        ("nonsense://x", "can be reached"),
     ],
 )
 def test_no_cluster_is_a_sentence(folder, tmp_path, monkeypatch, capsys, address, sentence):
@@ -158,9 +160,18 @@ def test_no_cluster_is_a_sentence(folder, tmp_path, monkeypatch, capsys, address
 
 
 @pytest.mark.slow
-def test_a_folder_that_workers_do_not_see_is_a_sentence(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.cluster._exists", lambda _: False)
-    with pytest.raises(InputError, match=r"the worker tcp://.* does not see this folder; name one with data\.cache"):
-        cluster.check_shared(tmp_path)
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        ((False, pipeline.__version__), r"does not see this folder; name one with data\.cache"),
+        ((True, "0.0"), r"does not have version .* of this package \(0\.0\)"),
+        (ModuleNotFoundError("No module named 'pipeline'"), "No module named 'pipeline'"),
+    ],
+)
+def test_workers_that_cannot_do_it_are_a_sentence(cluster, tmp_path, monkeypatch, answer, sentence):
+    monkeypatch.setattr(cluster._client, "run", lambda *_, **__: {"tcp://far:1": answer})
+    with pytest.raises(InputError, match=f"the worker tcp://far:1 .*{sentence}"):
+        cluster.check(tmp_path)
     monkeypatch.undo()
-    cluster.check_shared(tmp_path)
+    cluster.check(tmp_path)
+    assert not list(tmp_path.iterdir())
