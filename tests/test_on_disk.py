@@ -76,7 +76,9 @@ def test_what_is_read_back_is_what_was_read(in_memory, streamed):
         assert not len(there.events[none])
 
 
-@pytest.mark.parametrize("part", ["training", "validation", "all"])
+@pytest.mark.parametrize(
+    "part", ["training", *(pytest.param(part, marks=pytest.mark.slow) for part in ("validation", "all"))]
+)
 def test_the_analysis_is_the_same(in_memory, streamed, part):
     at = {"met": 43.0, "bdt": 0.37}
     here, there = (problem.value_and_grad(at, part) for problem in (in_memory, streamed))
@@ -125,6 +127,7 @@ def test_pieces_are_made_once(on_disk_config, streamed, made):
     assert made == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"seed": 5}, {"cuts": {"met": {"bounds": [10, 200]}}}, {"validation": {"fraction": 0.4}}]
 )
@@ -135,6 +138,7 @@ def test_other_events_are_made_anew(folder, streamed, made, change):
     assert other.training.stored.folder != streamed.training.stored.folder
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_loses_no_complete_piece(folder, tmp_path, monkeypatch, streamed):
     config, make = config_of(folder, memory=MEMORY, cache=str(tmp_path)), on_disk._made
 
@@ -183,6 +187,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(folder, tmp_path):
         Problem.from_config(config_of(folder, memory=MEMORY, cache=str(tmp_path / "file")))
 
 
+@pytest.mark.slow
 def test_a_smooth_analysis_needs_memory(streamed):
     smooth = streamed.config.model_copy(
         update={"optimiser": streamed.config.optimiser.model_copy(update={"forward": "smooth"})}

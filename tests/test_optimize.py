@@ -149,7 +149,19 @@ def test_help_teaches(capsys):
     assert stopped.value.code == 0
     text = capsys.readouterr().out
     assert "python -m pipeline.optimize --config configs/quickstart.yaml" in text
-    options = ("config", "output", "overwrite", "set", "device", "cores", "dry-run", "quiet", "no-plots", "debug")
+    options = (
+        "config",
+        "output",
+        "overwrite",
+        "set",
+        "device",
+        "cores",
+        "cluster",
+        "dry-run",
+        "quiet",
+        "no-plots",
+        "debug",
+    )
     assert [option for option in options if f"--{option}" not in text] == []
 
 
@@ -181,15 +193,30 @@ def test_the_output_is_named_after_the_config(folder, captured):
     ((config, output, options),) = captured
     assert config.name == "tiny"
     assert output == Path("runs/tiny")
-    assert options == {"overwrite": False, "resume": False, "quiet": False, "plots": True}
+    assert options == {"overwrite": False, "resume": False, "quiet": False, "plots": True, "cluster": None}
 
 
 def test_options_are_passed_on(folder, captured):
     (folder / "mine").mkdir()
-    assert main(["--config", "tiny.yaml", "--output", "mine", "--overwrite", "--quiet", "--no-plots"]) == 0
+    assert (
+        main(
+            [
+                "--config",
+                "tiny.yaml",
+                "--output",
+                "mine",
+                "--overwrite",
+                "--quiet",
+                "--no-plots",
+                "--cluster",
+                "local:2",
+            ]
+        )
+        == 0
+    )
     ((_, output, options),) = captured
     assert output == Path("mine")
-    assert options == {"overwrite": True, "resume": False, "quiet": True, "plots": False}
+    assert options == {"overwrite": True, "resume": False, "quiet": True, "plots": False, "cluster": "local:2"}
 
 
 def test_settings_are_read_as_yaml(folder, captured):

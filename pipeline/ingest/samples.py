@@ -123,7 +123,7 @@ def read_samples(
 
 def _size(dataset: Dataset) -> float:
     """Bytes of its files; a file of unknown size may be large."""
-    return sum(math.inf if file.size is None else file.size for file in dataset.files)
+    return sum((math.inf if file.size is None else float(file.size) for file in dataset.files), 0.0)
 
 
 def _check_scale(dataset: Dataset, events: ak.Array | StoredEvents) -> None:
