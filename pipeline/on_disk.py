@@ -110,7 +110,7 @@ def stream(
     devices = 1 if workers else devices_for(min(size, sum(len(sample.events) for sample in samples)))
     places = [_places(config, sample) for sample in samples]
     pieces = [
-        [np.where(mask, place * own, -1).astype(np.int32) for mask, place in zip(part, places, strict=True)]
+        [_piece(mask, place, own) for mask, place in zip(part, places, strict=True)]
         for part, own in zip(parts, numbers, strict=True)
     ]
     make = partial(_made, config, names, samples, pieces, numbers, devices)
@@ -184,6 +184,11 @@ def _places(config: Config, sample: Sample) -> NDArray[np.float64]:
     lots = split.lots(config.seed ^ OTHER_LOTS, ak.to_numpy(events.collision).astype(np.uint64))
     counts = np.diff(bounds)
     return (np.repeat(bounds[:-1], counts) + lots * np.repeat(counts, counts)) / max(1, len(events))
+
+
+def _piece(mask: NDArray[np.bool_], place: NDArray[np.float64], number: int) -> NDArray[np.int32]:
+    """The piece of each event, of so many; −1 for events of other parts. A place may be rounded to 1."""
+    return np.where(mask, np.minimum(place * number, number - 1), -1).astype(np.int32)
 
 
 def _largest_chunk() -> int:

@@ -127,6 +127,13 @@ def test_pieces_are_made_once(on_disk_config, streamed, made):
     assert made == []
 
 
+def test_a_place_that_is_rounded_to_one_is_in_the_last_piece():
+    """Of a hundred million events it happens to some, and none may be lost."""
+    place = np.array([0.0, 0.49, 0.5, 1 - 2**-53, 1.0])
+    np.testing.assert_array_equal(on_disk._piece(np.ones(5, bool), place, 2), [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(on_disk._piece(np.array([0, 1, 0, 1, 1], bool), place, 3), [-1, 1, -1, 2, 2])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "change", [{"seed": 5}, {"cuts": {"met": {"bounds": [10, 200]}}}, {"validation": {"fraction": 0.4}}]
