@@ -76,9 +76,8 @@ def test_what_is_read_back_is_what_was_read(in_memory, streamed):
         assert not len(there.events[none])
 
 
-@pytest.mark.parametrize(
-    "part", ["training", *(pytest.param(part, marks=pytest.mark.slow) for part in ("validation", "all"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["training", "validation", "all"])
 def test_the_analysis_is_the_same(in_memory, streamed, part):
     at = {"met": 43.0, "bdt": 0.37}
     here, there = (problem.value_and_grad(at, part) for problem in (in_memory, streamed))

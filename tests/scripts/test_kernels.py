@@ -67,6 +67,7 @@ def test_the_table_is_in_units_of_the_first_kernel():
     assert rows[3:] == [["1.00", "0.50"], ["-0.03 ± 0.10", "0.75 ± 0.10"], ["1.00", "1.00"], ["1.00", "0.66"]]
 
 
+@pytest.mark.slow
 def test_where_all_is_smooth_the_fourth_order_has_less_bias_at_equal_noise():
     """In bins of a simulated histogram whose derivative is known without a kernel."""
     noises, biases = {}, {}
