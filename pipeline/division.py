@@ -19,7 +19,7 @@ from pipeline.on_disk import stream, too_large
 from pipeline.parts import Part, data_of, left_out, pick
 from pipeline.translation import default_thresholds
 
-__all__ = ["check_exclusive", "division", "everything", "fresh", "with_design"]
+__all__ = ["division", "everything", "fresh", "with_design"]
 
 
 def division(
@@ -50,7 +50,7 @@ def division(
     parts = [of[name] for of in masks for name in shares]
     data, unseen = _events_of(config, names, analysis, samples, parts, report, workers)
     if config.exclusive and config.may_overlap():
-        check_exclusive(analysis, fresh(config), data)
+        _check_exclusive(analysis, fresh(config), data)
     number = len(shares)
     divided = [dict(zip(shares, data[first : first + number], strict=True)) for first in range(0, len(data), number)]
     return divided, {name: left // len(turns) for name, left in unseen.items()}
@@ -99,7 +99,7 @@ def fresh(config: Config) -> Thresholds:
     return default_thresholds(config) | fresh_networks(config)
 
 
-def check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data | Stream]) -> None:
+def _check_exclusive(analysis: Analysis, thresholds: Thresholds, parts: Sequence[Data | Stream]) -> None:
     """Raise where an event is in two regions.
 
     Raises:

@@ -19,7 +19,8 @@ from pipeline.events.cuts import arrays
 from pipeline.ingest.stored import StoredEvents
 from pipeline.optimize import main
 from pipeline.problem import Problem, read
-from pipeline.tuning.tune import evaluation
+from pipeline.tuning.tune import tune
+from pipeline.validation.bootstrap import resampled
 
 from flat_tables import MEMORY, config_of, write_tables
 
@@ -166,8 +167,6 @@ def test_a_run_that_is_killed_loses_no_complete_piece(folder, tmp_path, monkeypa
 
 
 def test_bootstrap_replicas_are_the_same_for_all_thresholds(streamed):
-    from pipeline.validation.bootstrap import resampled
-
     replica = resampled(streamed.validation, np.random.default_rng(1))
     first, second = (
         [np.asarray(group.weight).sum() for part in parts_of(replica) for group in part.events.groups] for _ in range(2)
@@ -198,11 +197,8 @@ def test_a_smooth_analysis_needs_memory(streamed):
     smooth = streamed.config.model_copy(
         update={"optimiser": streamed.config.optimiser.model_copy(update={"forward": "smooth"})}
     )
-    from pipeline.tuning.tune import tune
-
     with pytest.raises(InputError, match="smooth needs all events in memory"):
         next(iter(tune(replace(streamed, config=smooth))))
-    assert evaluation(streamed) is not None
 
 
 @pytest.mark.slow

@@ -135,8 +135,7 @@ def dense_groups(
     """Several disjoint parts of the same data sets as dense groups of equal shapes: compiled code serves all of them.
 
     Args:
-        folds: for each part, one sample a data set; the number of a data set is its place. No event has more than
-            `MAX_OBJECTS` objects of a kind (`Ragged.hardest`).
+        folds: for each part, one sample a data set, by its number; no event has more than `MAX_OBJECTS` of a kind.
         function: the event function, which prepares what no threshold changes.
         chunk_size: largest number of events in a chunk.
         asked: as in `HostEvent`.

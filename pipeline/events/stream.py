@@ -5,8 +5,8 @@ What follows from the events are sums over them, so an analysis can take them pa
 largest of them has, so that one compiled function serves them all. The rest of the room holds no event, and no time is
 spent on it.
 
-While a part is used, a thread reads the next one; the operating system keeps of the files what it has room for. To
-compute with files that are mapped into memory takes no copy, and twice the time: their memory comes in pages of 4 kB.
+While a part is used, a thread reads the next one; the operating system keeps of the files what it has room for. They
+are read, not mapped into memory: mapped memory comes in small pages, and to compute with it takes longer.
 
 A part is a folder with a file for each device, in which its share of every array stands as it stands in memory. The
 folder is written beside its place and renamed: what is there is complete, whenever a run is killed.
@@ -29,6 +29,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import InputError
 from pipeline.events.batch import EventGroup
 from pipeline.events.devices import divided_axis, from_devices
 
@@ -50,8 +51,13 @@ OLD = 3600.0
 STATIC = (CAPACITY, "devices")
 ALIGNMENT = 64
 """Bytes, of what XLA computes with."""
-LIST = [object()]
-ALONE = sys.getrefcount(LIST[0])
+
+
+def _references(objects: Sequence[object], number: int) -> int:
+    return sys.getrefcount(objects[number])
+
+
+ALONE = _references([object()], 0)
 """References to what is in a list, and nowhere else."""
 
 
@@ -65,7 +71,7 @@ class Rooms:
         """So many bytes, at a place that XLA computes with."""
         rooms = self._of_size.setdefault(size, [])
         for number in range(len(rooms)):
-            if sys.getrefcount(rooms[number]) == ALONE:
+            if _references(rooms, number) == ALONE:
                 break
         else:
             number = len(rooms)
@@ -105,10 +111,8 @@ class StoredParts:
         files = _about(place)
         on_devices = []
         for device, target in zip(range(files.devices), jax.local_devices(), strict=False):
-            with _file(place, device).open("rb", buffering=0) as file:
-                room = self.rooms.take(file.seek(0, os.SEEK_END))
-                file.seek(0)
-                file.readinto(room.data)
+            room = self.rooms.take(files.size)
+            _fill(room, _file(place, device))
             on_devices.append(jax.device_put(files.views(room), target if files.devices > 1 else None))
 
         def of_field(field: str, number: int) -> jax.Array:
@@ -123,12 +127,13 @@ class StoredParts:
 class PartFiles(NamedTuple):
     """What is in the files of a part: groups with the numbers of their arrays; where each stands, its kind and shape.
 
-    `about` is what was said of the part when it was stored.
+    `size` is that of each file, in bytes; `about` is what was said of the part when it was stored.
     """
 
     groups: list[Columns]
     arrays: list[tuple[int, str, tuple[int, ...]]]
     devices: int
+    size: int
     about: dict[str, Any]
 
     def views(self, content: NDArray[np.uint8]) -> list[NDArray[Any]]:
@@ -182,7 +187,10 @@ def _make_raw(make: Callable[[int], tuple[Groups, dict[str, Any]]], folder: Path
 
 
 def _give_room(room: dict[int, Columns], folder: Path, number: int) -> None:
-    """A part in the shape of all."""
+    """A part in the shape of all. A run that was killed after that may have left something of the raw one."""
+    if _folder(folder, number).exists():
+        shutil.rmtree(_raw(folder, number), ignore_errors=True)
+        return
     own = {columns[CAPACITY]: columns for columns in _read(_raw(folder, number))}
     roomy = [_with_room(own.get(capacity), outline) for capacity, outline in room.items()]
     _write(_folder(folder, number), roomy, _about(_raw(folder, number)).about)
@@ -213,9 +221,13 @@ def _with_room(own: Columns | None, room: Columns) -> Columns:
     """The events of a group with room for more; of none, where there is no such group."""
     if own is None:
         own = _mapped(lambda column: np.empty((len(column), *(0,) * (column.ndim - 1)), column.dtype), room)
+
+    def later(field: str, column: NDArray[Any], outline: NDArray[Any]) -> Callable[[], NDArray[Any]]:
+        return partial(_filled_up, field, column, outline)
+
     return {
-        field: column if field == CAPACITY else jax.tree.map(partial(partial, _filled_up, field), own[field], column)
-        for field, column in room.items()
+        field: outline if field == CAPACITY else jax.tree.map(partial(later, field), own[field], outline)
+        for field, outline in room.items()
     }
 
 
@@ -272,13 +284,31 @@ def _write(place: Path, groups: Sequence[Columns], about: dict[str, Any]) -> Non
 
     named = [_mapped(written, columns) for columns in groups]
     devices = len(list(unfinished.iterdir()))
-    (unfinished / ABOUT).write_text(json.dumps(PartFiles(named, places, devices, about)._asdict()))
+    (unfinished / ABOUT).write_text(json.dumps(PartFiles(named, places, devices, end, about)._asdict()))
     try:
         unfinished.rename(place)
     except OSError:
         shutil.rmtree(unfinished)
         if not place.exists():  # another run of the same analysis was quicker
             raise
+
+
+def _fill(room: NDArray[np.uint8], path: Path) -> None:
+    """Read a file into memory of its size.
+
+    Raises:
+        InputError: the file is gone, or of another size.
+    """
+    try:
+        with path.open("rb") as file:
+            complete = file.readinto(room.data) == len(room) and not file.read(1)
+    except FileNotFoundError:
+        complete = False
+    if not complete:
+        raise InputError(
+            f"{path}: the events that were kept here are gone or damaged; delete {path.parent.parent} and start the "
+            "run again, and they are made again"
+        )
 
 
 def _sweep(folder: Path) -> None:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from pipeline import analysis as exact
+from pipeline.errors import InputError
 from pipeline.events.stream import Rooms, store_parts
 from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 
@@ -115,6 +116,28 @@ def test_what_is_stored_is_not_made_again(parts, stored):
     again = store_parts(fail, len(parts), stored.stored.folder)
     assert again == stored.stored
     assert again.bytes == sum(file.stat().st_size for file in again.folder.rglob("*.*"))
+
+
+@pytest.mark.parametrize("damage", ["shorter", "longer", "gone"])
+def test_damaged_parts_are_a_sentence(parts, tmp_path, damage):
+    """Never what was in the memory before."""
+    damaged = on_disk(parts, tmp_path / "events")
+    file = tmp_path / "events" / "part_00001" / "device_00.bin"
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[:-64] if damage == "shorter" else content + content[:64])
+    with pytest.raises(InputError, match=r"part_00001/device_00\.bin: .* gone or damaged; delete .*events"):
+        list(damaged)
+
+
+def test_what_a_kill_left_of_a_raw_part_is_deleted(parts, tmp_path):
+    """The part itself is there by then."""
+    on_disk(parts, tmp_path)
+    (tmp_path / "raw_00001").mkdir()
+    again = on_disk(parts, tmp_path)
+    assert not (tmp_path / "raw_00001").exists()
+    assert len(list(again)) == len(parts)
 
 
 def test_what_killed_runs_left_is_swept(parts, tmp_path):
