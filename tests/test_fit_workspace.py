@@ -168,6 +168,7 @@ def test_toys_of_a_deficit_and_of_a_discovery(main, tmp_path, capsys, data, said
     assert result["toys"]["significance"] == z
 
 
+@pytest.mark.slow
 def test_the_limit_says_what_it_left_out_and_leaves_out_nothing_if_thorough(main, tmp_path, capsys):
     """Two variations that are the same up and down: the quick search of the limit says what it left out."""
     workspace = same_side(3, count=3)
