@@ -13,7 +13,7 @@ from pipeline.problem import Problem
 from pipeline.progress import SILENT
 from pipeline.report.attempt import attempt
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.outcome import Outcome
 from pipeline.validation.verdict import Verdict, verdict

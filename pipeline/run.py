@@ -35,8 +35,9 @@ from pipeline.report.terminal import Terminal
 from pipeline.result import Result, write_outcome
 from pipeline.translation import make_analysis
 from pipeline.tuning.checkpoint import load_checkpoint, require_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Step, first_state
+from pipeline.tuning.descent import first_state
 from pipeline.tuning.schedule import make_optimiser, schedule
+from pipeline.tuning.steps import Step
 from pipeline.tuning.tune import Tuned, learners, ranges, starts
 from pipeline.tuning.tune import tune as steps_of
 from pipeline.validation.distributions import distributions
@@ -182,17 +183,17 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
         history += load_checkpoint(checkpoint, name, state)
         terminal.say(f"going on after step {history[-1].number}")
     clock, complete = [time.perf_counter()], False
-    steps, events = config.optimiser.steps * config.optimiser.starts, _number_of_events(problem.training)
-    with terminal.steps(steps, events) as show:
+    events = _number_of_events(problem.training)
+    with terminal.steps(config.optimiser.numbers, events) as display:
         if events < WORTH_REHEARSING:
             _beside(_rehearse, problem)
         try:
-            for step in steps_of(problem, history[-1] if history else None):
+            for step in steps_of(problem, history[-1] if history else None, display.look):
                 clock.append(time.perf_counter())
                 if history:
                     history[-1] = replace(history[-1], state=None)  # the next step had it, and networks are large
                 history.append(step)
-                show(step)
+                display.step(step)
                 if checkpoint is not None and len(history) % config.optimiser.checkpoint_every == 0:
                     save_checkpoint(checkpoint, name, history)
             complete = True

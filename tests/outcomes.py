@@ -10,7 +10,7 @@ from pipeline.config import Config
 from pipeline.inference.objectives import Merit
 from pipeline.ingest.manifest import load_manifest
 from pipeline.ingest.samples import Sample
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
 from pipeline.tuning.tune import defaults, ranges
 from pipeline.validation.comparison import Comparison
 from pipeline.validation.crosscheck import PyhfResult

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from rich import box
 from rich.columns import Columns
@@ -21,7 +22,8 @@ from rich.table import Table
 
 from pipeline.config import Config
 from pipeline.ingest.progress import events_progress, file_counter
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
+from pipeline.tuning.tune import Look
 from pipeline.validation.crosscheck import PyhfResult, advice
 from pipeline.validation.outcome import SYMBOLS, Outcome
 from pipeline.validation.rounding import with_error
@@ -106,7 +108,7 @@ class Terminal:
             yield advance
 
     @contextmanager
-    def steps(self, steps: int, events: int) -> Iterator[Callable[[Step], None]]:
+    def steps(self, steps: int, events: int) -> Iterator["Steps"]:
         """A display that follows the optimisation: redrawn on a terminal, a line every few steps elsewhere.
 
         Args:
@@ -116,7 +118,7 @@ class Terminal:
         self._end_phase()
         speed = _Speed(events)
         if self._quiet:
-            yield lambda _: None
+            yield Steps(lambda _: None, lambda _: None)
         elif not self._console.is_terminal:
             yield self._plain(steps, speed)
         else:
@@ -127,9 +129,11 @@ class Terminal:
                     display.state = Group(self._values(step), Columns(self._thresholds(step), padding=(0, 3)))
                     display.update(task, completed=step.number + 1, description=speed.measure())
 
-                yield show
+                yield Steps(
+                    show, lambda look: display.update(task, description=f"{look.stage}, {look.number} of {look.total}")
+                )
 
-    def _plain(self, steps: int, speed: "_Speed") -> Callable[[Step], None]:
+    def _plain(self, steps: int, speed: "_Speed") -> "Steps":
         self._console.print("compiling the analysis")
         every, started = max(1, steps // PLAIN_LINES), time.perf_counter()
 
@@ -142,7 +146,11 @@ class Terminal:
                 words = (f"step {step.number:4d}", self._values(step), thresholds, pace, elapsed)
                 self._console.print("  ".join(word for word in words if word), soft_wrap=True)
 
-        return show
+        def look(look: Look) -> None:
+            if look.number == 1:
+                self._console.print(f"{look.stage}: looking at {look.total} places at most")
+
+        return Steps(show, look)
 
     def _values(self, step: Step) -> str:
         sizes = [slope * (self._config.thresholds[name].typical_step) for name, slope in step.gradient.items()]
@@ -200,6 +208,13 @@ class Terminal:
             if (outcome.path / "report.html").exists():
                 self._console.print(f"report: {outcome.path / 'report.html'}", soft_wrap=True)
         self._console.print(f"{time.perf_counter() - self._started:.0f} s in all")
+
+
+class Steps(NamedTuple):
+    """What shows the steps of an optimisation, and the looks before and after them."""
+
+    step: Callable[[Step], None]
+    look: Callable[[Look], None]
 
 
 class _Phase:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
 
 __all__ = ["CheckpointError", "load_checkpoint", "save_checkpoint"]
 

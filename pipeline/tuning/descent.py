@@ -12,7 +12,8 @@ shrunk to g · max(0, 1 − (k σ / g)²), the positive-part James–Stein rule 
 with zero is zero, what is certain stays as it is.
 
 Where no event changes anything any more, such as behind a cut that leaves too few of them, no derivative tells the way
-back: the next step is half of the way to the best place, with the networks of that place.
+back: the next step is half of the way to the best place, with the networks of that place. Where nothing moves for want
+of a clear derivative, or in a corner of the bounds, the optimiser begins anew at the next place that somebody offers.
 
 Networks move by optimisers of their own, at the same steps. The noise of their derivative is judged as one vector: most
 single weights are within their error of zero, and to leave these out would keep a biased rest.
@@ -22,7 +23,7 @@ that is smooth, not one of which the gradient is an estimate, and takes every de
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -32,30 +33,28 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float64, PyTree
-from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from pipeline.analysis import Evaluation, Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Network
 from pipeline.inference.objectives import Merit
-from pipeline.scales import OWN_UNIT, Scale
+from pipeline.tuning.ranges import Ordered, Range, in_order
 from pipeline.tuning.schedule import Schedule, make_optimiser, update_of
+from pipeline.tuning.steps import State, Step
 
 __all__ = [
     "Evaluate",
     "Learner",
-    "Ordered",
-    "Range",
     "Search",
-    "State",
-    "Step",
     "bandwidths_at",
     "descend",
     "first_state",
-    "in_order",
+    "last_step",
 ]
 
+
+NO_MOVE = 1e-9
+"""In typical steps."""
 
 Evaluate = Callable[[Thresholds, Thresholds], Evaluation]
 """(thresholds, bandwidths) to what is known there."""
@@ -71,97 +70,12 @@ Search = Callable[[Thresholds, PyTree, Thresholds, Float64[Array, ""], Threshold
 
 
 @dataclass(frozen=True)
-class Range:
-    """How a trainable threshold may move: between bounds in its own unit, by steps and with kernels on its scale."""
-
-    lower: float
-    upper: float
-    step: float
-    bandwidth: float
-    bandwidth_end: float
-    scale: Scale = OWN_UNIT
-
-
-@dataclass(frozen=True)
 class Learner:
     """How a network is trained: where it starts, its optimiser, and the kernel at the edges, in widths of bins."""
 
     start: Network
     optimiser: optax.GradientTransformation
     bandwidth: float
-
-
-class State(NamedTuple):
-    """What a step leaves to the next one, besides thresholds: all arrays.
-
-    `optimiser` is the state of the thresholds' one, `moments` those of the networks'; `networks` are those of the next
-    step, and `best` those of the best step so far.
-    """
-
-    optimiser: PyTree
-    networks: dict[str, Network]
-    moments: dict[str, PyTree]
-    best: dict[str, Network]
-
-
-@dataclass(frozen=True)
-class Ordered:
-    """Thresholds that must rise: the edges of bins. They share their bounds and their scale.
-
-    Attributes:
-        names: in their order.
-        distance: of neighbours at least, in their own unit.
-        apart: likewise on their scale. Two edges pressed together would stay so: the derivative does not tell what the
-            bin between them could be worth.
-    """
-
-    names: tuple[str, ...]
-    distance: float
-    apart: float = 0.0
-
-
-@dataclass(frozen=True)
-class Step:
-    """One evaluation of the loop, and the state that the next one starts from.
-
-    Attributes:
-        number: from 0, through all starts; each has `Schedule.steps` numbers, of which a patient loop may leave out the
-            last ones.
-        thresholds: where the analysis was evaluated, trainable cuts only.
-        bandwidths: of the boundary flux, each in the unit of its cut.
-        loss: what is minimised.
-        merit: the figure of merit there.
-        gradient: of the loss by each threshold, per unit of the cut.
-        error: statistical error of the gradient, likewise.
-        monitored: the loss on the events of the monitor; the loss itself without one.
-        best_loss: the lowest monitored loss so far, this step included, of all starts.
-        best: its thresholds.
-        best_number: its number; −1 as long as no fit has converged.
-        lowest: the lowest monitored loss of this start.
-        waited: steps since then.
-        following: thresholds of the next step, if this start goes on.
-        state: of the optimisers, for the next step; of the last step of an interrupted loop that is all one needs.
-        networks: where the analysis was evaluated; a step that is read from a checkpoint has none.
-        network_gradient: length of the gradient by the weights of each network, and of its noise.
-    """
-
-    number: int
-    thresholds: dict[str, float]
-    bandwidths: dict[str, float]
-    loss: float
-    merit: Merit
-    gradient: dict[str, float]
-    error: dict[str, float]
-    monitored: float
-    best_loss: float
-    best: dict[str, float]
-    best_number: int
-    lowest: float
-    waited: int
-    following: dict[str, float]
-    state: State | None
-    networks: dict[str, Network] | None = None
-    network_gradient: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def descend(
@@ -174,6 +88,7 @@ def descend(
     search: Search | None = None,
     resume: Step | None = None,
     learners: Mapping[str, Learner] | None = None,
+    offered: Sequence[Mapping[str, float]] = (),
 ) -> Iterator[Step]:
     """Yield one step after another; stop asking, and it stops.
 
@@ -187,6 +102,7 @@ def descend(
         search: the step of the optimiser, where it needs more than a gradient (`pipeline.tuning.line_search`).
         resume: the last step of an earlier, interrupted loop: this one goes on bit-identically.
         learners: the networks that are trained, by the names of their scores.
+        offered: places where the optimiser may begin anew, the best ones first. Networks never do.
     """
     learners, optimiser, taken = learners or {}, make_optimiser(schedule), resume
     of_networks = {name: learner.bandwidth for name, learner in learners.items()}
@@ -194,18 +110,7 @@ def descend(
         widths = bandwidths_at((place.number % schedule.steps) / max(1, schedule.steps - 1), ranges)
         slopes = {name: r.scale.slope(place.thresholds[name], widths[name]) for name, r in ranges.items()}
         bandwidths = {name: width * slopes[name] for name, width in widths.items()}
-        parameters = arrays({**place.thresholds, **place.state.networks})
-        here = evaluate(parameters, arrays(bandwidths | of_networks))
-        usable = bool(here.merit.converged)
-        monitored = float(here.loss) if monitor is None else monitor(parameters)
-        best, best_loss, best_number = place.thresholds, np.inf, -1
-        best_networks = place.state.best
-        if taken is not None:
-            best, best_loss, best_number = taken.best, taken.best_loss, taken.best_number
-        if usable and monitored < best_loss:
-            best, best_loss, best_number = place.thresholds, monitored, place.number
-            best_networks = place.state.networks
-        improved = usable and monitored < place.lowest
+        here = _seen_at(place, bandwidths | of_networks, evaluate, monitor)
         if search is None:
             update: Update = partial(update_of, optimiser)
             certain = _without_dust(here.gradient, schedule.significance)
@@ -213,30 +118,118 @@ def descend(
             update, certain = _along(search, here.loss, arrays(bandwidths)), here.gradient.value
         following, state = _move(update, certain, place.state.optimiser, place.thresholds, ranges, slopes)
         networks, moments = _trained(learners, place.state, certain)
-        if search is None and monitored > best_loss and _is_plain(here.gradient):
-            following, networks = _halfway(place.thresholds, best, ranges), dict(best_networks)
-        taken = Step(
-            number=place.number,
-            thresholds=place.thresholds,
-            bandwidths=bandwidths,
-            loss=float(here.loss),
-            merit=here.merit,
-            gradient={name: float(here.gradient.value[name]) for name in ranges},
-            error={name: float(here.gradient.error[name]) for name in ranges},
-            monitored=monitored,
-            best_loss=best_loss,
-            best=best,
-            best_number=best_number,
-            lowest=monitored if improved else place.lowest,
-            waited=0 if improved else place.waited + 1,
-            following=in_order(following, ranges, ordered),
-            state=State(state, networks, moments, best_networks),
-            networks=place.state.networks,
-            network_gradient={
-                name: (float(_length(here.gradient.value[name])), float(here.gradient.error[name])) for name in learners
-            },
-        )
+        best = _best(place, here, taken)
+        if search is None and here.monitored > best.loss and _is_plain(here.gradient):
+            following, networks = _halfway(place.thresholds, best.thresholds, ranges), dict(best.networks)
+        following, renewals = in_order(following, ranges, ordered), place.renewals
+        if renewals < len(offered) and not learners and _stays(place.thresholds, following, ranges):
+            following, renewals = dict(offered[renewals]), renewals + 1
+            state = optimiser.init(_scaled(following, ranges))
+        state = State(state, networks, moments, best.networks)
+        taken = _taken(place, bandwidths, here, best, following, state, renewals)
         yield taken
+
+
+def last_step(
+    evaluate: Evaluate,
+    thresholds: Mapping[str, float],
+    last: Step,
+    number: int,
+    bandwidths: Mapping[str, float],
+    monitor: Monitor | None = None,
+) -> Step:
+    """One more step, at a place that something else than the gradient has found, with the networks of the best one.
+
+    Args:
+        evaluate: as for `descend`.
+        thresholds: the place.
+        last: the last step of all starts, with its state.
+        number: of the new one.
+        bandwidths: of the networks.
+        monitor: as for `descend`.
+    """
+    assert last.state is not None
+    state = last.state._replace(networks=last.state.best)
+    place = _Place(number, dict(thresholds), state, last.lowest, last.waited, last.renewals)
+    here = _seen_at(place, last.bandwidths | dict(bandwidths), evaluate, monitor)
+    best = _best(place, here, last)
+    state = state._replace(best=best.networks)
+    return _taken(place, last.bandwidths, here, best, place.thresholds, state, last.renewals)
+
+
+class _Seen(NamedTuple):
+    """An evaluation, and the loss on the events of the monitor; without one, the loss itself."""
+
+    loss: Array
+    merit: Merit
+    gradient: Gradient
+    monitored: float
+
+    @property
+    def usable(self) -> bool:
+        """Whether the fit has converged."""
+        return bool(self.merit.converged)
+
+
+class _Best(NamedTuple):
+    """The best of all steps so far."""
+
+    loss: float
+    thresholds: dict[str, float]
+    number: int
+    networks: dict[str, Network]
+
+
+def _seen_at(place: "_Place", bandwidths: Mapping[str, float], evaluate: Evaluate, monitor: Monitor | None) -> _Seen:
+    parameters = arrays({**place.thresholds, **place.state.networks})
+    here = evaluate(parameters, arrays(bandwidths))
+    monitored = float(here.loss) if monitor is None else monitor(parameters)
+    return _Seen(here.loss, here.merit, here.gradient, monitored)
+
+
+def _best(place: "_Place", here: _Seen, before: Step | None) -> _Best:
+    if here.usable and here.monitored < (np.inf if before is None else before.best_loss):
+        return _Best(here.monitored, place.thresholds, place.number, place.state.networks)
+    if before is None:
+        return _Best(np.inf, place.thresholds, -1, place.state.best)
+    return _Best(before.best_loss, before.best, before.best_number, place.state.best)
+
+
+def _taken(
+    place: "_Place",
+    bandwidths: dict[str, float],
+    here: _Seen,
+    best: _Best,
+    following: dict[str, float],
+    state: State,
+    renewals: int,
+) -> Step:
+    improved = here.usable and here.monitored < place.lowest
+    gradient, networks = here.gradient, place.state.networks
+    return Step(
+        number=place.number,
+        thresholds=place.thresholds,
+        bandwidths=bandwidths,
+        loss=float(here.loss),
+        merit=here.merit,
+        gradient={name: float(gradient.value[name]) for name in bandwidths},
+        error={name: float(gradient.error[name]) for name in bandwidths},
+        monitored=here.monitored,
+        best_loss=best.loss,
+        best=best.thresholds,
+        best_number=best.number,
+        lowest=here.monitored if improved else place.lowest,
+        waited=0 if improved else place.waited + 1,
+        following=following,
+        state=state,
+        renewals=renewals,
+        networks=networks,
+        network_gradient={
+            name: (float(_length(gradient.value[name])), float(gradient.error[name]))
+            for name in networks
+            if name in gradient.value
+        },
+    )
 
 
 class _Place(NamedTuple):
@@ -247,6 +240,7 @@ class _Place(NamedTuple):
     state: State
     lowest: float
     waited: int
+    renewals: int
 
 
 def first_state(
@@ -269,9 +263,11 @@ def _next_place(
     start = 0
     if taken is not None:
         start, number = divmod(taken.number, schedule.steps)
+        if start == len(starts):  # the last step of all
+            return None
         given_up = schedule.patience is not None and taken.waited >= schedule.patience
         if number + 1 < schedule.steps and not given_up and taken.state is not None:
-            return _Place(taken.number + 1, taken.following, taken.state, taken.lowest, taken.waited)
+            return _Place(taken.number + 1, taken.following, taken.state, taken.lowest, taken.waited, taken.renewals)
         start += 1
     if start == len(starts):
         return None
@@ -279,7 +275,7 @@ def _next_place(
     state = first_state(begin, ranges, schedule, learners)
     if taken is not None and taken.state is not None:
         state = state._replace(best=taken.state.best)
-    return _Place(start * schedule.steps, begin, state, np.inf, 0)
+    return _Place(start * schedule.steps, begin, state, np.inf, 0, 0 if taken is None else taken.renewals)
 
 
 def _without_dust(gradient: Gradient, significance: float) -> Thresholds:
@@ -313,6 +309,12 @@ def _trained(
 def _is_plain(gradient: Gradient) -> bool:
     """Whether no event is near any threshold that would change anything: nothing tells the way."""
     return not any(float(_length(each)) for each in (*gradient.value.values(), *gradient.error.values()))
+
+
+def _stays(position: Mapping[str, float], following: Mapping[str, float], ranges: Mapping[str, Range]) -> bool:
+    """Whether no threshold moves, but for rounding."""
+    moves = (abs(r.scale.place(following[n]) - r.scale.place(position[n])) / r.step for n, r in ranges.items())
+    return max(moves) < NO_MOVE
 
 
 def _halfway(position: Mapping[str, float], best: Mapping[str, float], ranges: Mapping[str, Range]) -> dict[str, float]:
@@ -350,28 +352,6 @@ def _move(
         name: r.scale.value(r.scale.place(position[name]) + float(change[name]) * r.step) for name, r in ranges.items()
     }
     return {name: min(max(moved[name], r.lower), r.upper) for name, r in ranges.items()}, state
-
-
-def in_order(position: dict[str, float], ranges: Mapping[str, Range], ordered: Sequence[Ordered]) -> dict[str, float]:
-    """The nearest position in which all ordered thresholds keep their distance: on their scale, then in their unit."""
-    for edges in ordered:
-        limits = ranges[edges.names[0]]
-        scale = limits.scale
-        values = np.array([position[name] for name in edges.names])
-        if edges.apart > 0:
-            bounds = scale.place(limits.lower), scale.place(limits.upper)
-            places = _spaced(np.array([scale.place(value) for value in values]), edges.apart, *bounds)
-            values = np.array([scale.value(place) for place in places])
-        values = _spaced(values, edges.distance, limits.lower, limits.upper)
-        position = position | dict(zip(edges.names, values.tolist(), strict=True))
-    return position
-
-
-def _spaced(values: NDArray[np.float64], distance: float, lower: float, upper: float) -> NDArray[np.float64]:
-    """The nearest values that rise by a distance: isotonic regression, then bounds."""
-    offsets = distance * np.arange(len(values))
-    rising = isotonic_regression(values - offsets).x
-    return np.asarray(np.clip(rising, lower, upper - offsets[-1]) + offsets)
 
 
 def _scaled(position: Mapping[str, float], ranges: Mapping[str, Range]) -> Thresholds:

@@ -16,7 +16,8 @@ import optax
 from jaxtyping import Array, Float64, PyTree
 
 from pipeline.events.cuts import Thresholds
-from pipeline.tuning.descent import Ordered, Range, Search
+from pipeline.tuning.descent import Search
+from pipeline.tuning.ranges import Ordered, Range
 
 __all__ = ["LossAndGradient", "make_search"]
 

@@ -3,9 +3,10 @@
 It yields steps and knows nobody who looks at them: who wants to show, keep or stop them does so between two of them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import count
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Array, Float64
@@ -17,25 +18,20 @@ from pipeline.config import Config
 from pipeline.config.selection import Threshold
 from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import Thresholds, arrays
+from pipeline.events.scores import Network
 from pipeline.inference.objectives import loss_of
 from pipeline.ingest.manifest import InputError
 from pipeline.problem import Problem
 from pipeline.scales import OWN_UNIT, Kernel, Rank, apart
-from pipeline.tuning.descent import (
-    Evaluate,
-    Learner,
-    Monitor,
-    Ordered,
-    Range,
-    Search,
-    Step,
-    descend,
-    in_order,
-)
+from pipeline.tuning.descent import Evaluate, Learner, Monitor, Search, descend, last_step
 from pipeline.tuning.line_search import LossAndGradient, make_search
+from pipeline.tuning.polish import polished
+from pipeline.tuning.ranges import Ordered, Range, in_order
 from pipeline.tuning.schedule import make_learner, make_optimiser, schedule, searches
+from pipeline.tuning.steps import Step
 
 __all__ = [
+    "Look",
     "Tuned",
     "defaults",
     "evaluation",
@@ -102,30 +98,109 @@ def learners(problem: Problem) -> dict[str, Learner]:
     }
 
 
-def tune(problem: Problem, resume: Step | None = None) -> Iterator[Step]:
+@dataclass(frozen=True)
+class Look:
+    """One value of the exact loss of the training events, without gradient, before the steps or after them.
+
+    Attributes:
+        stage: "scouts" or "polish".
+        number: of the look, from 1.
+        total: how many there will be in this stage, at most.
+        thresholds: where.
+        loss: infinite where the fit did not converge.
+    """
+
+    stage: Literal["scouts", "polish"]
+    number: int
+    total: int
+    thresholds: dict[str, float]
+    loss: float
+
+
+Watch = Callable[[Look], None]
+"""Who wants to know of the looks."""
+
+
+def tune(
+    problem: Problem,
+    resume: Step | None = None,
+    watch: Watch = lambda _: None,
+    start: Mapping[str, float] | None = None,
+) -> Iterator[Step]:
     """One step of the optimisation after another; stop asking, and it stops.
 
     Args:
         problem: what is tuned, with bandwidths (`Problem.with_bandwidths`).
         resume: the last step of an interrupted optimisation, which this one goes on from, bit by bit.
+        watch: is told of each look at the loss between the steps.
+        start: where the first start is, if not at the default cuts.
 
     Raises:
         InputError: a smooth analysis would cost too much.
     """
-    config = problem.config
-    if config.optimiser.forward == "smooth":
+    config, optimiser = problem.config, problem.config.optimiser
+    if optimiser.forward == "smooth":
         _check_price(problem)
-    yield from descend(
+    taken, monitor = resume, _monitor(problem)
+    places = _places(problem, watch, start)
+    for taken in descend(
         evaluation(problem),
         ranges(config, problem.kernels),
-        starts(config, problem.kernels),
+        places[: optimiser.starts],
         schedule(config),
         ordered(config, problem.kernels),
-        monitor=_monitor(problem),
+        monitor=monitor,
         search=_search(problem),
         resume=resume,
         learners=learners(problem),
-    )
+        offered=places[optimiser.starts :],
+    ):
+        yield taken
+    if optimiser.polish and taken is not None and taken.number + 1 < optimiser.numbers:
+        widths = {name: learner.bandwidth for name, learner in learners(problem).items()}
+        best, number = _polished(problem, taken, watch), optimiser.numbers - 1
+        yield last_step(evaluation(problem), best, taken, number, widths, monitor)
+
+
+def _places(problem: Problem, watch: Watch, start: Mapping[str, float] | None) -> tuple[Mapping[str, float], ...]:
+    """Where the steps may begin: the default cuts and further places; the best ones first if scouts look at them."""
+    config = problem.config
+    places = starts(config, problem.kernels)
+    if start is not None:
+        places = (dict(start), *places[1:])
+    if config.optimiser.scouts == 0:
+        return places
+    loss = _watched(problem, problem.networks, watch, "scouts", len(places))
+    losses = [loss(place) for place in places]
+    return tuple(places[place] for place in np.argsort(losses, kind="stable"))
+
+
+def _polished(problem: Problem, last: Step, watch: Watch) -> dict[str, float]:
+    """The best of some places near the best step, on the training events."""
+    config, evaluations = problem.config, problem.config.optimiser.polish
+    networks = last.state.best if last.state is not None else {}
+    loss = _watched(problem, networks, watch, "polish", evaluations)
+    limits = ranges(config, problem.kernels), ordered(config, problem.kernels)
+    return polished(loss, last.best, *limits, evaluations)
+
+
+def _watched(
+    problem: Problem,
+    networks: Mapping[str, Network],
+    watch: Watch,
+    stage: Literal["scouts", "polish"],
+    total: int,
+) -> Callable[[Mapping[str, float]], float]:
+    """The exact loss on the training events, and who watches."""
+    numbers = count(1)
+    exact_loss = _loss_on(problem, problem.training)
+
+    def loss(thresholds: Mapping[str, float]) -> float:
+        value = exact_loss(arrays({**thresholds, **networks}))
+        watch(Look(stage, next(numbers), total, dict(thresholds), value))
+        return value
+
+    return loss
 
 
 def evaluation(problem: Problem) -> Evaluate:
@@ -198,19 +273,21 @@ def _check_price(problem: Problem) -> None:
 
 
 def _monitor(problem: Problem) -> Monitor | None:
-    """The exact loss that decides which step is the best, if it is another than that of the steps.
-
-    On the stopping events, if there are any; infinite where the fit did not converge.
-    """
+    """The exact loss that decides which step is the best, if it is another than that of the steps."""
     if problem.stopping is None and problem.config.optimiser.forward == "exact":
         return None
-    data, fixed = problem.stopping or problem.training, arrays(problem.defaults)
+    return _loss_on(problem, problem.stopping or problem.training)
 
-    def monitor(thresholds: Thresholds) -> float:
+
+def _loss_on(problem: Problem, data: Data | Stream) -> Monitor:
+    """The exact loss on some events; infinite where the fit did not converge."""
+    fixed = arrays(problem.defaults)
+
+    def loss(thresholds: Thresholds) -> float:
         merit = exact.merit_of(problem.analysis, fixed | thresholds, data)
         return float(loss_of(problem.analysis.objective, merit)) if bool(merit.converged) else np.inf
 
-    return monitor
+    return loss
 
 
 def ranges(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> dict[str, Range]:
@@ -242,9 +319,13 @@ def ordered(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple
 
 
 def starts(config: Config, kernels: Mapping[str, Kernel] = NO_KERNELS) -> tuple[dict[str, float], ...]:
-    """The default thresholds, and further places within the bounds: a Latin hypercube, the same for the same seed."""
+    """The default thresholds, and further places within the bounds: a Latin hypercube, the same for the same seed.
+
+    As many further ones as there are further starts, or scouts if these are more.
+    """
     default = {name: cut.threshold for name, cut in config.thresholds.items() if cut.trainable}
-    places = qmc.LatinHypercube(len(default), rng=config.seed).random(config.optimiser.starts - 1)
+    number = max(config.optimiser.starts - 1, config.optimiser.scouts)
+    places = qmc.LatinHypercube(len(default), rng=config.seed).random(number)
     moving, points = ranges(config, kernels), [default]
     for place in places:
         at = {}

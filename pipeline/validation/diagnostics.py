@@ -15,7 +15,7 @@ from pipeline.analysis import Analysis, loss_of_yields_and_slope, merit_of, yiel
 from pipeline.event_data import Data, Stream
 from pipeline.events.cuts import arrays
 from pipeline.problem import Problem
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
 from pipeline.validation.regions import Values
 
 __all__ = [
@@ -150,7 +150,9 @@ def path(problem: Problem, steps: Sequence[Step], symbol: str, points: int = 20)
         certain={
             name: np.array([abs(step.gradient[name]) > least * step.error[name] for step in steps]) for name in trained
         },
-        starts=tuple(place for place, step in enumerate(steps) if step.number % config.optimiser.steps == 0),
+        starts=tuple(
+            np.unique([config.optimiser.start_of(step.number) for step in steps], return_index=True)[1].tolist()
+        ),
         best=best,
     )
 

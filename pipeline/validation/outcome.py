@@ -24,7 +24,7 @@ from pipeline.ingest.samples import Sample
 from pipeline.networks import about_network
 from pipeline.problem import Problem
 from pipeline.progress import SILENT, Progress
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
 from pipeline.tuning.tune import Tuned
 from pipeline.validation.comparison import Comparison, Estimate, compare, cross_validate
 from pipeline.validation.crosscheck import PyhfResult, cross_checks

@@ -20,7 +20,8 @@ from pipeline.command import guarded
 from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.problem import Problem
-from pipeline.tuning.descent import Range, descend
+from pipeline.tuning.descent import descend
+from pipeline.tuning.ranges import Range
 from pipeline.tuning.schedule import schedule
 from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
 from pipeline.validation.outcome import SYMBOLS

@@ -24,15 +24,13 @@ from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem
-from pipeline.tuning.schedule import schedule
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
+from pipeline.tuning.tune import defaults, ranges, tune
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 from pipeline.validation.provenance import environment
 from rich.console import Console
 from rich.table import Table
 
-from baselines.counting import Counted
-from baselines.gradients import along_flux, central_differences, cosine
+from baselines.gradients import central_differences, cosine
 from baselines.settings import configured, experiment_parser, save_figure, write_json
 
 
@@ -81,9 +79,7 @@ def compare(problem: Problem, every: int) -> list[Compared]:
         steps = {name: EQUAL_SECOND_MOMENT * width for name, width in widths.items()}
         return central_differences(loss, thresholds, steps, allowed)
 
-    counted = Counted(lambda at: (loss(at), True), allowed, np.inf, ordered(config, problem.kernels))
-    start = {name: default[name] for name in allowed}
-    taken = along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
+    taken = list(tune(problem))
     final = taken[-1].bandwidths
     compared = []
     for step in taken[::every]:

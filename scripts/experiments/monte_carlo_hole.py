@@ -24,8 +24,7 @@ from pipeline.config import Config
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, read
-from pipeline.tuning.schedule import schedule
-from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
+from pipeline.tuning.tune import defaults, ordered, ranges, tune
 from pipeline.validation.bootstrap import bootstrap
 from pipeline.validation.outcome import SYMBOLS
 from pipeline.validation.provenance import environment
@@ -35,7 +34,6 @@ from rich.table import Table
 
 from baselines.contest import OURS
 from baselines.counting import Counted, best_of
-from baselines.gradients import along_flux
 from baselines.independent import Parts, divide_by_lot, with_rule
 from baselines.methods import METHODS, search
 from baselines.settings import configured, experiment_parser, save_figure, write_json
@@ -96,7 +94,7 @@ def main() -> int:
             analysis = with_rule(seeded, rule, len(samples))
             for optimiser in (OURS, GLOBAL):
                 problem = Problem(seeded, analysis, parts.training, parts.independent, None, samples)
-                tuned = tune(optimiser, problem, options.evaluations)
+                tuned = tuned_by(optimiser, problem, options.evaluations)
                 claim = judge(optimiser, rule, tuned, seeded, analysis, parts, options.replicas)
                 claims.append(claim)
                 print(f"seed {claim.seed}, rule {rule:g}, {optimiser}: {told(claim)}", flush=True)
@@ -119,7 +117,7 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]:
+def tuned_by(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]:
     """The thresholds of the best exact value that the optimiser has seen; both start at the default cuts."""
     problem = problem.with_bandwidths()
     config, analysis, data = problem.config, problem.analysis, problem.training
@@ -130,12 +128,10 @@ def tune(optimiser: str, problem: Problem, evaluations: int) -> dict[str, float]
         merit = merit_of(analysis, arrays({**default, **thresholds}), data)
         return float(loss_of(analysis.objective, merit)), bool(merit.converged)
 
-    counted = Counted(loss, allowed, evaluations, ordered(config, problem.kernels))
-    start = {name: default[name] for name in allowed}
     if optimiser == OURS:
-        along_flux(counted, start, schedule(config), evaluation(problem), cost=1.0)
-    else:
-        search(METHODS[optimiser], counted, counted.place_of(start), config.seed)
+        return {**default, **list(tune(problem))[-1].best}
+    counted = Counted(loss, allowed, evaluations, ordered(config, problem.kernels))
+    search(METHODS[optimiser], counted, counted.place_of({name: default[name] for name in allowed}), config.seed)
     return {**default, **best_of(counted.visits).thresholds}
 
 

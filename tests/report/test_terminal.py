@@ -14,9 +14,10 @@ from pipeline.config import Config, load_config
 from pipeline.inference.objectives import Merit
 from pipeline.progress import Progress
 from pipeline.report.terminal import Terminal
-from pipeline.tuning.descent import Evaluation, Step, descend
+from pipeline.tuning.descent import Evaluation, descend
 from pipeline.tuning.schedule import Schedule
-from pipeline.tuning.tune import ranges
+from pipeline.tuning.steps import Step
+from pipeline.tuning.tune import Look, ranges
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.crosscheck import PyhfResult
 from pipeline.validation.working_points import WorkingPoint, WorkingPoints
@@ -62,9 +63,9 @@ def steps_of(config: Config, number: int) -> Iterator[Step]:
 def test_live_display_shows_every_threshold_in_full(name: str) -> None:
     config = config_of(name)
     shown, file = terminal(config, live=True)
-    with shown.steps(40, 1000) as show:
+    with shown.steps(40, 1000) as display:
         for step in steps_of(config, 2):
-            show(step)
+            display.step(step)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= WIDTH
@@ -83,21 +84,31 @@ def test_live_display_shows_every_threshold_in_full(name: str) -> None:
 def test_without_a_terminal_there_are_a_few_plain_lines() -> None:
     config = config_of("quickstart")
     shown, file = terminal(config, live=False)
-    with shown.steps(100, 1000) as show:
+    with shown.steps(100, 1000) as display:
         for step in steps_of(config, 100):
-            show(step)
+            display.step(step)
     first, *lines = file.getvalue().splitlines()
     assert first == "compiling the analysis"
     assert len(lines) == 11
     assert all("jet_pt 30 GeV" in line and "best 70.2500" in line for line in lines)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_looks_between_the_steps_are_counted(live: bool) -> None:
+    shown, file = terminal(config_of("quickstart"), live=live)
+    with shown.steps(40, 1000) as display:
+        for number in range(1, 8):
+            display.look(Look("polish", number, 30, {}, 0.07))
+    text = file.getvalue()
+    assert ("polish, 7 of 30" in text) if live else text.count("polish: looking at 30 places at most") == 1
+
+
 def test_a_plain_line_with_many_thresholds_only_counts_them() -> None:
     config = config_of("every_threshold")
     shown, file = terminal(config, live=False)
-    with shown.steps(1, 1000) as show:
+    with shown.steps(1, 1000) as display:
         for step in steps_of(config, 1):
-            show(step)
+            display.step(step)
     assert "28 thresholds" in file.getvalue()
     assert "jet_pt" not in file.getvalue()
 
@@ -106,9 +117,9 @@ def test_quiet_says_nothing_but_warnings() -> None:
     config = config_of("quickstart")
     shown, file = terminal(config, live=True, quiet=True)
     shown.say("reading")
-    with shown.reading() as progress, shown.steps(40, 1000) as show:
+    with shown.reading() as progress, shown.steps(40, 1000) as display:
         for step in steps_of(config, 1):
-            show(step)
+            display.step(step)
     assert progress is None
     assert file.getvalue() == ""
     shown.warn("no [picture]")

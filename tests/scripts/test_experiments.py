@@ -16,7 +16,8 @@ from pipeline.config import load_config  # noqa: E402
 from pipeline.events.split import lots  # noqa: E402
 from pipeline.ingest.manifest import load_manifest  # noqa: E402
 from pipeline.ingest.samples import Sample  # noqa: E402
-from pipeline.tuning.descent import Range, bandwidths_at  # noqa: E402
+from pipeline.tuning.descent import bandwidths_at  # noqa: E402
+from pipeline.tuning.ranges import Range  # noqa: E402
 
 import compare_bandwidths  # noqa: E402
 import gradient_quality  # noqa: E402

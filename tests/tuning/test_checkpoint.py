@@ -13,8 +13,10 @@ import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
 from pipeline.tuning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pipeline.tuning.descent import Evaluation, Range, Step, descend, first_state
+from pipeline.tuning.descent import Evaluation, descend, first_state
+from pipeline.tuning.ranges import Range
 from pipeline.tuning.schedule import Schedule
+from pipeline.tuning.steps import Step
 
 ROOT = Path(__file__).parents[2]
 RANGES = {"a": Range(-9.0, 9.0, 0.1, 1.0, 0.1), "b": Range(-9.0, 9.0, 0.3, 1.0, 0.1)}

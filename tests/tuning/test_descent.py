@@ -1,5 +1,7 @@
 """The optax loop on a quadratic whose minimum is known."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from pipeline.analysis import Gradient
 from pipeline.events.scores import Network
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Evaluation, Learner, Ordered, Range, bandwidths_at, descend
+from pipeline.tuning.descent import Evaluation, Learner, bandwidths_at, descend
+from pipeline.tuning.ranges import Ordered, Range
 from pipeline.tuning.schedule import RATES, Schedule, make_optimiser
 
 RANGES = {
@@ -367,3 +370,56 @@ def test_from_a_plain_networks_come_back_too():
         np.testing.assert_array_equal(
             steps[number + 1].networks["score"].weights, steps[best].networks["score"].weights
         )
+
+
+def plain(edge=40.0):
+    """The bowl, but nothing changes below an edge of jet_pt."""
+    bowl = quadratic()
+
+    def evaluate(thresholds, bandwidths):
+        here = bowl(thresholds, bandwidths)
+        if float(thresholds["jet_pt"]) >= edge:
+            return here
+        zeros = {name: jnp.zeros(()) for name in RANGES}
+        loss = jnp.asarray(1e4)
+        return Evaluation(
+            loss=loss,
+            merit=replace(here.merit, value=-loss),
+            gradient=Gradient(value=zeros, error=known(zeros, 1.0).error),
+        )
+
+    return evaluate
+
+
+OFFERED = [{"jet_pt": 28.0, "btag": 0.3}, {"jet_pt": 55.0, "btag": 0.6}, {"jet_pt": 50.0, "btag": 0.6}]
+
+
+def test_where_nothing_moves_the_next_offered_place_is_taken_up():
+    steps = list(descend(plain(), RANGES, [START], schedule(steps=30), offered=OFFERED))
+    assert [step.thresholds for step in steps[:3]] == [START, *OFFERED[:2]]
+    assert [step.renewals for step in steps[:4]] == [1, 2, 2, 2]
+    assert steps[-1].best_loss < steps[2].loss
+    # The optimiser begins anew: the first step of Adam is the learning rate.
+    assert steps[2].thresholds["jet_pt"] - steps[3].thresholds["jet_pt"] == pytest.approx(1.0, rel=1e-4)
+
+
+def test_without_another_place_it_stays():
+    steps = list(descend(plain(), RANGES, [START], schedule(steps=4), offered=OFFERED[:1]))
+    assert [step.thresholds for step in steps] == [START, *[OFFERED[0]] * 3]
+    assert {step.renewals for step in steps} == {1}
+
+
+def test_a_corner_is_left_once_it_is_reached():
+    """Both thresholds at their bounds, and pushed outwards."""
+    beyond = quadratic({"jet_pt": 10.0, "btag": 0.0})
+    steps = list(descend(beyond, RANGES, [START], schedule(steps=40), offered=[OFFERED[1]]))
+    corner = next(step for step in steps if step.thresholds == {"jet_pt": 25.0, "btag": 0.2})
+    assert steps[corner.number + 1].thresholds == OFFERED[1]
+    assert steps[-1].best == corner.thresholds
+
+
+def test_it_goes_on_bit_identically_from_an_offered_place():
+    steps = list(descend(plain(), RANGES, [START], schedule(steps=9), offered=OFFERED))
+    again = list(descend(plain(), RANGES, [START], schedule(steps=9), offered=OFFERED, resume=steps[1]))
+    assert [step.thresholds for step in again] == [step.thresholds for step in steps[2:]]
+    assert [step.renewals for step in again] == [step.renewals for step in steps[2:]]

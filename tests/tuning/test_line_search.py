@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from pipeline.analysis import Gradient
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Evaluation, Ordered, Range, descend
+from pipeline.tuning.descent import Evaluation, descend
 from pipeline.tuning.line_search import make_search
+from pipeline.tuning.ranges import Ordered, Range
 from pipeline.tuning.schedule import Schedule, make_optimiser
 
 pytestmark = pytest.mark.slow

@@ -1,5 +1,8 @@
 """What a config says of the loop: where it starts, and how wide the kernels are."""
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from pipeline.progress import Silent
 from pipeline.scales import OwnUnit
 from pipeline.tuning.descent import Evaluation, descend
 from pipeline.tuning.schedule import schedule
-from pipeline.tuning.tune import Tuned, ordered, ranges, starts
+from pipeline.tuning.tune import Tuned, ordered, ranges, starts, tune
 
 from analysis_data import ROOT
 from small_analysis import small_analysis, small_data
@@ -110,3 +113,89 @@ def test_without_any_converged_fit_there_is_no_best_step():
     steps = tuple(descend(lambda *_: here, ranges(loaded), starts(loaded), schedule(loaded)))
     with pytest.raises(InputError, match="no step of the optimisation had a converged fit"):
         Tuned(problem(loaded), steps)
+
+
+MINIMUM = {"electron_pt": 44.0, "jet_pt": 41.0, "jet_btag": 0.7}
+
+
+def bowl(thresholds):
+    """A loss of the three cuts of the AGC, in units of their steps."""
+    return sum(
+        ((thresholds[name] - at) / r.step) ** 2 for (name, r), at in zip(STEPS.items(), MINIMUM.values(), strict=True)
+    )
+
+
+STEPS = ranges(load_config(ROOT / "configs" / "agc.yaml"))
+
+
+@pytest.fixture
+def known_loss(monkeypatch):
+    """The bowl instead of events."""
+
+    def evaluate(thresholds, _):
+        value, slope = jax.value_and_grad(bowl)({name: thresholds[name] for name in MINIMUM})
+        merit = replace(MERIT, converged=jnp.asarray(True), value=-value)
+        errors = jax.tree.map(jnp.zeros_like, slope)
+        return Evaluation(loss=value, merit=merit, gradient=Gradient(value=slope, error=errors))
+
+    monkeypatch.setattr("pipeline.tuning.tune.evaluation", lambda _: evaluate)
+    monkeypatch.setattr("pipeline.tuning.tune._loss_on", lambda *_: lambda thresholds: float(bowl(thresholds)))
+
+
+def searched(**settings):
+    return problem(config("agc", optimiser={"steps": 6, "starts": 2, **settings}))
+
+
+@pytest.mark.usefixtures("known_loss")
+def test_scouts_go_first_and_the_best_of_them_start():
+    looks = []
+    steps = list(tune(searched(scouts=20), watch=looks.append))
+    assert [look.number for look in looks] == list(range(1, 22))
+    assert {(look.stage, look.total) for look in looks} == {("scouts", 21)}
+    best = sorted(looks, key=lambda look: look.loss)
+    assert looks[0].thresholds == starts(config("agc"))[0]
+    assert [steps[number].thresholds for number in (0, 6)] == [look.thresholds for look in best[:2]]
+
+
+@pytest.mark.usefixtures("known_loss")
+def test_without_scouts_nobody_looks():
+    looks = []
+    steps = list(tune(searched(), watch=looks.append))
+    assert not looks
+    assert [steps[number].thresholds for number in (0, 6)] == list(starts(searched().config))
+
+
+@pytest.mark.usefixtures("known_loss")
+def test_the_polish_is_one_more_step_at_the_best_place_of_its_looks():
+    looks = []
+    steps = list(tune(searched(polish=50), watch=looks.append))
+    *descents, last = steps
+    assert [step.number for step in steps] == list(range(13))
+    assert searched(polish=50).config.optimiser.numbers == 13
+    assert [look.stage for look in looks] == ["polish"] * 50
+    assert looks[0].thresholds == descents[-1].best
+    assert last.best_number == last.number
+    assert last.loss == min(look.loss for look in looks) < descents[-1].best_loss
+    assert last.gradient["jet_pt"] == pytest.approx(2 * (last.thresholds["jet_pt"] - 41.0) / STEPS["jet_pt"].step ** 2)
+
+
+@pytest.mark.usefixtures("known_loss")
+def test_an_interrupted_search_goes_on_bit_identically():
+    asked = searched(polish=20, scouts=5)
+    steps = list(tune(asked))
+    for taken in (0, 5, 8, 11):
+        again = list(tune(asked, resume=steps[taken]))
+        assert [step.thresholds for step in again] == [step.thresholds for step in steps[taken + 1 :]]
+        assert again[-1].best == steps[-1].best
+    assert not list(tune(asked, resume=steps[-1]))
+
+
+@pytest.mark.usefixtures("known_loss")
+def test_a_start_of_ones_own():
+    own = {"electron_pt": 50.0, "jet_pt": 50.0, "jet_btag": 0.5}
+    assert next(tune(searched(), start=own)).thresholds == own
+
+
+def test_the_polish_belongs_to_the_last_start():
+    optimiser = searched(polish=20).config.optimiser
+    assert [optimiser.start_of(number) for number in (0, 5, 6, 11, 12)] == [0, 0, 1, 1, 1]

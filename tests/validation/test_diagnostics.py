@@ -9,7 +9,7 @@ from pipeline.problem import Problem
 from pipeline.report.histograms import merged
 from pipeline.report.pictures import gallery
 from pipeline.report.pictures.scene import Scene
-from pipeline.tuning.descent import Step
+from pipeline.tuning.steps import Step
 from pipeline.tuning.tune import Tuned, defaults, tune
 from pipeline.validation import diagnostics
 from pipeline.validation.outcome import judge

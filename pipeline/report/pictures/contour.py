@@ -15,9 +15,9 @@ __all__ = ["draw", "picture"]
 
 def picture(scene: Scene) -> Picture | None:
     """Of the start that led to the optimum; None for a single threshold."""
-    outcome, length = scene.outcome, scene.config.optimiser.steps
-    start = outcome.best_step.number // length
-    path = [step.thresholds for step in outcome.history if step.number // length == start]
+    outcome, start_of = scene.outcome, scene.config.optimiser.start_of
+    start = start_of(outcome.best_step.number)
+    path = [step.thresholds for step in outcome.history if start_of(step.number) == start]
     landscape = diagnostics.contour(scene.problem, outcome.after, path)
     if landscape is None:
         return None

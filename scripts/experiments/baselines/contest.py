@@ -13,7 +13,7 @@ from pipeline.analysis import Data, merit_of
 from pipeline.events.cuts import arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem
-from pipeline.tuning.descent import Range
+from pipeline.tuning.ranges import Range
 from pipeline.tuning.schedule import schedule
 from pipeline.tuning.tune import defaults, evaluation, ordered, ranges
 from pipeline.validation.bootstrap import bootstrap
@@ -98,7 +98,7 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
 
     make = partial(Counted, loss, allowed, ordered=ordered(config, problem.kernels))
     counted = {OURS: make(budget=np.inf)}
-    along_flux(counted[OURS], start, plan, evaluate, cost)
+    along_flux(counted[OURS], problem, start, cost)
     ours = counted[OURS]
     rivals = {name: method for name, method in METHODS.items() if missing(name) is None}
     rivals[DIFFERENCES] = lambda rival, _, seed: along_differences(rival, start, plan, seed)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from pipeline.tuning.descent import Ordered, Range, in_order
+from pipeline.tuning.ranges import Ordered, Range, in_order
 
 __all__ = ["BudgetSpent", "Counted", "Visit", "best_of"]
 

@@ -8,8 +8,11 @@ import numpy as np
 from pipeline.analysis import Gradient
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import Merit
-from pipeline.tuning.descent import Evaluate, Evaluation, Range, Step, descend
+from pipeline.problem import Problem
+from pipeline.tuning.descent import Evaluation, descend
+from pipeline.tuning.ranges import Range
 from pipeline.tuning.schedule import Schedule
+from pipeline.tuning.tune import Look, tune
 from pipeline.validation.gradient_check import EQUAL_SECOND_MOMENT
 
 from baselines.counting import Counted
@@ -17,15 +20,14 @@ from baselines.counting import Counted
 __all__ = ["along_differences", "along_flux", "central_differences", "cosine"]
 
 
-def along_flux(
-    counted: Counted, start: Mapping[str, float], schedule: Schedule, evaluate: Evaluate, cost: float
-) -> list[Step]:
-    """Our loop; one step counts as `cost` evaluations."""
-    steps = []
-    for step in descend(evaluate, counted.ranges, [start], schedule, counted.ordered):
+def along_flux(counted: Counted, problem: Problem, start: Mapping[str, float], cost: float) -> None:
+    """Our search, with the scouts and the polish of the config; a step counts as `cost` evaluations, a look as one."""
+
+    def watch(look: Look) -> None:
+        counted.record(look.thresholds, look.loss, bool(np.isfinite(look.loss)), 1.0)
+
+    for step in tune(problem, watch=watch, start=start):
         counted.record(step.thresholds, step.loss, bool(step.merit.converged), cost)
-        steps.append(step)
-    return steps
 
 
 def along_differences(counted: Counted, start: Mapping[str, float], schedule: Schedule, seed: int) -> None:
