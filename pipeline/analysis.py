@@ -63,6 +63,7 @@ __all__ = [
     "events_in_two_regions",
     "expected_yields",
     "gradient_of_subsamples",
+    "gradient_of_weights",
     "loss",
     "loss_of_yields",
     "loss_of_yields_and_slope",
@@ -74,7 +75,6 @@ __all__ = [
     "outcomes_per_event",
     "parts_of",
     "templates_at",
-    "with_effects",
     "yields_and_flux_at",
     "yields_at",
 ]
@@ -193,7 +193,7 @@ def evaluate(
     (value, merit), slope = loss_of_yields_and_slope(kept.yields, analysis, recipe)
     gradient = _gradient_of_parts(kept.gradient(slope))
     if any(score.name in bandwidths for score in analysis.events.scores):
-        by_weights = _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
+        by_weights = gradient_of_weights(analysis, thresholds, bandwidths, data, slope)
         gradient = Gradient(value=gradient.value | by_weights.value, error=gradient.error | by_weights.error)
     return Evaluation(loss=value, merit=merit, gradient=gradient)
 
@@ -223,6 +223,13 @@ def _flux_of_part(analysis: Analysis, thresholds: Thresholds, bandwidths: Thresh
         return _yields_and_flux(*arguments, SUBSAMPLES)
     # A GPU computes the flux while the CPU fits the yields, which it has computed before.
     return _yields(*arguments), _yields_and_flux(*arguments, SUBSAMPLES)[1]
+
+
+def gradient_of_weights(
+    analysis: Analysis, thresholds: Thresholds, bandwidths: Thresholds, data: Parts, slope: Yields
+) -> Gradient:
+    """The derivative by the weights of each network that has a bandwidth, given the slope of the loss by the yields."""
+    return _of_weights(_weight_gradient(analysis, thresholds, bandwidths, data, slope))
 
 
 def _weight_gradient(
@@ -388,8 +395,3 @@ def effects_of_design(
     """By how much the variance of each data set is larger, because some of its events belong together."""
     lists = (list_events(analysis.events, thresholds, part.events) for part in events)
     return jnp.asarray(design_effects(lists, analysis.layout.datasets, analysis.selection.bins))
-
-
-def with_effects(recipe: Recipe, effects: Float64[Array, " datasets"]) -> Recipe:
-    """Templates with variances that know which events belong together."""
-    return eqx.tree_at(lambda each: each.variance, recipe, recipe.variance * effects[None])

@@ -6,7 +6,7 @@ import awkward as ak
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.analysis import Analysis, effects_of_design, events_in_two_regions, with_effects
+from pipeline.analysis import Analysis, effects_of_design, events_in_two_regions
 from pipeline.config import Config
 from pipeline.errors import InputError
 from pipeline.event_data import Data, Stream, Workers, parts_of
@@ -91,7 +91,7 @@ def with_design(
     if not any(_has_several_of_a_collision(sample) for sample in samples):
         return list(parts)
     effects = effects_of_design(analysis, thresholds, (each for part in parts for each in parts_of(part)))
-    return [part.with_recipe(with_effects(part.recipe, effects)) for part in parts]
+    return [part.with_recipe(part.recipe.with_effects(effects)) for part in parts]
 
 
 def fresh(config: Config) -> Thresholds:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float64, Int32, Int64, UInt32
 
 from pipeline.events.batch import Event, Events
-from pipeline.events.binning import bin_index, edge_widths
+from pipeline.events.binning import bin_index
 from pipeline.events.cuts import EVENT, Region, Thresholds, pass_probability, present, within
 from pipeline.events.devices import summed
 from pipeline.events.evaluation import (
@@ -36,7 +36,7 @@ from pipeline.events.evaluation import (
     point,
     variables_of,
 )
-from pipeline.events.filling import columns_of
+from pipeline.events.filling import columns_of, kernel_widths
 from pipeline.events.flux import for_each, kernel_integral, pack, with_derivatives
 from pipeline.events.function import Sets, members
 from pipeline.events.yields import sum_over_chunks
@@ -212,11 +212,11 @@ def _shares(
 
 
 def _shares_of_region(at: Point, region: Region, observable: Array) -> Float64[Array, "bins items"]:
-    """All of an outcome is in one bin, unless the edges move and are smeared."""
-    edges = at.edges[region.name][0]
-    if region.edges and region.edges[0] in at.bandwidths:
+    """All of an outcome is in one bin, unless something moves: the edges, or the weights of the network behind it."""
+    edges, widths = at.edges[region.name][0], kernel_widths(at)
+    if region.name in widths:
         distance = edges[:, None] - observable.astype(jnp.float64)[None]
-        below = kernel_integral(distance, edge_widths(region, at.bandwidths, at.edges[region.name])[:, None])
+        below = kernel_integral(distance, widths[region.name][:, None])
         if region.overflow:
             below = below.at[0].set(0).at[-1].set(1)
         return jnp.where(jnp.isnan(observable)[None], 0, below[1:] - below[:-1])

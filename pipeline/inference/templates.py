@@ -51,6 +51,10 @@ class Recipe(eqx.Module, strict=True):
     yields: Float64[Array, "variations processes kinematics datasets columns"]
     variance: Float64[Array, "processes datasets"]
 
+    def with_effects(self, effects: Float64[Array, " datasets"]) -> "Recipe":
+        """With variances that know which events belong together."""
+        return Recipe(yields=self.yields, variance=self.variance * effects[None])
+
 
 @dataclass(frozen=True)
 class DatasetRole:

@@ -38,12 +38,13 @@ def main() -> int:
     options = parse()
     config = without_bandwidths(configured(options)) if options.automatic else configured(options)
     samples = read(config, print)
+    others = options.methods or [name for name in (DIFFERENCES, *METHODS) if missing(name) is None]
     contests: list[Contest] = []
     for number in range(options.seeds):
         seeded = config.model_copy(update={"seed": config.seed + number})
         problem = divide(seeded, samples).with_bandwidths()
         say = lambda line: print(line, flush=True)  # noqa: E731
-        contests.append(compete(problem, options.factor, options.spread, options.replicas, say))
+        contests.append(compete(problem, others, options.factor, options.spread, options.replicas, say))
         write_json(options.output, as_json(config, contests, options.factor))
     console = Console(width=150, highlight=False)
     console.print(table(config, contests, options.factor))
@@ -59,6 +60,13 @@ def parse() -> argparse.Namespace:
     add("--automatic", action="store_true", help="bandwidths that the events choose, instead of those of the config")
     add("--factor", type=float, default=10.0, help="evaluations of the other methods over ours (default: 10)")
     add("--spread", type=float, default=0.2, help="of the start, as a part of the bounds (default: 0.2)")
+    add(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        choices=(DIFFERENCES, *METHODS),
+        help="the others (default: all there are)",
+    )
     add("--replicas", type=int, default=30, metavar="N", help="of the bootstrap (default: 30)")
     return parser.parse_args()
 
@@ -79,7 +87,8 @@ def table(config: Config, contests: Sequence[Contest], factor: float) -> Table:
         grid.add_column(column, justify="right")
     for name in (DEFAULT, OURS, DIFFERENCES, *METHODS):
         lack = missing(name)
-        grid.add_row(name, *([lack] if lack else row(name, contests)))
+        if lack or name in contests[0].points:
+            grid.add_row(name, *([lack] if lack else row(name, contests)))
     return grid
 
 

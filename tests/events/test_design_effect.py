@@ -58,7 +58,7 @@ def test_what_no_bin_holds_does_not_count():
 def test_variances_are_those_of_the_bootstrap():
     """In the small analysis every other event shares its collision with the one before."""
     analysis, data, at = small_analysis(), small_data(3000), arrays(THRESHOLDS)
-    recipe = exact.with_effects(data.recipe, exact.effects_of_design(analysis, at, [data]))
+    recipe = data.recipe.with_effects(exact.effects_of_design(analysis, at, [data]))
     expected = np.asarray(make_templates(recipe, exact.yields_at(analysis, at, data)).variance)
     generator = np.random.default_rng(2)
     replicas = [

@@ -15,6 +15,7 @@ from pipeline.events.devices import summed
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.flux import kernel_integral
 from pipeline.events.scores import Input, Network, Score, standardised
+from pipeline.events.smeared import smeared_yields
 from pipeline.events.table import list_events, list_inputs
 from pipeline.events.yields import hard_yields, weight_gradient, yields_and_flux
 from pipeline.validation.gradient_check import check_gradients
@@ -185,6 +186,18 @@ def test_the_derivative_by_weights_is_that_of_a_smeared_histogram(toy, overflow)
     for own, reference in zip(jax.tree.leaves(halves), jax.tree.leaves(expected), strict=True):
         assert own.shape == (2, *reference.shape)
         np.testing.assert_allclose(own.sum(axis=0), reference, rtol=2e-4, atol=2e-4 * float(np.abs(reference).max()))
+
+
+@pytest.mark.parametrize("overflow", [True, False])
+def test_the_soft_histogram_of_a_score(toy, overflow):
+    """The smooth analysis spreads the score over the bins with the kernels that the derivative by weights has."""
+    case, slope = Analysed(toy, overflow=overflow), slope_like()
+    soft = smeared_yields(case.analysis)(case.at, arrays({"score": A}), case.events)
+    expected = smeared_by_hand(case, toy, slope, case.network.weights)
+    assert float(jnp.sum(slope * soft)) == pytest.approx(float(expected), rel=1e-5)
+    hard = smeared_yields(case.analysis)(case.at, {}, case.events)
+    np.testing.assert_allclose(hard, yields_of(case), rtol=1e-12)
+    assert np.abs(np.asarray(soft - hard)).max() > 10
 
 
 @pytest.mark.slow

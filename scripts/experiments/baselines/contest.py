@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +20,7 @@ from pipeline.validation.bootstrap import bootstrap
 
 from baselines.counting import Counted, Visit, best_of
 from baselines.gradients import along_differences, along_flux
-from baselines.methods import METHODS, missing, search
+from baselines.methods import METHODS, search
 
 __all__ = [
     "DEFAULT",
@@ -72,11 +72,14 @@ class Contest:
     points: dict[str, dict[str, Point]]
 
 
-def compete(problem: Problem, factor: float, spread: float, replicas: int, say: Callable[[str], None]) -> Contest:
-    """Run every method that is installed, then look at the validation events.
+def compete(
+    problem: Problem, others: Sequence[str], factor: float, spread: float, replicas: int, say: Callable[[str], None]
+) -> Contest:
+    """Run every method, then look at the validation events.
 
     Args:
         problem: what is tuned.
+        others: the methods beside ours.
         factor: evaluations that the others may spend, over those of the boundary flux.
         spread: of the start around the default cuts, as a part of the bounds.
         replicas: of the bootstrap.
@@ -100,9 +103,9 @@ def compete(problem: Problem, factor: float, spread: float, replicas: int, say: 
     counted = {OURS: make(budget=np.inf)}
     along_flux(counted[OURS], problem, start, cost)
     ours = counted[OURS]
-    rivals = {name: method for name, method in METHODS.items() if missing(name) is None}
-    rivals[DIFFERENCES] = lambda rival, _, seed: along_differences(rival, start, plan, seed)
-    for name, method in rivals.items():
+    rivals = {**METHODS, DIFFERENCES: lambda rival, _, seed: along_differences(rival, start, plan, seed)}
+    for name in others:
+        method = rivals[name]
         counted[name] = make(budget=factor * ours.spent)
         search(method, counted[name], ours.place_of(start), config.seed)
         best = best_of(counted[name].visits).loss
