@@ -49,6 +49,7 @@ from pipeline.inference.histfactory.scaling import scaled, systematics
 from pipeline.inference.objectives import Merit, Objective, figure_of_merit, loss_of
 from pipeline.inference.slopes import with_slope, with_weights
 from pipeline.inference.templates import Recipe, Templates, make_templates
+from pipeline.inference.varied import fitted
 
 __all__ = [
     "Analysis",
@@ -329,8 +330,7 @@ def merit_of_templates(analysis: Analysis, templates: Templates) -> Merit:
 
 def model_numbers(analysis: Analysis, templates: Templates) -> Numbers:
     """The numbers of the HistFactory model, with bins merged where the simulated background is thin."""
-    merged = measurement.in_merged_bins(analysis.measurement, templates)
-    return measurement.numbers(analysis.measurement, analysis.structure, merged)
+    return measurement.numbers(analysis.measurement, analysis.structure, fitted(analysis.measurement, templates))
 
 
 def yields_at(analysis: Analysis, thresholds: Thresholds, data: Parts) -> Yields:
@@ -369,7 +369,7 @@ def _model_of_templates(analysis: Analysis, templates: Templates) -> tuple[Numbe
     measured, structure = analysis.measurement, analysis.structure
     merged = measurement.in_merged_bins(measured, templates)
     data = measurement.pseudodata(measured, structure, merged) if measured.pseudodata else None
-    return measurement.numbers(measured, structure, merged), data
+    return model_numbers(analysis, templates), data
 
 
 def event_table(analysis: Analysis, thresholds: Thresholds, data: Parts) -> EventList:

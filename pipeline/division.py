@@ -1,8 +1,10 @@
 """The events of a run, divided into those for training, for stopping and for validation, as the analysis takes them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import awkward as ak
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,9 @@ from pipeline.errors import InputError
 from pipeline.event_data import Data, Stream, Workers, parts_of
 from pipeline.events import split
 from pipeline.events.cuts import Thresholds
+from pipeline.events.design_effect import squared_sums
+from pipeline.events.table import list_events
+from pipeline.inference.templates import Recipe
 from pipeline.ingest.samples import Sample
 from pipeline.names import Names
 from pipeline.networks import fresh_networks
@@ -87,11 +92,24 @@ def _events_of(
 def with_design(
     analysis: Analysis, thresholds: Thresholds, samples: Sequence[Sample], parts: Sequence[Data | Stream]
 ) -> list[Data | Stream]:
-    """The same parts of the events, with variances of templates that know which events belong together."""
-    if not any(_has_several_of_a_collision(sample) for sample in samples):
-        return list(parts)
-    effects = effects_of_design(analysis, thresholds, (each for part in parts for each in parts_of(part)))
-    return [part.with_recipe(part.recipe.with_effects(effects)) for part in parts]
+    """The same parts of the events, with variances of templates that know which events belong together.
+
+    So do those of the shifts by the variations, where the measurement asks for them.
+    """
+    if any(_has_several_of_a_collision(sample) for sample in samples):
+        effects = effects_of_design(analysis, thresholds, (each for part in parts for each in parts_of(part)))
+        parts = [part.with_recipe(part.recipe.with_effects(effects)) for part in parts]
+    if analysis.measurement.treats_variations:
+        parts = [part.with_recipe(_with_shift_variances(analysis, thresholds, part)) for part in parts]
+    return list(parts)
+
+
+def _with_shift_variances(analysis: Analysis, thresholds: Thresholds, part: Data | Stream) -> Recipe:
+    """Templates with the statistical errors of what each variation adds to the nominal one, measured as the design."""
+    lists = (list_events(analysis.events, thresholds, each.events) for each in parts_of(part))
+    shifts = np.asarray(part.recipe.yields - part.recipe.yields[:1])
+    variance = squared_sums(lists, shifts, analysis.selection.bins)
+    return replace(part.recipe, shift_variance=jnp.asarray(variance))
 
 
 def fresh(config: Config) -> Thresholds:

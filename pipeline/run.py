@@ -222,9 +222,11 @@ def _compile_loss(config: Config, names: Names, datasets: int) -> None:
     analysis = make_analysis(config, names, datasets)
     layout, processes = analysis.layout, len(config.processes)
     size, columns = (layout.kinematics, layout.datasets), 2 + len(layout.factors)
+    shape = (1 + len(config.variations), processes)
     recipe = Recipe(
-        yields=jnp.zeros((1 + len(config.variations), processes, *size, columns)),
+        yields=jnp.zeros((*shape, *size, columns)),
         variance=jnp.zeros((processes, layout.datasets)),
+        shift_variance=jnp.zeros((*shape, layout.datasets)) if analysis.measurement.treats_variations else None,
     )
     loss_of_yields_and_slope(jnp.zeros((*size, analysis.selection.bins, columns)), analysis, recipe)
 

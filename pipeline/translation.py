@@ -116,6 +116,9 @@ def make_measurement(config: Config, selection: Selection) -> Measurement:
         minimum_effective_events=config.measurement.minimum_effective_events,
         minimum_background=config.measurement.minimum_background,
         mc_statistics=config.measurement.mc_statistics,
+        smoothing=config.measurement.variations.smoothing,
+        pruning=config.measurement.variations.pruning,
+        variation_errors=config.measurement.variations.uncertainty,
         pseudodata=_pseudodata(config) if config.measurement.data == "pseudodata" else (),
     )
 

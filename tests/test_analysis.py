@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from pipeline import analysis as exact
 from pipeline.events.cuts import Cut
+from pipeline.events.design_effect import squared_sums
+from pipeline.events.table import list_events
 from pipeline.events.yields import SUBSAMPLES, yields_and_flux
 from pipeline.validation.bootstrap import resampled
 from pipeline.validation.comparison import cross_validate
 
-from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
+from small_analysis import BANDWIDTHS, MEASUREMENT, THRESHOLDS, arrays, small_analysis, small_data
 
 WIDTHS = arrays(BANDWIDTHS | {"ht": 40.0})
 
@@ -170,3 +172,25 @@ def test_each_fold_is_judged_by_its_own_thresholds(data):
     assert compared.before.value == alone.after.value
     assert compared.after.value != alone.after.value
     assert swapped.after.value == pytest.approx(compared.after.value, rel=1e-9)
+
+
+@pytest.mark.slow
+def test_the_loss_has_derivatives_through_what_is_done_about_noise():
+    """By the yields, which is what the boundary flux is contracted with, along a random direction."""
+    known = dataclasses.replace(MEASUREMENT, smoothing=1.0, variation_errors=True)
+    analysis, data, at = small_analysis()._replace(measurement=known), small_data(3000), arrays(THRESHOLDS)
+    shifts = np.asarray(data.recipe.yields - data.recipe.yields[:1])
+    variances = squared_sums([list_events(analysis.events, at, data.events)], shifts, analysis.selection.bins)
+    recipe = dataclasses.replace(data.recipe, shift_variance=jnp.asarray(variances))
+    yields = exact.yields_at(analysis, at, data)
+    direction = yields * jnp.asarray(np.random.default_rng(0).normal(size=yields.shape))
+
+    def loss(distance: float) -> tuple[float, float]:
+        """The value, and the slope along the direction."""
+        (value, merit), slope = exact.loss_of_yields_and_slope(yields + distance * direction, analysis, recipe)
+        assert merit.converged
+        return float(value), float(jnp.sum(slope * direction))
+
+    step = 1e-5
+    (above, _), (below, _), (_, slope) = loss(step), loss(-step), loss(0.0)
+    assert slope == pytest.approx((above - below) / (2 * step), rel=1e-4)

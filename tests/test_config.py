@@ -490,6 +490,16 @@ BAD = {
         "corrections.sf.objects: no collection is called 'jets'; did you mean 'jet'",
     ),
     "a count that nothing fulfils": ("regions.SR.require.jet", [4, 3], "regions.SR.require.jet: max 3 is below min 4"),
+    "errors of variations without those of the nominal templates": (
+        "measurement",
+        {**SMALL["measurement"], "mc_statistics": "none", "variations": {"uncertainty": True}},
+        "measurement: variations.uncertainty: the errors of variations join those of mc_statistics, which is none; ",
+    ),
+    "a smoothing to the left": (
+        "measurement.variations",
+        {"smoothing": -1},
+        "measurement.variations.smoothing",
+    ),
     "no trainable cut": (
         "cuts.jet_pt.trainable",
         False,

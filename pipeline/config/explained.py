@@ -36,6 +36,8 @@ UNITS = {
     "down": "relative, where it is a number: -0.1 is -10 %",
     "minimum_effective_events": "effective simulated events",
     "minimum_background": "expected events",
+    "smoothing": "bins",
+    "pruning": "relative: 0.005 is 0.5 %",
 }
 """Of the keys that are numbers and have one; the others are counts, shares or none."""
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.model import HomePath, Model
 
-__all__ = ["Correction", "Measurement", "Objective", "Process", "Systematic", "Variation"]
+__all__ = ["Correction", "Measurement", "Objective", "Process", "Systematic", "Variation", "VariedTemplates"]
 
 
 class Process(Model):
@@ -120,6 +120,20 @@ class Variation(Model):
         return self
 
 
+class VariedTemplates(Model):
+    """What is done about the noise of varied templates, which few simulated events may have made; nothing by default.
+
+    `smoothing`: the ratio of varied to nominal template becomes a local straight line, with a Gaussian kernel of this
+    width, in each region; its change of the yield is kept. 1 to 2 bins are usual, 0 is none. `pruning`: shapes and
+    changes of the yield below this are left out, region by region: 0.005 is half a per cent, 0 is none. `uncertainty`:
+    the statistical error of each variation joins that of the nominal templates in the constraints of `mc_statistics`.
+    """
+
+    smoothing: Annotated[float, Field(ge=0)] = 0.0
+    pruning: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    uncertainty: bool = False
+
+
 class Measurement(Model):
     """Parameter of interest and what it scales.
 
@@ -128,7 +142,7 @@ class Measurement(Model):
     background events than `minimum_background`, are merged with their neighbours; 0 leaves all bins as they are.
     `mc_statistics`: the constraint of the finite number of simulated events is Gaussian, one in each bin for the total
     (pyhf's staterror), or Poisson, one for each process and bin (a shapesys: better where few events were simulated);
-    with `none` the templates are taken to be exact.
+    with `none` the templates are taken to be exact. `variations` say what is done about that of varied templates.
     `data` are what the workspace of a run calls observed: what the model expects (asimov), or templates mixed as
     `pseudodata` says, {process: {variation: share}}. What is tuned is always what is expected.
     """
@@ -141,6 +155,7 @@ class Measurement(Model):
     minimum_effective_events: Annotated[float, Field(ge=0)] = 10.0
     minimum_background: Annotated[float, Field(ge=0)] = 0.0
     mc_statistics: Literal["gaussian", "poisson", "none"] = "gaussian"
+    variations: VariedTemplates = VariedTemplates()
     data: Literal["asimov", "pseudodata"] = "asimov"
     pseudodata: dict[str, dict[str, float]] = {}
 
@@ -150,6 +165,15 @@ class Measurement(Model):
             raise ValueError(
                 "data: pseudodata needs 'pseudodata', which says what they are made of, "
                 "such as {ttbar: {ME_var: 0.5, PS_var: 0.5}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _errors_have_a_constraint(self) -> "Measurement":
+        if self.variations.uncertainty and self.mc_statistics == "none":
+            raise ValueError(
+                "variations.uncertainty: the errors of variations join those of mc_statistics, which is none; set it "
+                "to gaussian or poisson, or leave 'uncertainty' out"
             )
         return self
 

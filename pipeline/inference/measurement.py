@@ -29,12 +29,14 @@ __all__ = [
     "Channel",
     "Measurement",
     "Nuisance",
+    "factors_and_shapes",
     "in_merged_bins",
     "merged_bins",
     "numbers",
     "observations",
     "pseudodata",
     "skeleton",
+    "within_channels",
 ]
 
 Positions = Int[np.ndarray, "..."]
@@ -88,7 +90,8 @@ class Measurement:
     A bin with fewer effective simulated background events than `minimum_effective_events`, or with fewer expected ones
     than `minimum_background`, is merged with its neighbour.
     `pseudodata` are shares of templates, (variation, process, share); without any, the data are what is expected.
-    `mc_statistics` is the constraint of the finite number of simulated events.
+    `mc_statistics` is the constraint of the finite number of simulated events. `smoothing`, `pruning` and
+    `variation_errors` say what is done about that of the varied templates (`pipeline.inference.varied`).
     """
 
     name: str
@@ -102,6 +105,14 @@ class Measurement:
     minimum_background: float = 0.0
     pseudodata: tuple[tuple[int, int, float], ...] = ()
     mc_statistics: Literal["gaussian", "poisson", "none"] = "gaussian"
+    smoothing: float = 0.0
+    pruning: float = 0.0
+    variation_errors: bool = False
+
+    @property
+    def treats_variations(self) -> bool:
+        """Whether anything is done about their noise."""
+        return self.smoothing > 0 or self.pruning > 0 or self.variation_errors
 
     @property
     def merges(self) -> bool:
@@ -168,7 +179,7 @@ def numbers(measurement: Measurement, structure: Structure, templates: Templates
     scales = _wiring(measurement, [modifier.name for modifier in modifiers_of(structure, "normsys")])
     shifts = _wiring(measurement, [modifier.name for modifier in modifiers_of(structure, "histosys")])
     nominal = templates.yields[0]
-    factors, shapes = _factors_and_shapes(measurement, templates)
+    factors, shapes = factors_and_shapes(measurement, templates)
     hi, lo = _factors_of(scales, factors)
     up, down = _shapes_of(shifts, _channel_of_bins(measurement), shapes, templates.yields)
     empty = neutral_numbers(structure)
@@ -235,13 +246,19 @@ def _order(measurement: Measurement, structure: Structure) -> tuple[Positions, P
     return samples, np.concatenate(bins), channels
 
 
-def _factors_and_shapes(
+def within_channels(channels: Sequence[Channel]) -> Float64[np.ndarray, "bins channels"]:
+    """1 where a bin of the joint axis belongs to a channel, else 0: sums over channels are products with it."""
+    inside = np.zeros((sum(channel.bins for channel in channels), len(channels)))
+    for number, channel in enumerate(channels):
+        inside[channel.offset : channel.offset + channel.bins, number] = 1
+    return inside
+
+
+def factors_and_shapes(
     measurement: Measurement, templates: Templates
 ) -> tuple[Float64[Array, "variations processes channels"], Float64[Array, "variations processes bins"]]:
     """κ = Σ varied / Σ nominal in each channel, and the varied template over κ; neutral where a sum is not positive."""
-    inside = np.zeros((templates.yields.shape[2], len(measurement.channels)))
-    for number, channel in enumerate(measurement.channels):
-        inside[channel.offset : channel.offset + channel.bins, number] = 1
+    inside = within_channels(measurement.channels)
     totals = templates.yields @ inside
     usable = (totals > 0) & (totals[:1] > 0)
     factors = _bounded(jnp.where(usable, totals, 1.0) / jnp.where(usable, totals[:1], 1.0))

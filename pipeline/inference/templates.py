@@ -6,7 +6,7 @@ which of them is a variation of which process, and how the variations weigh the 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import equinox as eqx
 import jax
@@ -38,11 +38,13 @@ class Templates(eqx.Module, strict=True):
     """Expected events; regions stand side by side on the axis of bins. The first variation is the nominal one.
 
     A process to which a variation does not apply has its nominal template there. `variance` is that of the nominal
-    template by the finite number of simulated events.
+    template by the finite number of simulated events, `shift_variance` that of what each variation adds to it; None
+    where nobody asks for it.
     """
 
     yields: Float64[Array, "variations processes bins"]
     variance: Float64[Array, "processes bins"]
+    shift_variance: Float64[Array, "variations processes bins"] | None = None
 
 
 class Recipe(eqx.Module, strict=True):
@@ -50,10 +52,11 @@ class Recipe(eqx.Module, strict=True):
 
     yields: Float64[Array, "variations processes kinematics datasets columns"]
     variance: Float64[Array, "processes datasets"]
+    shift_variance: Float64[Array, "variations processes datasets"] | None = None
 
     def with_effects(self, effects: Float64[Array, " datasets"]) -> "Recipe":
         """With variances that know which events belong together."""
-        return Recipe(yields=self.yields, variance=self.variance * effects[None])
+        return replace(self, variance=self.variance * effects[None])
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,11 @@ class DatasetRole:
 
 def make_templates(recipe: Recipe, yields: Float64[Array, "kinematics datasets bins columns"]) -> Templates:
     """All templates at once."""
+    squares, shifts = yields[0, :, :, _SUM_OF_SQUARES], recipe.shift_variance
     return Templates(
         yields=jnp.einsum("vpkdc,kdbc->vpb", recipe.yields, yields),
-        variance=jnp.einsum("pd,db->pb", recipe.variance, yields[0, :, :, _SUM_OF_SQUARES]),
+        variance=jnp.einsum("pd,db->pb", recipe.variance, squares),
+        shift_variance=None if shifts is None else jnp.einsum("vpd,db->vpb", shifts, squares),
     )
 
 
@@ -136,9 +141,11 @@ def make_recipe(
 def average(parts: Sequence[Templates]) -> Templates:
     """The templates of all events, from those that disjoint parts of them, equally large, give of the same whole."""
     share = 1.0 / len(parts)
+    shifts = [part.shift_variance for part in parts if part.shift_variance is not None]
     return Templates(
         yields=share * sum((part.yields for part in parts[1:]), start=parts[0].yields),
         variance=share**2 * sum((part.variance for part in parts[1:]), start=parts[0].variance),
+        shift_variance=share**2 * sum(shifts[1:], start=shifts[0]) if shifts else None,
     )
 
 
@@ -149,7 +156,7 @@ def merge_bins(made: Templates, into: Int32[Array, " bins"]) -> Templates:
     """
     bins = into.shape[0]
     moved = (into[:, None] == jnp.arange(bins, dtype=jnp.int32)[None]).astype(jnp.float64)
-    return Templates(yields=made.yields @ moved, variance=made.variance @ moved)
+    return jax.tree.map(lambda each: each @ moved, made)
 
 
 def populated_bins(

@@ -17,6 +17,7 @@ from jinja2 import Environment, StrictUndefined, Template
 
 from pipeline.validation.comparison import Estimate
 from pipeline.validation.crosscheck import advice
+from pipeline.validation.varied import in_a_sentence
 from pipeline.validation.working_points import in_words
 
 __all__ = ["Illustration", "page"]
@@ -88,6 +89,7 @@ def page(
         fixed=_fixed(result),
         folds=_folds(result),
         working_points=_working_points(result, symbol),
+        variations=_variations(result),
         illustrations=illustrations,
         terms=TERMS,
         advice=advice(poi),
@@ -233,6 +235,20 @@ def _working_points(result: Mapping[str, Any], symbol: str) -> dict[str, Any] | 
         "optimum": [f"{name} {_estimate(place)} {units[name]}".rstrip() for name, place in points["optimum"].items()],
         "held": [f"{name} ({why})" for name, why in points["held"].items()],
     }
+
+
+def _variations(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """A row for each systematic uncertainty with varied templates, and what was done about their noise."""
+    about = result["variations"]
+    if about is None:
+        return None
+    rows = []
+    for name, each in about["systematics"].items():
+        error, of = each["relative_error"], each["templates"]
+        left_out = (f"{each[key]} of {of}" for key in ("shapes_pruned", "yields_pruned"))
+        rows.append((name, "no effect" if error is None else f"{error:.2g}", *left_out))
+    header = ("systematic uncertainty", "statistical error / size", "shapes left out", "changes of the yield left out")
+    return {"header": header, "rows": rows, "sentence": in_a_sentence(about)}
 
 
 def inline(illustration: Illustration) -> str:

@@ -27,6 +27,7 @@ from pipeline.tuning.tune import Look
 from pipeline.validation.crosscheck import PyhfResult, advice
 from pipeline.validation.outcome import SYMBOLS, Outcome
 from pipeline.validation.rounding import with_error
+from pipeline.validation.varied import in_a_sentence
 from pipeline.validation.verdict import verdict
 from pipeline.validation.working_points import WorkingPoints
 
@@ -193,6 +194,8 @@ class Terminal:
             self._console.print(f"Of the gain, validation loses if one alone stays at its default: {lost}.")
         if outcome.working_points is not None:
             self._console.print(_working_point(outcome, outcome.working_points))
+        if outcome.variations is not None:
+            self._console.print(in_a_sentence(outcome.variations))
         if len(outcome.folds) > 1:
             self._console.print(FOLDS)
         if outcome.simulated:

@@ -31,6 +31,7 @@ from pipeline.validation.crosscheck import PyhfResult, cross_checks
 from pipeline.validation.importance import importance
 from pipeline.validation.provenance import environment, provenance, sha256
 from pipeline.validation.regions import merged_into
+from pipeline.validation.varied import about_variations
 from pipeline.validation.working_points import WorkingPoints, working_points
 
 __all__ = ["SYMBOLS", "Outcome", "judge", "workspace"]
@@ -71,6 +72,7 @@ class Outcome:
         scores: the learned observables.
         edges: of the bins of each region, at the best step.
         working_points: what changes with the sizes of uncertainties and the luminosity, where the config asks for it.
+        variations: what was done about the noise of varied templates, and how well they are known, at the tuned cuts.
         path: of the run folder, if there is one.
     """
 
@@ -95,6 +97,7 @@ class Outcome:
     scores: tuple[Score, ...] = ()
     edges: dict[str, list[float]] = field(default_factory=dict)
     working_points: WorkingPoints | None = None
+    variations: dict[str, Any] | None = None
     path: Path | None = None
 
     @property
@@ -213,6 +216,7 @@ class Outcome:
             },
             "importance": {name: asdict(estimate) for name, estimate in self.importance.items()},
             "working_points": None if self.working_points is None else asdict(self.working_points),
+            "variations": self.variations,
             "pseudodata": {name: asdict(estimate) for name, estimate in self.measured.items()},
             "folds": [self._numbers(cuts) for cuts in self.folds] if len(self.folds) > 1 else [],
             "steps": len(self.history),
@@ -289,6 +293,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             scores=problem.analysis.events.scores,
             edges=_edges(problem, stages["after"]),
             working_points=working_points(problem, folds[0]) if config.validation.working_points else None,
+            variations=about_variations(problem, stages["after"]),
             seconds={
                 **(seconds or {}),
                 "first step, with compilation": first.seconds[0],

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from pipeline.inference import measurement
 from pipeline.inference.histfactory.arrays import hosted
 from pipeline.inference.histfactory.model import channel_of_bins, modifiers_of, target_table
 from pipeline.inference.templates import Templates
+from pipeline.inference.varied import treated, with_errors
 from pipeline.problem import Problem
 
 __all__ = ["Region", "Values", "merged_into", "regions", "varied_templates"]
@@ -34,7 +36,7 @@ class Region:
         edges: of the bins, in the observable's unit.
         processes: names of the samples.
         nominal: expected events, shape "processes bins".
-        variance: of `nominal` by the finite number of simulated events.
+        variance: of `nominal` by the finite number of simulated events, with that of varied ones where they count.
         up: templates at +1 standard deviation of each systematic uncertainty, shape "processes bins".
         down: at −1.
         merged_into: the bin that each bin is merged into before the fit; −1 where it is dropped.
@@ -75,8 +77,10 @@ def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, 
     """The templates of the validation events in every region, in the binning of the config."""
     config, analysis, data = problem.config, problem.analysis, problem.validation
     templates = templates_at(analysis, arrays(thresholds), data)
-    up, down = varied_templates(analysis, templates)
     merged = merged_into(analysis, templates)
+    if analysis.measurement.treats_variations:
+        templates = _as_fitted(analysis.measurement, templates)
+    up, down = varied_templates(analysis, templates)
     placed = placed_edges(analysis.selection.regions, arrays(thresholds), data.edges)
     views = []
     for region, settings in zip(analysis.selection.regions, config.regions.values(), strict=True):
@@ -95,6 +99,12 @@ def regions(problem: Problem, thresholds: Mapping[str, float]) -> tuple[Region, 
             )
         )
     return tuple(views)
+
+
+@partial(hosted, static_argnums=0)
+def _as_fitted(measured: measurement.Measurement, templates: Templates) -> Templates:
+    """What the likelihood makes of the templates, but in the bins of the config."""
+    return with_errors(measured, treated(measured, templates))
 
 
 def merged_into(analysis: Analysis, templates: Templates) -> NDArray[np.int64]:

@@ -1,10 +1,13 @@
 """The variance of a histogram whose events come in groups, against resampling of the groups."""
 
+from dataclasses import replace
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline import analysis as exact
-from pipeline.events.design_effect import design_effects
-from pipeline.events.table import EventList
+from pipeline.events.design_effect import design_effects, squared_sums
+from pipeline.events.table import EventList, list_events
 from pipeline.inference.templates import make_templates
 from pipeline.validation.bootstrap import resampled
 
@@ -54,20 +57,55 @@ def test_what_no_bin_holds_does_not_count():
     assert design_effects([events(collision, np.full(4, BINS))], 1, BINS) == pytest.approx([1])
 
 
+def coefficients(*of_kinematics: float, datasets: int = 1) -> np.ndarray:
+    """Of one template that takes no factor of the weight, the same in all data sets."""
+    made = np.zeros((1, len(of_kinematics), datasets, 2))
+    made[0, :, :, 0] = np.array(of_kinematics)[:, None]
+    return made
+
+
+def test_another_weight_of_the_same_events_shifts_as_far_as_it_differs():
+    collision = np.repeat(np.arange(50), 2)
+    pairs = events(collision, np.zeros(100))
+    assert squared_sums([pairs], coefficients(0.1), BINS) == pytest.approx(np.array([[0.01 * 2]]))
+
+
+def test_only_events_that_move_carry_the_error_of_a_kinematic_variation():
+    """Ten of a hundred leave one bin for another one."""
+    position = np.random.default_rng(0).integers(0, BINS, 100)
+    moved = np.where(np.arange(100) < 10, (position + 1) % BINS, position)
+    twice = events(np.tile(np.arange(100), 2), np.concatenate([position, moved]))
+    both = replace(twice, kinematic=np.repeat([0, 1], 100).astype(np.int32))
+    assert squared_sums([both], coefficients(-1.0, 1.0), BINS) == pytest.approx(np.array([[2 * 10 / 100]]))
+
+
+def test_without_selected_events_they_count_as_they_are():
+    none = events(np.zeros(2), np.full(2, BINS))
+    assert squared_sums([none], coefficients(-3.0, 1.0), BINS) == pytest.approx(np.array([[9.0]]))
+
+
 @pytest.mark.slow
 def test_variances_are_those_of_the_bootstrap():
     """In the small analysis every other event shares its collision with the one before."""
     analysis, data, at = small_analysis(), small_data(3000), arrays(THRESHOLDS)
     recipe = data.recipe.with_effects(exact.effects_of_design(analysis, at, [data]))
-    expected = np.asarray(make_templates(recipe, exact.yields_at(analysis, at, data)).variance)
+    shifts = np.asarray(recipe.yields - recipe.yields[:1])
+    by_list = squared_sums([list_events(analysis.events, at, data.events)], shifts, analysis.selection.bins)
+    made = make_templates(replace(recipe, shift_variance=jnp.asarray(by_list)), exact.yields_at(analysis, at, data))
+    expected = np.asarray(made.variance)
     generator = np.random.default_rng(2)
-    replicas = [
-        make_templates(data.recipe, exact.yields_at(analysis, at, resampled(data, generator))).yields[0]
-        for _ in range(200)
-    ]
-    spread = np.var(np.array(replicas), axis=0, ddof=1)
+    replicas = np.array(
+        [
+            make_templates(data.recipe, exact.yields_at(analysis, at, resampled(data, generator))).yields
+            for _ in range(200)
+        ]
+    )
+    spread = np.var(replicas[:, 0], axis=0, ddof=1)
     assert LAYOUT.datasets == 3
     # 200 replicas know a variance to 10 %, and the sum over the bins of a process to better than that.
     np.testing.assert_allclose(expected.sum(axis=1), spread.sum(axis=1), rtol=0.15)
+    # Another kinematic variation, another weight, and another sample: all that a variation may be.
+    spread = np.var(replicas[:, 1:] - replicas[:, :1], axis=0, ddof=1)
+    np.testing.assert_allclose(made.shift_variance[1:].sum(axis=2), spread.sum(axis=2), rtol=0.15)
     naive = np.asarray(make_templates(data.recipe, exact.yields_at(analysis, at, data)).variance)
     assert np.all(expected.sum(axis=1) > naive.sum(axis=1))

@@ -24,6 +24,7 @@ RESULT: dict[str, Any] = {
     "larger_is_better": True,
     "importance": {"jet_pt": {"value": 0.25, "error": 0.0625}},
     "working_points": None,
+    "variations": None,
     "thresholds": {
         "jet_pt": {
             "before": 30.0,
@@ -263,6 +264,19 @@ def test_working_points_say_what_moves_and_why_not(drawing: str) -> None:
     assert re.search(r"lumi doubled\s+8\.5000\s+\+0\.5\s+jet_pt \+1\.50 ± 0\.50 GeV\s+\+0\.25 ± 0\.12", said)
     assert "the optimum is at jet_pt 33.0 ± 1.5 GeV." in said
     assert "Held in all of this: jet_eta (at its bound)." in said
+
+
+def test_varied_templates_say_what_is_noise_and_what_was_done(drawing: str) -> None:
+    assert "The varied templates" not in write(RESULT, drawing)
+    known = {"relative_error": 0.25, "shapes_pruned": 1, "yields_pruned": 0, "templates": 10}
+    systematics = {"jes": known, "shower": known | {"relative_error": 1.5}, "nobody": known | {"relative_error": None}}
+    about = {"smoothing": 2.0, "pruning": 0.005, "uncertainty": True, "systematics": systematics}
+    said = " ".join(" ".join(Strict(write(RESULT | {"variations": about}, drawing)).text).split())
+    assert "30 shapes are smoothed over 2 bins; 3 of 30 shapes and 0 changes of the yield are below 0.005" in said
+    assert "their statistical errors count" in said
+    assert "More than half noise: shower." in said
+    assert "shower 1.5 1 of 10 0 of 10" in said
+    assert "nobody no effect" in said
 
 
 def test_with_folds_every_fold_has_its_cuts(drawing: str) -> None:

@@ -173,6 +173,9 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     outcome = replace(outcome, importance={"jet_pt": Estimate(0.012, 0.002), "jet_btag": Estimate(0.004, 0.002)})
     point = WorkingPoint("jes", 0.5, 0.064, {"jet_pt": Estimate(1.2, 0.8)}, Estimate(0.001, 0.001), "")
     outcome = replace(outcome, working_points=WorkingPoints(0.071, {}, {"jet_pt": 3.0}, {}, (point,)))
+    known = {"relative_error": 0.75, "shapes_pruned": 0, "yields_pruned": 0, "templates": 10}
+    about = {"smoothing": 0.0, "pruning": 0.0, "uncertainty": True, "systematics": {"jes": known}}
+    outcome = replace(outcome, variations=about)
     shown.table(outcome)
     shown.places(outcome)
     lines = file.getvalue().splitlines()
@@ -188,6 +191,7 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     assert f"run folder: {tmp_path}" in lines
     said = " ".join(file.getvalue().split())
     assert "stays at its default: jet_pt +0.0120 ± 0.0020, jet_btag +0.0040 ± 0.0020." in said
+    assert "errors count with those of the nominal templates. More than half noise: jes." in said
     merits = "0.0710 → 0.0640 on validation events; jet_pt would move by +1.20 ± 0.80 GeV."
     assert f"With jes halved: {outcome.symbol} {merits}" in said
     assert f'minos="{config.measurement.poi}"' in said
