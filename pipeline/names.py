@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pipeline.config import Config, ConfigError
+from pipeline.errors import PipelineError
 from pipeline.events.batch import Event, HostEvent, Prepared
 from pipeline.events.cuts import EVENT, ObjectSet, Selection, Union
 from pipeline.events.function import Sets, call
@@ -177,6 +178,8 @@ def _asked(
             f"event_function: asks for {error.args[0]!r}, which the config does not define; it has the sets "
             f"{', '.join(config.object_sets) or 'none'} and the event_variables {', '.join(columns) or 'none'}"
         ) from error
+    except PipelineError:
+        raise
     except Exception as error:
         raise ConfigError(
             f"event_function: fails for an event without objects ({type(error).__name__}: {error}); it has to work for "

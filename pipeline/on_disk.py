@@ -244,9 +244,10 @@ def _key(
 
 
 def _sources(config: Config, names: Names) -> Iterator[bytes]:
-    """What makes arrays of events: this package, corrections, and the event function with the file that it is in."""
+    """What makes arrays of events: this package, corrections, the event function with its file, and what it reads."""
     package, function = Path(__file__).parent, names.function
     files = [*package.glob("*.py"), *package.glob("*/*.py"), *(each.file for each in config.corrections.values())]
+    files += getattr(function, "files", ())
     for file in sorted(files):
         yield file.read_bytes()
     module = function if inspect.ismodule(function) else inspect.getmodule(type(function))

@@ -184,6 +184,9 @@ def _correction(file: Path, name: str) -> Any:
 
 
 def _column(values: Any) -> Column:
-    """Numbers as they are in the file; what is no number of single or double precision becomes single."""
+    """Numbers as they are in the file; others become single, or double where single does not hold them (`event`)."""
     column = ak.to_numpy(values)
-    return column if column.dtype in (np.float32, np.float64) else column.astype(np.float32)
+    if column.dtype in (np.float32, np.float64):
+        return column
+    single = column.astype(np.float32)
+    return single if np.array_equal(single, column) else column.astype(np.float64)

@@ -16,7 +16,7 @@ ROOMS = {
     "config": {"errors", "yaml_file"},
     "inference": {"errors"},
     "events": {"errors", "hashing"},
-    "analyses": {"events"},
+    "analyses": {"errors", "events"},
     "event_data": {"events", "inference"},
     "analysis": {"event_data", "events", "inference"},
 }

@@ -102,6 +102,17 @@ def test_columns_are_varied_in_float64(load):
     assert sample.columns["npv"].dtype == np.float32
 
 
+def test_numbers_of_events_stay_what_they_are(load):
+    """Single precision holds whole numbers up to 2**24 only, and the parity of a number may decide something."""
+    config = load(event_variables={"number": "event", "met": "MET_pt"}, variations={}, systematics={}, cuts=LOOSE)
+    events = random_events()
+    numbers = np.random.default_rng(2).integers(2**24, 2**53, EVENTS).astype(np.uint64)
+    sample = columns_of(config, ak.with_field(events, numbers, "event"))
+    np.testing.assert_array_equal(sample.columns["number"].astype(np.uint64), numbers)
+    few = columns_of(config, ak.with_field(events, numbers % 2**24, "event"))
+    assert few.columns["number"].dtype == np.float32
+
+
 def test_factors_of_the_file_stand_in_the_place_of_random_ones(load):
     config = load(variations={"smeared": {"resolution": {"jet.pt": 0.05}}}, systematics={}, cuts=LOOSE)
     events = random_events()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyhf
 import pytest
+from pipeline.analyses.assignment import MODELS
 from pipeline.config import load_config
 from pipeline.names import names_of
 
@@ -54,6 +55,15 @@ def test_other_python_works_as_pasted(block, tmp_path, monkeypatch):
         region = "regions: {4j1b: {observable: lepton_met}, 4j2b: {observable: ht}}\n"
         (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/configs/agc.yaml\n{changes}{region}", encoding="utf-8")
         assert set(names_of(load_config("mine.yaml")).made) == {"lepton_met", "ht"}
+        return
+    if "Assignment(" in block:
+        xgboost = pytest.importorskip("xgboost", reason="pip install '.[bdt]'")
+        (tmp_path / "mine.py").write_text(block, encoding="utf-8")
+        (tmp_path / "mine.yaml").write_text(f"extends: {ROOT}/configs/agc_assignment.yaml\nevent_function: mine.py\n")
+        for parity in ("even", "odd"):
+            bdt = xgboost.Booster(model_file=str(MODELS / f"{parity}.ubj"))
+            bdt.save_model(tmp_path / f"model_{parity}.json")
+        assert "mass_w1w2btophad" in names_of(load_config("mine.yaml")).made
         return
     if "TemplateFit" in block:
         names: dict[str, object] = {}

@@ -18,20 +18,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Float64, Int32, UInt, UInt32
+from jaxtyping import Array, Bool, Float32, Float64, UInt, UInt32
 
+from pipeline.analyses.candidates import AT_A_TIME, MASK, first_candidate
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy, transverse_momentum
 from pipeline.events.batch import Event, HostEvent, Prepared
 from pipeline.events.function import Members, Sets
 from pipeline.events.variations import round_down
 
-__all__ = ["TRIJETS_AT_A_TIME", "first_trijet", "ht", "leading_jet_pt", "prepare", "trijet_candidates", "variables"]
-
-TRIJETS_AT_A_TIME = 5
-"""Trijets in a block: each block has a price of its own, and the last one may look at too many. With five, an event of
-five or seven jets has none too many, and most have no more jets."""
-TRIJETS_AT_ONCE = 64
-"""The same on a GPU, where each turn of a loop is dear: all trijets of eight jets."""
+__all__ = ["first_trijet", "ht", "leading_jet_pt", "prepare", "trijet_candidates", "variables"]
 
 Trijets = tuple[
     UInt32[np.ndarray, "candidates events"],
@@ -51,8 +46,8 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     incomplete = [np.isnan(column) for name, column in jets.items() if name not in ("pt", "mass")]
     pt = np.where(np.logical_or.reduce(incomplete), np.nan, jets["pt"]).astype(np.float64)
     number = int(np.isfinite(jets["pt"]).sum(axis=0).max(initial=0))
-    rows = -(-(number * (number - 1) * (number - 2) // 6) // TRIJETS_AT_A_TIME) * TRIJETS_AT_A_TIME
-    types = COLUMNS | ({"jets": np.uint16} if len(pt) <= 16 else {})
+    rows = -(-(number * (number - 1) * (number - 2) // 6) // AT_A_TIME) * AT_A_TIME
+    types = COLUMNS | ({MASK: np.uint16} if len(pt) <= 16 else {})
     if event.asked is not None and "trijet_pt" not in event.asked:
         types.pop("pt")
     columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in types.items()}
@@ -64,7 +59,7 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     return columns
 
 
-COLUMNS = {"jets": np.uint32, "mass": np.float32, "pt": np.float32}
+COLUMNS = {MASK: np.uint32, "mass": np.float32, "pt": np.float32}
 """What `prepare` makes: a trijet as a bit mask of its jets, and its mass and pt in GeV. They are most of the
 memory that events take, so masks have 16 bits where that is enough, and pt is there where it is asked for."""
 
@@ -99,10 +94,8 @@ def first_trijet(
         selected: selected jets.
         tagged: those of them that are b-tagged.
     """
-    chosen: dict[str, Array] = jax.lax.platform_dependent(
-        trijets, selected, tagged, cpu=_one_after_another, default=_many_at_once
-    )
-    return chosen
+    columns = [name for name in ("mass", "pt") if name in trijets.table]
+    return first_candidate(trijets, columns, _admissible, selected, tagged)
 
 
 def _admissible(
@@ -111,70 +104,6 @@ def _admissible(
     """Which trijets are made of selected jets, one of them with a b-tag."""
     jets = jets.astype(jnp.uint32)
     return ((jets & ~selected) == 0) & ((jets & tagged) != 0)
-
-
-def _quantities(trijets: Prepared) -> list[str]:
-    """Mass, and pt if it was asked for."""
-    return [name for name in ("mass", "pt") if name in trijets.table]
-
-
-def _one_after_another(
-    trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
-    """From the softest to the hardest, a few at a time; each admissible one replaces what was found before.
-
-    For the events of a chunk nothing is looked up, everything streams (a look-up of the chosen one alone took longer).
-    Events that have to be gathered anyway look up mass and pt of the chosen one at the end: one gather a trijet instead
-    of three.
-    """
-    blocks = trijets.rows // TRIJETS_AT_A_TIME
-
-    def ranks(done: Int32[Array, ""]) -> list[Int32[Array, ""]]:
-        first = (blocks - 1 - done) * TRIJETS_AT_A_TIME
-        return [first + number for number in reversed(range(TRIJETS_AT_A_TIME))]
-
-    def streamed(done: Array, chosen: dict[str, Array]) -> dict[str, Array]:
-        for rank in ranks(done.astype(jnp.int32)):
-            better = _admissible(trijets.row("jets", rank), selected, tagged)
-            chosen = {name: jnp.where(better, trijets.row(name, rank), column) for name, column in chosen.items()}
-        return chosen
-
-    def looked_up(done: Array, chosen: Array) -> Array:
-        for rank in ranks(done.astype(jnp.int32)):
-            chosen = jnp.where(_admissible(trijets.row("jets", rank), selected, tagged), rank, chosen)
-        return chosen
-
-    if trijets.event is None:
-        absent = jnp.full(selected.shape, jnp.nan, jnp.float32)
-        return jax.lax.fori_loop(0, blocks, streamed, dict.fromkeys(_quantities(trijets), absent))
-    none = jnp.full(selected.shape, -1, jnp.int32)
-    return _of_rank(trijets, jax.lax.fori_loop(0, blocks, looked_up, none), none)
-
-
-def _many_at_once(
-    trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
-    """The smallest rank of an admissible trijet, many of them in one reduction."""
-    none = jnp.full(selected.shape, trijets.rows)
-
-    def smallest(turn: Array, before: Int32[Array, " events"]) -> Int32[Array, " events"]:
-        rank = turn.astype(jnp.int32) * TRIJETS_AT_ONCE + jnp.arange(TRIJETS_AT_ONCE, dtype=jnp.int32)[:, None]
-        # What lies beyond the rows of these events belongs to others.
-        jets = trijets.at("jets", jnp.broadcast_to(rank, (TRIJETS_AT_ONCE, *selected.shape)))
-        admissible = _admissible(jets, selected[None], tagged[None]) & (rank < trijets.rows)
-        return jnp.minimum(before, jnp.min(jnp.where(admissible, rank, trijets.rows), axis=0))
-
-    return _of_rank(trijets, jax.lax.fori_loop(0, -(-trijets.rows // TRIJETS_AT_ONCE), smallest, none), none)
-
-
-def _of_rank(
-    trijets: Prepared, rank: Int32[Array, " events"], none: Int32[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
-    there = rank != none
-    return {
-        name: jnp.where(there, trijets.at(name, jnp.maximum(rank, 0)), jnp.float32(jnp.nan))
-        for name in _quantities(trijets)
-    }
 
 
 def trijet_candidates(

@@ -9,6 +9,7 @@ threshold, and therefore no derivative.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import equinox as eqx
@@ -25,6 +26,11 @@ __all__ = ["EventFunction", "Members", "Sets", "call", "members"]
 
 class EventFunction(Protocol):
     """Every method may be left out."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """What `prepare` reads, a frozen model say: events that are kept on disk are made anew when it changes."""
+        ...
 
     def prepare(self, event: HostEvent) -> Mapping[str, Any]:
         """What no threshold changes: columns of shape "rows events", made once, on the host, by any library.

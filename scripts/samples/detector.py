@@ -38,7 +38,7 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
 
     Returns:
         Records ``Electron``, ``Muon``, ``Jet``, ``MET_pt``, ``MET_phi``, ``genWeight``, ``collision``, ``draw``, and
-        ``FatJet`` where the generator clustered some; objects in descending pt.
+        ``FatJet`` where the generator clustered some, and its partons as ``Parton``; objects in descending pt.
     """
     is_electron = abs(events.lepton.pdg_id) == 11
     electrons = _electrons(events.lepton[is_electron], settings.electron, rng)
@@ -47,6 +47,7 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
     met = _missing_momentum(events, settings.met_resolution, rng)
     fat = "fat_jet" in events.fields
     fat_jets = {"FatJet": _fat_jets(events.fat_jet, events.lepton, settings.fat_jet, rng)} if fat else {}
+    truth = {"Parton": events.parton} if "parton" in events.fields else {}
     return ak.zip(
         {
             "Electron": electrons,
@@ -58,7 +59,8 @@ def simulate(events: ak.Array, settings: DetectorSettings, rng: np.random.Genera
             "collision": ak.to_numpy(events.collision),
             "draw": ak.to_numpy(events.draw),
         }
-        | fat_jets,
+        | fat_jets
+        | truth,
         depth_limit=1,
     )
 

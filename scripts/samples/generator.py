@@ -24,7 +24,7 @@ from scripts.samples.settings import GeneratorSettings, ProcessSettings
 __all__ = ["Chunk", "generate"]
 
 _ELECTRON, _MUON, _TAU = 11, 13, 15
-_TOP = 6
+_TOP, _W = 6, 24
 _CHARM, _BOTTOM = 4, 5
 _LIGHTEST_CHARM_MESON = 411
 _NEUTRINOS = (12, 14, 16)
@@ -40,7 +40,9 @@ class Chunk:
         events: one record an event: ``weight``, ``met_x``, ``met_y`` (GeV, sum of the prompt neutrinos), ``lepton``
             (prompt electrons and muons: pt, eta, phi, pdg_id, from_tau) and ``jet`` (anti-kt 0.4 of all visible
             particles, leptons included: pt, eta, phi, mass, flavour 0, 4 or 5). Where fat jets are asked for, also
-            ``fat_jet`` (pt, eta, phi, mass, quarks: how many of the three quarks of one top quark are inside).
+            ``fat_jet`` (pt, eta, phi, mass, quarks: how many of the three quarks of one top quark are inside). Where
+            partons are asked for, also ``parton`` (last copies of the quarks of top quark decays: eta, phi, role 24
+            from the W boson, 6 the b quark beside it, -6 the b quark beside a W boson that decays to leptons).
         generated: number of collisions before every filter.
         sum_of_weights: sum of their weights.
     """
@@ -220,6 +222,8 @@ def _append_event(
             columns[f"lepton_{name}"].append(value)
         columns["lepton_pdg_id"].append(particle.id())
         columns["lepton_from_tau"].append(from_tau)
+    if settings.partons:
+        _append_partons(columns, event)
     heavy = _heavy_hadrons(event, early_filter.partons, settings.heavy_hadron_pt)
     for eta, phi in _append_jets(columns, "jet", clustering):
         columns["jet_flavour"].append(_flavour(eta, phi, heavy, settings.heavy_hadron_delta_r))
@@ -252,10 +256,30 @@ def _append_fat_jets(columns: dict[str, list[Any]], event: Any, clustering: Any,
     return True
 
 
+def _append_partons(columns: dict[str, list[Any]], event: Any) -> None:
+    """Appends the quarks of top quark decays with their roles."""
+    partons = []
+    for top in _tops(event):
+        bosons = [i for i in event[top].daughterList() if event[i].idAbs() == _W]
+        of_boson = _decay_products(event, bosons)
+        hadronic = all(p.idAbs() <= _BOTTOM for p in of_boson)
+        others = _decay_products(event, [i for i in event[top].daughterList() if i not in bosons])
+        partons += [(p, 6 if hadronic else -6) for p in others if p.idAbs() <= _BOTTOM]
+        partons += [(p, 24) for p in of_boson if hadronic]
+    columns["n_parton"].append(len(partons))
+    for parton, role in partons:
+        for name, value in (("eta", parton.eta()), ("phi", parton.phi()), ("role", role)):
+            columns[f"parton_{name}"].append(value)
+
+
+def _tops(event: Any) -> list[int]:
+    """Entries of the last copies of top quarks."""
+    return [i for i in range(5, event.size()) if event[i].idAbs() == _TOP and event[i].iBotCopyId() == i]
+
+
 def _hadronic_tops(event: Any) -> list[int]:
     """Entries of top quarks whose decay products, followed to their last copies, are quarks."""
-    tops = [i for i in range(5, event.size()) if event[i].idAbs() == _TOP and event[i].iBotCopyId() == i]
-    return [i for i in tops if all(p.idAbs() <= _BOTTOM for p in _decay_products(event, [i]))]
+    return [i for i in _tops(event) if all(p.idAbs() <= _BOTTOM for p in _decay_products(event, [i]))]
 
 
 def _prompt_leptons(event: Any) -> tuple[list[tuple[Any, bool]], list[Any]]:
@@ -342,6 +366,7 @@ def _as_array(columns: dict[str, list[Any]], settings: GeneratorSettings) -> ak.
             {"fat_jet": collection("fat_jet", pt="f4", eta="f4", phi="f4", mass="f4", quarks="i4")}
             if settings.fat_jet
             else {}
-        ),
+        )
+        | ({"parton": collection("parton", eta="f4", phi="f4", role="i4")} if settings.partons else {}),
         depth_limit=1,
     )

@@ -6,7 +6,8 @@ branches, and described in data_manifest.yaml. Nothing here is CMS simulation.
 
 simulated is the set of the Analysis Grand Challenge: ttbar (nominal and four variations), single top and W+jets for one
 lepton and four jets. Its settings, with reasons, are in scripts/samples/settings.yaml; dilepton, four_leptons and
-zprime say in a file each what differs for them. Install with: pip install -e ".[samples]"
+zprime say in a file each what differs for them, and so does assignment: ttbar with the partons of the top quarks, to
+train on (scripts/experiments/assignment.py). Install with: pip install -e ".[samples]"
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from scripts.samples.detector import simulate
 from scripts.samples.generator import generate
 from scripts.samples.manifest import begin, entry, update
 from scripts.samples.nanoaod import write
-from scripts.samples.settings import SETS, ProcessSettings, Settings, load
+from scripts.samples.settings import SETS, TRAINING, ProcessSettings, Settings, load
 from scripts.samples.skim import skim
 from scripts.samples.thinning import make_plan, places_of, thin
 
@@ -85,6 +86,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
   --seed 2 --entries -1 --output runs/large
                                            other events, nothing thinned away: thirty times as many; they are used
                                            with --set data.manifest=runs/large/data_manifest.yaml
+  --set assignment --jobs 2                ttbar with its partons, in runs/assignment
   --events 2000 --output /tmp/try          a minute's try of all nine files
 
 A run that was stopped goes on where it was: finished chunks are kept in --work and found again by their settings.""",
@@ -105,7 +107,8 @@ A run that was stopped goes on where it was: finished chunks are kept in --work 
         "--output",
         type=Path,
         metavar="DIR",
-        help="where the ROOT files go (default: pipeline/data, and its folder guests/<set> for a guest analysis)",
+        help="where the ROOT files go (default: pipeline/data, its folder guests/<set> for a guest analysis, and"
+        " runs/assignment for what is trained on)",
     )
     add(
         "--manifest",
@@ -129,7 +132,8 @@ A run that was stopped goes on where it was: finished chunks are kept in --work 
     )
     arguments = parser.parse_args(argv)
     if arguments.output is None:
-        arguments.output = _DATA if arguments.set == "simulated" else _DATA / "guests" / arguments.set
+        guests = _REPOSITORY / "runs" if arguments.set in TRAINING else _DATA / "guests"
+        arguments.output = _DATA if arguments.set == "simulated" else guests / arguments.set
     if arguments.manifest is None:
         committed = arguments.output.resolve().is_relative_to(_DATA)
         arguments.manifest = (_REPOSITORY if committed else arguments.output) / "data_manifest.yaml"

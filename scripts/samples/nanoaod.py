@@ -29,6 +29,7 @@ DTYPES = {
     "qgl": "f4",
     "hadronFlavour": "i4",
     "score": "f4",
+    "role": "i4",
 }
 """Type of a branch by its name without the collection."""
 # What is cut on has the ten bits of NanoAOD. The others are rounded by less than a quarter of their resolution.

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 __all__ = [
     "SETS",
+    "TRAINING",
     "Bias",
     "DetectorSettings",
     "EfficiencyCurve",
@@ -32,8 +33,10 @@ __all__ = [
 ]
 
 
-SETS = ("simulated", "dilepton", "four_leptons", "zprime")
-"""Names of the sets of samples: that of the Analysis Grand Challenge, and the guest analyses."""
+TRAINING = ("assignment",)
+"""Sets to train on: they know the truth, and are no data of an analysis."""
+SETS = ("simulated", "dilepton", "four_leptons", "zprime", *TRAINING)
+"""Names of the sets of samples: that of the Analysis Grand Challenge, the guest analyses, and those to train on."""
 
 _FOLDER = Path(__file__).parent
 
@@ -100,8 +103,8 @@ class FatJetClustering(_Record):
 class GeneratorSettings(_Record):
     """What all processes share: Pythia's common settings, clustering, and the filters at particle level.
 
-    What was added later has a default and enters the names and seeds of chunks only where it differs from it, so that
-    older samples stay what they were.
+    With `partons`, the quarks of top quark decays are kept. What was added later has a default and enters the names and
+    seeds of chunks only where it differs from it, so that older samples stay what they were.
     """
 
     pythia: tuple[str, ...]
@@ -117,6 +120,7 @@ class GeneratorSettings(_Record):
     heavy_hadron_delta_r: float
     min_leptons: int = 1
     fat_jet: FatJetClustering | None = None
+    partons: bool = False
 
 
 class EfficiencyCurve(_Record):

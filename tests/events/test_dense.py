@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from pipeline.analyses import ttbar
+from pipeline.analyses.candidates import AT_A_TIME
 from pipeline.events.batch import EventGroup
 from pipeline.events.dense import Ragged, RaggedSample, dense_groups
 from pipeline.events.flux import MAX_OBJECTS
@@ -119,8 +120,8 @@ def test_rows_are_prepared_for_the_busiest_event(groups):
     for group in groups:
         for kinematic, chunk in zip(group.task_kinematic.tolist(), group.task_chunk.tolist(), strict=True):
             n = int(jets_of(group)[chunk].max())
-            blocks = -(-(n * (n - 1) * (n - 2) // 6) // ttbar.TRIJETS_AT_A_TIME)
-            assert int(group.rows[kinematic, chunk]) == blocks * ttbar.TRIJETS_AT_A_TIME
+            blocks = -(-(n * (n - 1) * (n - 2) // 6) // AT_A_TIME)
+            assert int(group.rows[kinematic, chunk]) == blocks * AT_A_TIME
 
 
 def test_rows_of_a_task_stand_together_and_share_nothing(groups):
@@ -131,7 +132,7 @@ def test_rows_of_a_task_stand_together_and_share_nothing(groups):
             first = int(group.first[kinematic, chunk])
             rows += range(first, first + int(group.rows[kinematic, chunk]))
         assert len(rows) == len(set(rows))
-        assert max(rows, default=-1) < group.prepared["jets"].shape[0]
+        assert max(rows, default=-1) < group.prepared["objects"].shape[0]
 
 
 def test_alternative_samples_have_nominal_tasks_only(groups):
@@ -171,7 +172,7 @@ def test_columns_have_the_precision_of_the_file(groups):
         leaves = jax.tree_util.tree_leaves_with_path(group)
         assert {str(leaf.dtype) for path, leaf in leaves if path[0].name != "prepared"} == {"float32", "int32"}
         assert {name: str(column.dtype) for name, column in group.prepared.items()} == {
-            "jets": "uint16" if group.capacity <= 16 else "uint32",
+            "objects": "uint16" if group.capacity <= 16 else "uint32",
             "mass": "float32",
             "pt": "float32",
         }
@@ -230,7 +231,7 @@ def test_thirty_one_jets_fit():
     (groups,) = dense_groups([[random_sample(np.array([MAX_OBJECTS]), scales=(1.0,))]], ttbar, chunk_size=64)
     assert len(events_of(groups, 0)[0]["jet", "eta"]) == MAX_OBJECTS
     trijets = MAX_OBJECTS * (MAX_OBJECTS - 1) * (MAX_OBJECTS - 2) // 6
-    assert trijets <= groups[0].prepared["jets"].shape[0] < trijets + ttbar.TRIJETS_AT_A_TIME
+    assert trijets <= groups[0].prepared["objects"].shape[0] < trijets + AT_A_TIME
 
 
 def test_events_without_collections_are_one_group():

@@ -439,6 +439,47 @@ def test_fat_jets_of_a_heavy_resonance_hold_a_top_quark():
     assert ak.all(events["signal"].fat_jet.pt > numbers.generator.fat_jet.pt)
 
 
+# --- what is trained on -----------------------------------------------------------------------------------------------
+
+
+def test_the_set_to_train_on_is_committed_nowhere_and_changes_no_other():
+    """Chunks of other sets keep their names and seeds; the partons of an event draw no random number."""
+    for name in settings.SETS:
+        asks = "partons" in settings.load(name).generator.model_dump(exclude_defaults=True)
+        assert asks == (name in settings.TRAINING)
+    keys = load_manifest(REPOSITORY / "data_manifest.yaml").datasets
+    assert not any(key.startswith(f"{name}/") for name in settings.TRAINING for key in keys)
+    assert make._parse(["--set", "assignment"]).output == REPOSITORY / "runs" / "assignment"
+
+
+def test_partons_pass_the_detector_as_they_are(particles, numbers, seen):
+    partons = ak.zip(
+        {"eta": [[0.5]] * len(particles), "phi": [[1.0]] * len(particles), "role": [[24]] * len(particles)}
+    )
+    with_them = ak.with_field(particles, partons, "parton")
+    again = detector.simulate(with_them, numbers.detector, np.random.default_rng(1), muons=False)
+    assert ak.array_equal(again.Parton, partons)
+    assert ak.array_equal(ak.without_field(again, "Parton"), seen)
+
+
+@needs_pythia
+def test_a_hadronic_top_quark_has_two_quarks_of_a_w_boson_and_a_b_quark():
+    from scripts.samples.generator import generate
+
+    numbers = settings.load("assignment")
+    events = generate(numbers.processes[0], numbers.generator, events=300, seed=3).events
+    roles = [sorted(each) for each in events.parton.role.tolist()]
+    assert len(roles) > 30
+    assert all(each in ([-6, -6], [-6, 6, 24, 24]) for each in roles)  # two leptons, or one
+    assert np.mean([len(each) == 4 for each in roles]) > 0.5
+    # A b quark is near a jet with a b hadron.
+    quarks = events.parton[abs(events.parton.role) == 6]
+    quark, jet = ak.unzip(ak.cartesian([quarks, events.jet[events.jet.flavour == 5]], nested=True))
+    phi = (quark.phi - jet.phi + np.pi) % (2 * np.pi) - np.pi
+    near = ak.any((quark.eta - jet.eta) ** 2 + phi**2 < 0.4**2, axis=2)
+    assert ak.mean(near[abs(quarks.eta) < 2]) > 0.8
+
+
 def test_the_flat_table_is_fixed_by_its_seed_and_stays_absolute(tmp_path):
     target = tmp_path / "data_manifest.yaml"
     target.write_text(f"datasets:\n{manifest.MARKER}\n", encoding="utf-8")
