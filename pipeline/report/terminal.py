@@ -149,7 +149,7 @@ class Terminal:
 
         def look(look: Look) -> None:
             if look.number == 1:
-                self._console.print(f"{look.stage}: looking at {look.total} places at most")
+                self._console.print(f"{look.stage}: looking at up to {look.total} places")
 
         return Steps(show, look)
 

@@ -100,7 +100,7 @@ def test_looks_between_the_steps_are_counted(live: bool) -> None:
         for number in range(1, 8):
             display.look(Look("polish", number, 30, {}, 0.07))
     text = file.getvalue()
-    assert ("polish, 7 of 30" in text) if live else text.count("polish: looking at 30 places at most") == 1
+    assert ("polish, 7 of 30" in text) if live else text.count("polish: looking at up to 30 places") == 1
 
 
 def test_a_plain_line_with_many_thresholds_only_counts_them() -> None:

@@ -30,7 +30,8 @@ def picture(scene: Scene) -> Picture:
         "has not seen; where the curves part, it learns the sample, not the physics. At an open circle the derivative "
         "by the threshold is compatible with zero, within its statistical error, and counts as zero; if the threshold "
         "moves on, it is the momentum of the optimiser. Dashed lines are bounds of a threshold."
-        + (" The curves begin anew at each start." if len(way.starts) > 1 else ""),
+        + (" The curves begin anew at each start." if len(way.starts) > 1 else "")
+        + (" The last step is where the polish ended." if scene.config.optimiser.polish else ""),
         draw(way, scene.labels, bounds, scene.source),
     )
 
