@@ -155,6 +155,11 @@ def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> 
         optimiser = problem.config.optimiser.model_copy(update={"steps": steps})
         problem = replace(problem, config=problem.config.model_copy(update={"optimiser": optimiser}))
     with Terminal(problem.config, quiet=quiet) as terminal:
+        if problem.config.validation.folds is not None:
+            terminal.warn(
+                f"validation.folds: this tunes on all events but one fold of {problem.config.validation.folds}, and is "
+                "judged by that one; python -m pipeline.optimize, or pipeline.run.run(config, folder), goes through all"
+            )
         tuned = _tuned(problem.with_bandwidths(terminal), None, terminal, resume=False)
         return Result(tuned.problem.with_networks(tuned.best), judge([tuned], terminal))
 

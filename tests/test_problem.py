@@ -1,5 +1,6 @@
 """The front door: tables in, a problem that can be asked and tuned out."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import hist
@@ -167,6 +168,18 @@ def test_tuning_gains_on_unseen_events_and_reports(problem, tmp_path):
     assert {path.name for path in report.parent.iterdir()} >= {"result.json", "workspace.json", "history.csv", "plots"}
     with pytest.raises(FileExistsError, match="exists already"):
         result.report(tmp_path / "run")
+
+
+def test_folds_are_not_left_out_without_a_word(problem, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.run._tuned", stop)
+    validation = problem.config.validation.model_copy(update={"folds": 3})
+    folded = replace(problem, config=problem.config.model_copy(update={"validation": validation}))
+    with pytest.raises(KeyboardInterrupt):
+        pl.tune(folded, quiet=True)
+    assert "validation.folds: this tunes on all events but one fold of 3" in " ".join(capsys.readouterr().out.split())
 
 
 def test_nothing_prints_unless_asked(problem, capsys):

@@ -302,6 +302,8 @@ def _bdt(file: Path) -> BDT:
             "event_function: the BDT that assigns jets is one of XGBoost, which is not installed; "
             "pip install '.[bdt]', or pip install xgboost-cpu"
         ) from None
+    if not file.exists():
+        raise InputError(f"{file}: there is no such file; correct the path of the BDT in the event function")
     try:
         booster = xgboost.Booster(model_file=str(file))
     except xgboost.core.XGBoostError as error:

@@ -30,11 +30,11 @@ class Optimiser(Model):
 
     The learning rate falls (`decay`) to a fraction `decay_to` in `steps` steps. Gradients are shortened to the length
     `clip`; of their components, those within `significance` statistical errors of zero count as zero. `starts` above 1
-    adds starts at random places within the bounds. With `scouts`, the loss is looked at in so many places first: the
-    best ones of these and the default cuts are the starts, and the next ones are taken up where nothing moves. With
-    `polish`, up to so many places near the best step are looked at in the end: the last per cent that this sample has
-    to give. With `patience`, a start ends after so many steps without a better value on the stopping events (see
-    `Validation`), which then also decide which step is the best.
+    adds starts at random places within the bounds. With `scouts`, the loss is looked at in so many places first: of
+    these and the default cuts the best ones are the starts, and the next ones are taken up where nothing moves. With
+    `polish`, up to so many places near the best step are looked at in the end: the last per cent of this sample, of
+    which unseen events may know nothing. With `patience`, a start ends after so many steps without a better value on
+    the stopping events (see `Validation`), which then also decide which step is the best.
 
     The loss is `forward: exact`, with gradients that are estimates, or `smooth`: all thresholds smeared with their
     kernels, for optimisers that search along it (lbfgs). What is reported is exact in both.
@@ -49,7 +49,7 @@ class Optimiser(Model):
     decay_to: Annotated[float, Field(gt=0, le=1)] = 0.1
     clip: Annotated[float, Field(gt=0)] | None = None
     significance: Annotated[float, Field(ge=0)] = 1.0
-    scouts: Annotated[int, Field(ge=0)] = 0
+    scouts: Annotated[int, Field(ge=0, le=10_000)] = 0
     starts: Annotated[int, Field(ge=1)] = 1
     polish: Annotated[int, Field(ge=0)] = 0
     patience: Annotated[int, Field(ge=1)] | None = None

@@ -129,7 +129,7 @@ class VariedTemplates(Model):
     the statistical error of each variation joins that of the nominal templates in the constraints of `mc_statistics`.
     """
 
-    smoothing: Annotated[float, Field(ge=0)] = 0.0
+    smoothing: Annotated[float, Field(ge=0, le=100)] = 0.0
     pruning: Annotated[float, Field(ge=0, lt=1)] = 0.0
     uncertainty: bool = False
 

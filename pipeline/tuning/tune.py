@@ -158,8 +158,10 @@ def tune(
         yield taken
     if optimiser.polish and taken is not None and taken.number + 1 < optimiser.numbers:
         widths = {name: learner.bandwidth for name, learner in learners(problem).items()}
-        best, number = _polished(problem, taken, watch), optimiser.numbers - 1
-        yield last_step(evaluation(problem), best, taken, number, widths, monitor)
+        place, stopped = _polished(problem, taken, watch)
+        yield last_step(evaluation(problem), place, taken, optimiser.numbers - 1, widths, monitor)
+        if stopped:
+            raise KeyboardInterrupt
 
 
 def _places(problem: Problem, watch: Watch, start: Mapping[str, float] | None) -> tuple[Mapping[str, float], ...]:
@@ -175,13 +177,22 @@ def _places(problem: Problem, watch: Watch, start: Mapping[str, float] | None) -
     return tuple(places[place] for place in np.argsort(losses, kind="stable"))
 
 
-def _polished(problem: Problem, last: Step, watch: Watch) -> dict[str, float]:
-    """The best of some places near the best step, on the training events."""
+def _polished(problem: Problem, last: Step, watch: Watch) -> tuple[dict[str, float], bool]:
+    """The best of some places near the best step, on the training events; and whether Ctrl-C has ended it before."""
+    looks: list[Look] = []
+
+    def watch_and_keep(look: Look) -> None:
+        looks.append(look)
+        watch(look)
+
     config, evaluations = problem.config, problem.config.optimiser.polish
     networks = last.state.best if last.state is not None else {}
-    loss = _watched(problem, networks, watch, "polish", evaluations)
+    loss = _watched(problem, networks, watch_and_keep, "polish", evaluations)
     limits = ranges(config, problem.kernels), ordered(config, problem.kernels)
-    return polished(loss, last.best, *limits, evaluations)
+    try:
+        return polished(loss, last.best, *limits, evaluations), False
+    except KeyboardInterrupt:
+        return min(looks, key=lambda look: look.loss).thresholds if looks else last.best, True
 
 
 def _watched(

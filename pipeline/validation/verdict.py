@@ -101,7 +101,7 @@ def _objections_of_pyhf(outcome: Outcome) -> Iterator[str]:
 
 def _hints(outcome: Outcome) -> Iterator[str]:
     if not outcome.complete:
-        yield "The optimisation was stopped; --resume goes on with it."
+        yield "The optimisation was stopped; --resume --overwrite goes on with it."
         return
     moving = [name for name in outcome.config.thresholds if _would_move(outcome, name)]
     if moving:

@@ -285,7 +285,7 @@ def test_a_file_that_is_no_bdt_is_named(files, tmp_path):
     xgboost.train({"objective": "binary:logistic", "nthread": 1}, data, 1).save_model(other)
     for file, sentence in (
         (broken, "cannot be read as a model of XGBoost"),
-        (tmp_path / "absent.ubj", "cannot be read as a model of XGBoost"),
+        (tmp_path / "absent.ubj", "there is no such file"),
         (other, "is told 3 features, and not the 20"),
     ):
         with pytest.raises(InputError, match=sentence) as error:

@@ -191,6 +191,21 @@ def test_an_interrupted_search_goes_on_bit_identically():
 
 
 @pytest.mark.usefixtures("known_loss")
+def test_ctrl_c_in_the_polish_keeps_its_best_look():
+    looks, steps = [], []
+
+    def impatient(look):
+        looks.append(look)
+        if look.number == 15:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        steps.extend(tune(searched(polish=50), watch=impatient))
+    assert steps[-1].loss == steps[-1].best_loss == min(look.loss for look in looks) < steps[-2].best_loss
+    assert not list(tune(searched(polish=50), resume=steps[-1]))
+
+
+@pytest.mark.usefixtures("known_loss")
 def test_a_start_of_ones_own():
     own = {"electron_pt": 50.0, "jet_pt": 50.0, "jet_btag": 0.5}
     assert next(tune(searched(), start=own)).thresholds == own

@@ -86,4 +86,4 @@ def test_a_derivative_that_is_significant_and_leads_somewhere_is_told(at, pull, 
 
 def test_an_optimisation_that_was_stopped_is_told() -> None:
     found = verdict(outcome_of(CONFIG, GAIN, {"jet_pt": 31.0}, complete=False))
-    assert found.hints == ("The optimisation was stopped; --resume goes on with it.",)
+    assert found.hints == ("The optimisation was stopped; --resume --overwrite goes on with it.",)
