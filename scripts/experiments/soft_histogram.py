@@ -15,11 +15,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from pipeline import analysis as exact
-from pipeline.analysis import Analysis, Evaluation, expected_yields, loss_of_yields_and_slope, merit_of
+from pipeline.analysis import (
+    Analysis,
+    Evaluation,
+    expected_yields,
+    gradient_of_weights,
+    loss_of_yields_and_slope,
+    merit_of,
+)
 from pipeline.command import guarded
 from pipeline.config import Config, load_config, parse_settings
-from pipeline.event_data import Data
+from pipeline.event_data import Data, sum_over_parts
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.inference.objectives import loss_of
 from pipeline.problem import Problem, divide, read
@@ -84,11 +90,9 @@ def soft_evaluation(problem: Problem) -> Evaluate:
 
     def evaluate(parameters: Thresholds, bandwidths: Thresholds) -> Evaluation:
         at = fixed | parameters
-        yields, recipe = exact.sum_over_parts(_soft_yields, analysis, (at, bandwidths), data)
+        yields, recipe = sum_over_parts(_soft_yields, analysis, (at, bandwidths), data)
         (loss, merit), slope = loss_of_yields_and_slope(yields, analysis, recipe)
-        return Evaluation(
-            loss=loss, merit=merit, gradient=exact.gradient_of_weights(analysis, at, bandwidths, data, slope)
-        )
+        return Evaluation(loss=loss, merit=merit, gradient=gradient_of_weights(analysis, at, bandwidths, data, slope))
 
     return evaluate
 

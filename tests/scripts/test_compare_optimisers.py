@@ -20,6 +20,7 @@ from pipeline.inference.objectives import Merit  # noqa: E402
 from pipeline.tuning.descent import Evaluation, descend  # noqa: E402
 from pipeline.tuning.ranges import Ordered, Range  # noqa: E402
 from pipeline.tuning.schedule import Schedule  # noqa: E402
+from pipeline.tuning.tune import Look  # noqa: E402
 
 import compare_optimisers  # noqa: E402
 from baselines import contest, figures, gradients, methods, settings  # noqa: E402
@@ -142,6 +143,25 @@ def test_both_gradients_go_the_same_way():
     assert len(differences.visits) == 5 * SCHEDULE.steps
     for step, visit in zip(steps, differences.visits[::5], strict=True):
         assert visit.thresholds == pytest.approx(step.thresholds, rel=1e-6)
+
+
+def test_our_search_pays_for_its_looks_and_for_its_steps(monkeypatch):
+    """One evaluation a look, some more a step; a look without a value is never found."""
+    asked = []
+
+    def tune(problem, watch, start):
+        asked.append((problem, start))
+        watch(Look("scouts", 1, 2, {"jet_pt": 30.0, "btag": 0.5}, np.inf))
+        watch(Look("scouts", 2, 2, MINIMUM, -2.0))
+        yield from descend(quadratic, RANGES, [start], SCHEDULE)
+
+    monkeypatch.setattr(gradients, "tune", tune)
+    one, start = counted(budget=np.inf), {"jet_pt": 50.0, "btag": 0.4}
+    gradients.along_flux(one, "a problem", start, cost=3.0)
+    assert asked == [("a problem", start)]
+    assert one.spent == 2 + 3 * SCHEDULE.steps
+    assert [visit.loss for visit in one.visits[:2]] == [np.inf, -2.0]
+    assert one.visits[2].thresholds == start
 
 
 def test_differences_stay_within_the_bounds():
