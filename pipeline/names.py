@@ -83,6 +83,7 @@ def names_of(config: Config, function: object | None = None) -> Names:
                     f"variations.{name}: '{column}' is made from other columns, so it cannot be varied by itself; vary "
                     "those, or give it as a weight"
                 )
+    _check_calibrations(config, function, (*made, *counts))
     needless = {*made, *weights, *counts, *corrections, *config.observables}
     branches = config.event_variables | {
         name: name for name in wanted if name not in needless and name not in config.event_variables
@@ -140,6 +141,8 @@ def _wanted(config: Config) -> Iterable[str]:
         yield region.observable
     for observable in config.observables.values():
         yield from (each for each in observable.inputs if isinstance(each, str))
+    for calibration in config.calibrations.values():
+        yield from (column for column in calibration.scale if "." not in column)
     for variation in config.variations.values():
         yield from (factor for factor in variation.weights if factor != "nominal" and "." not in factor)
         yield from (column for column in variation.varied_columns if "." not in column)
@@ -190,6 +193,22 @@ def _asked(
 
 def _single(column: Any) -> jax.Array:
     return jnp.asarray(column, jnp.float32)
+
+
+def _check_calibrations(config: Config, function: object, computed: Iterable[str]) -> None:
+    """No calibration scales what is made, nor leaves behind what has been prepared."""
+    follows = getattr(function, "FOLLOWS", ()) if hasattr(function, "prepare") else None
+    for name, calibration in config.calibrations.items():
+        for column in calibration.scale:
+            if column in computed:
+                raise ConfigError(
+                    f"calibrations.{name}.scale: '{column}' is made from other columns; scale those of the file"
+                )
+            if follows is not None and column not in follows:
+                raise ConfigError(
+                    f"calibrations.{name}.scale: the event function prepares what it needs of '{column}' before any "
+                    "calibration, and does not say that its variables follow (FOLLOWS); take the column out"
+                )
 
 
 def _check_object_variables(config: Config, of_objects: Mapping[str, tuple[str, ...]]) -> None:

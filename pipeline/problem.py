@@ -29,7 +29,7 @@ from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Network
 from pipeline.events.table import EventList
 from pipeline.ingest.arrays import Table, sample_of
-from pipeline.ingest.samples import Sample, read_samples, skim
+from pipeline.ingest.samples import Sample, check_read, read_samples, skim
 from pipeline.names import Names, names_of
 from pipeline.networks import begin_networks
 from pipeline.population import ranks
@@ -222,6 +222,10 @@ class Problem:
         unknown = sorted(set(thresholds or ()) - set(self.defaults))
         if unknown:
             raise ConfigError(f"no threshold is called '{unknown[0]}'; there are: {', '.join(self.defaults)}")
+        known = {name: value for name, value in (thresholds or {}).items() if name in self.thresholds}
+        check_read(
+            self.config, {name: float(value) for name, value in known.items() if not isinstance(value, jax.core.Tracer)}
+        )
         return arrays(self.defaults | dict(thresholds or {}))
 
     def _part(self, name: Part) -> Data | Stream:

@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 from pipeline.analysis import Analysis
 from pipeline.config import Config
 from pipeline.events.batch import Edges
-from pipeline.events.cuts import Cut, Region, Requirement, Selection, Thresholds, arrays
+from pipeline.events.cuts import (
+    EVENT,
+    Calibration,
+    Cut,
+    MissingMomentum,
+    Region,
+    Requirement,
+    Selection,
+    Thresholds,
+    arrays,
+)
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
 from pipeline.histograms import Axis, hists
 from pipeline.inference.histfactory import from_pyhf
@@ -45,7 +55,15 @@ def make_selection(config: Config) -> Selection:
     cuts = tuple(
         Cut(name, cut.objects, cut.variable, cut.keep, cut.absolute, cut.regions) for name, cut in config.cuts.items()
     )
-    return Selection(*object_sets(config), cuts, tuple(regions))
+    missing = None if config.missing_momentum is None else MissingMomentum(**config.missing_momentum.model_dump())
+    return Selection(*object_sets(config), cuts, tuple(regions), _calibrations(config), missing)
+
+
+def _calibrations(config: Config) -> tuple[Calibration, ...]:
+    return tuple(
+        Calibration(name, tuple((of or EVENT, key) for of, _, key in (column.rpartition(".") for column in each.scale)))
+        for name, each in config.calibrations.items()
+    )
 
 
 def make_edges(config: Config) -> Edges:

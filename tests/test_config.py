@@ -141,6 +141,15 @@ def test_a_step_is_a_fiftieth_of_the_bounds_where_it_is_not_said(load):
     assert load(changed("cuts.jet_pt.step", ...)).thresholds["jet_pt"].typical_step == pytest.approx(35 / 50)
 
 
+def test_a_calibration_stands_among_the_thresholds(load):
+    given = {"scale": ["jet.pt"], "trainable": True, "bounds": [0.95, 1.05], "bandwidth": 0.02}
+    config = load(changed("calibrations.energy", given))
+    threshold = config.thresholds["energy"]
+    assert (threshold.threshold, threshold.bounds, threshold.bandwidth) == (1.0, (0.95, 1.05), 0.02)
+    assert threshold.typical_step == pytest.approx(0.002)
+    assert config.calibrations["energy"].reach == pytest.approx((0.93, 1.07))
+
+
 def test_sizes_up_and_down(load):
     lumi = {"title": "L", "type": "normalization"}
     assert load(changed("systematics.lumi", lumi | {"size": 0.03})).systematics["lumi"].sizes == (0.03, -0.03)
@@ -489,6 +498,31 @@ BAD = {
         {"file": "f.json", "correction": "c", "objects": "jets", "inputs": {}},
         "corrections.sf.objects: no collection is called 'jets'; did you mean 'jet'",
     ),
+    "a calibration of a collection that is not there": (
+        "calibrations.energy",
+        {"scale": ["jets.pt"]},
+        "calibrations.energy.scale: no collection is called 'jets'; did you mean 'jet'",
+    ),
+    "a calibration of a variable that is not there": (
+        "calibrations.energy",
+        {"scale": ["jet.p"]},
+        "calibrations.energy.scale: objects.jet.variables: no variable is called 'p'; did you mean 'pt'",
+    ),
+    "a calibration with the name of a cut": (
+        "calibrations.jet_pt",
+        {"scale": ["jet.pt"]},
+        "calibrations.jet_pt: a cut, an edge or a network has this name",
+    ),
+    "a calibration down to nothing": (
+        "calibrations.energy",
+        {"scale": ["jet.pt"], "bounds": [0.1, 1.1], "bandwidth": 0.2},
+        "calibrations.energy: the lower bound less a bandwidth has to be above 0",
+    ),
+    "a trainable calibration without bounds": (
+        "calibrations.energy",
+        {"scale": ["jet.pt"], "trainable": True},
+        "calibrations.energy: what is trainable needs 'bounds'",
+    ),
     "a count that nothing fulfils": ("regions.SR.require.jet", [4, 3], "regions.SR.require.jet: max 3 is below min 4"),
     "errors of variations without those of the nominal templates": (
         "measurement",
@@ -516,6 +550,31 @@ def test_a_bad_config_is_one_sentence_that_names_file_and_key(load, tmp_path, ex
     sentence = str(caught.value)
     assert sentence.startswith(f"{tmp_path / 'run.yaml'}: ")
     assert "\n" not in sentence
+
+
+CORRECTION = {"file": "f.json", "correction": "c"}
+ENERGY = {"scale": ["jet.pt"], "trainable": True, "bounds": [0.9, 1.1]}
+IN_VAIN = {
+    "what a correction has seen": (
+        {"corrections": {"sf": CORRECTION | {"objects": "jet", "inputs": {"x": "pt"}}}, "calibrations": {"e": ENERGY}},
+        "calibrations.e: the correction 'sf' is evaluated for 'jet.pt' as it is in the file",
+    ),
+    "what a correction makes": (
+        {"corrections": {"sf": CORRECTION | {"inputs": {}}}, "calibrations": {"e": {"scale": ["sf"]}}},
+        "calibrations.e.scale: 'sf' is made of other columns; scale those",
+    ),
+    "with smeared thresholds": (
+        {"optimiser": {"forward": "smooth"}, "calibrations": {"e": ENERGY}},
+        "calibrations.e: optimiser.forward: smooth has no derivative by a calibration",
+    ),
+}
+
+
+@pytest.mark.parametrize("example", IN_VAIN)
+def test_a_calibration_in_vain(load, example):
+    keys, message = IN_VAIN[example]
+    with pytest.raises(ConfigError, match=message):
+        load(SMALL | keys)
 
 
 def test_values_cannot_be_changed_afterwards(load):

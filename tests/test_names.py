@@ -158,3 +158,32 @@ def test_the_event_function_is_a_module_or_something_in_one(tmp_path: Path):
     assert not hasattr(load_event_function(None), "variables")
     (tmp_path / "own.py").write_text("answer = 42\n")
     assert load_event_function(str(tmp_path / "own.py")).answer == 42
+
+
+PREPARES = """
+def prepare(event):
+    return {"pt": event.objects["jet"]["pt"]}
+
+def variables(event, sets):
+    return {"ht": event.columns["met"]}
+"""
+ENERGY = {"energy": {"scale": ["jet.pt"]}}
+
+
+def test_a_calibration_leaves_nothing_behind_that_was_prepared(config):
+    with pytest.raises(ConfigError, match=r"calibrations.energy.scale: the event function prepares .* 'jet.pt' before"):
+        names_of(config(PREPARES, calibrations=ENERGY))
+
+
+def test_an_event_function_may_follow_calibrations(config):
+    follows = 'FOLLOWS = frozenset({"jet.pt"})' + PREPARES
+    assert "ht" in names_of(config(follows, calibrations=ENERGY)).made
+
+
+def test_a_calibration_of_what_is_made_is_refused(config):
+    with pytest.raises(ConfigError, match=r"calibrations.energy.scale: 'ht' is made from other columns"):
+        names_of(config(calibrations={"energy": {"scale": ["ht"]}}))
+
+
+def test_a_calibration_reads_its_branch(config):
+    assert names_of(config(calibrations={"energy": {"scale": ["PV_npvs"]}})).branches["PV_npvs"] == "PV_npvs"

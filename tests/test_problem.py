@@ -293,3 +293,32 @@ def test_edges_of_a_score_move_in_its_rank():
     assert edges == sorted(edges)
     assert edges[-2] > 0.9
     assert float(-problem.loss(steps[-1].best, "validation")) > 1.2 * float(-problem.loss(part="validation"))
+
+
+MASS_SCALE = {"scale": ["mass"], "trainable": True, "bounds": [0.95, 1.05], "bandwidth": 0.03}
+
+
+def test_a_calibration_is_a_parameter():
+    """Templates at 1.02 are those of masses that were scaled before, and the loss has a derivative by it."""
+    problem = problem_of(calibrations={"mass_scale": MASS_SCALE})
+    scaled = {
+        name: each | {"mass": (np.float32(1.02) * each["mass"].astype(np.float32)).astype(np.float64)}
+        for name, each in TABLES.items()
+    }
+    ours = problem.templates({"mass_scale": 1.02}, part="all")["SR"]
+    np.testing.assert_array_equal(ours.values(), problem_of(scaled).templates(part="all")["SR"].values())
+    gradient = problem.value_and_grad().gradient
+    assert set(gradient.value) == {"met", "bdt", "mass_scale"}
+    assert abs(float(gradient.value["mass_scale"])) > 0
+    assert float(gradient.error["mass_scale"]) > 0
+
+
+def test_what_was_not_read_cannot_be_asked_for():
+    """Objects below the bounds of a cut are not read: a looser threshold would miss them without a word."""
+    problem = problem_of(calibrations={"mass_scale": MASS_SCALE})
+    with pytest.raises(
+        ConfigError, match=r"mass_scale: 1.2 is asked for, but objects are read for values from 0.92 to"
+    ):
+        problem.templates({"mass_scale": 1.2})
+    # Events of a table are all there.
+    problem.templates({"met": -10.0})

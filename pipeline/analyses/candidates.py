@@ -10,7 +10,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float32, Int32, UInt
+from jaxtyping import Array, Bool, Int32, UInt
 
 from pipeline.events.batch import Prepared
 
@@ -31,8 +31,8 @@ Admissible = Callable[..., Bool[Array, "*rows events"]]
 
 def first_candidate(
     candidates: Prepared, columns: Sequence[str], admissible: Admissible, *sets: UInt[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
-    """Some columns of the first admissible candidate of each event; NaN where there is none.
+) -> dict[str, Array]:
+    """Some columns of the first admissible candidate of each event; NaN, or 0 of a mask, where there is none.
 
     Args:
         candidates: of the events, the best first, with a column `MASK`, in whole blocks of `AT_A_TIME`.
@@ -47,7 +47,7 @@ def first_candidate(
 
 def _one_after_another(
     columns: Sequence[str], admissible: Admissible, candidates: Prepared, *sets: UInt[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
+) -> dict[str, Array]:
     """From the last to the first, a few at a time; each admissible one replaces what was found before.
 
     For the events of a chunk nothing is looked up, everything streams (a look-up of the chosen one alone took longer).
@@ -72,15 +72,15 @@ def _one_after_another(
         return chosen
 
     if candidates.event is None:
-        absent = jnp.full(sets[0].shape, jnp.nan, jnp.float32)
-        return jax.lax.fori_loop(0, blocks, streamed, dict.fromkeys(columns, absent))
+        absent = {name: jnp.full(sets[0].shape, _absent(candidates, name)) for name in columns}
+        return jax.lax.fori_loop(0, blocks, streamed, absent)
     none = jnp.full(sets[0].shape, -1, jnp.int32)
     return _of_rank(candidates, columns, jax.lax.fori_loop(0, blocks, looked_up, none), none)
 
 
 def many_at_once(
     columns: Sequence[str], admissible: Admissible, candidates: Prepared, *sets: UInt[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
+) -> dict[str, Array]:
     """The smallest rank of an admissible candidate, many of them in one reduction."""
     events = sets[0].shape
     none = jnp.full(events, candidates.rows)
@@ -97,6 +97,11 @@ def many_at_once(
 
 def _of_rank(
     candidates: Prepared, columns: Sequence[str], rank: Int32[Array, " events"], none: Int32[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
-    there = rank != none
-    return {name: jnp.where(there, candidates.at(name, jnp.maximum(rank, 0)), jnp.float32(jnp.nan)) for name in columns}
+) -> dict[str, Array]:
+    there, place = rank != none, jnp.maximum(rank, 0)
+    return {name: jnp.where(there, candidates.at(name, place), _absent(candidates, name)) for name in columns}
+
+
+def _absent(candidates: Prepared, name: str) -> Array:
+    dtype = candidates.table[name].dtype
+    return jnp.asarray(jnp.nan if jnp.issubdtype(dtype, jnp.floating) else 0, dtype)

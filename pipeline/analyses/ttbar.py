@@ -59,6 +59,9 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     return columns
 
 
+FOLLOWS = frozenset({"jet.pt"})
+"""What may be calibrated: the order of trijets by pt stays, since all jets are scaled alike."""
+
 COLUMNS = {MASK: np.uint32, "mass": np.float32, "pt": np.float32}
 """What `prepare` makes: a trijet as a bit mask of its jets, and its mass and pt in GeV. They are most of the
 memory that events take, so masks have 16 bits where that is enough, and pt is there where it is asked for."""
@@ -69,9 +72,31 @@ def variables(event: Event, sets: Sets) -> dict[str, Float32[Array, " events"]]:
     jet = sets["jet"]
     values = {"ht": ht(jet), "leading_jet_pt": leading_jet_pt(jet)}
     if "btag" in sets:
-        trijet = first_trijet(event.prepared, jet.bits, sets["btag"].bits)
+        trijet = first_trijet(event.prepared, jet.bits, sets["btag"].bits, with_objects=event.before is not None)
+        if event.before is not None:
+            trijet = _calibrated(trijet, event.before.objects["jet"], event.objects["jet"])
         values |= {f"trijet_{name}": column for name, column in trijet.items()}
     return values
+
+
+def _calibrated(trijet: dict[str, Array], before: dict[str, Array], after: dict[str, Array]) -> dict[str, Array]:
+    """Mass and pt of trijets as prepared, after calibrations of their jets: with a common scale of pt, none overtakes.
+
+    They change by the ratio of what their three jets give now and before, which is 1 without a change.
+    """
+    number = len(before["pt"])
+    bits = jnp.uint32(1) << jnp.arange(number, dtype=jnp.uint32)
+    inside = (trijet[MASK].astype(jnp.uint32)[None] & bits[:, None]) != 0
+
+    def mass_and_pt(jets: dict[str, Array]) -> dict[str, Array]:
+        columns = (jnp.where(inside, jets[name], 0).astype(jnp.float64) for name in ("pt", "eta", "phi", "mass"))
+        px, py, pz, energy = (component.sum(axis=0) for component in px_py_pz_energy(*columns))
+        return {"mass": invariant_mass(px, py, pz, energy), "pt": transverse_momentum(px, py)}
+
+    now, then = mass_and_pt(after), mass_and_pt(before)
+    return {
+        name: column * (now[name] / then[name]).astype(jnp.float32) for name, column in trijet.items() if name != MASK
+    }
 
 
 def ht(jet: Members) -> Float32[Array, " events"]:
@@ -85,16 +110,21 @@ def leading_jet_pt(jet: Members) -> Float32[Array, " events"]:
 
 
 def first_trijet(
-    trijets: Prepared, selected: UInt32[Array, " events"], tagged: UInt32[Array, " events"]
-) -> dict[str, Float32[Array, " events"]]:
+    trijets: Prepared,
+    selected: UInt32[Array, " events"],
+    tagged: UInt32[Array, " events"],
+    *,
+    with_objects: bool = False,
+) -> dict[str, Array]:
     """Mass and pt in GeV of the highest-pt trijet of selected jets with a b-tag; NaN where there is none.
 
     Args:
         trijets: of the events, as `prepare` made them: with pt, or without.
         selected: selected jets.
         tagged: those of them that are b-tagged.
+        with_objects: also give its three jets, as a bit mask: 0 where there is none.
     """
-    columns = [name for name in ("mass", "pt") if name in trijets.table]
+    columns = [name for name in COLUMNS if name in trijets.table and (with_objects or name != MASK)]
     return first_candidate(trijets, columns, _admissible, selected, tagged)
 
 

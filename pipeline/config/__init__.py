@@ -10,11 +10,12 @@ from pipeline.config.explained import explained
 from pipeline.config.model import ConfigError
 from pipeline.config.reading import load_config, parse_settings
 from pipeline.config.run import Config, Optimiser, Validation
-from pipeline.config.selection import Bins, Collection, Cut, ObjectSet, Region, Requirement, Threshold
+from pipeline.config.selection import Bins, Calibration, Collection, Cut, ObjectSet, Region, Requirement, Threshold
 from pipeline.config.statistics import Correction, Objective, Systematic, Variation
 
 __all__ = [
     "Bins",
+    "Calibration",
     "Collection",
     "Config",
     "ConfigError",

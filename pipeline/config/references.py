@@ -10,7 +10,7 @@ from pipeline.config.learning import MemberInputs
 if TYPE_CHECKING:
     from pipeline.config.run import Config
 
-__all__ = ["check_different", "check_known", "check_networks"]
+__all__ = ["check_calibrations", "check_different", "check_known", "check_networks"]
 
 
 def check_known(name: str, known: Iterable[str], where: str, what: str, also: Iterable[str] = ()) -> None:
@@ -77,3 +77,34 @@ def _check_uses(config: "Config") -> None:
             )
         if region.bins.place is not None and region.observable not in config.observables:
             raise ValueError(f"regions.{name}.bins.place: '{region.observable}' is not learned; state the edges")
+
+
+def check_calibrations(config: "Config") -> None:
+    """Calibrations scale columns of the file, before anything that is made of these."""
+    places = {key for name, cut in config.cuts.items() for key in (name, *cut.thresholds(name))}
+    places |= {key for edges in config.moving_edges.values() for key in edges}
+    for name, each in config.calibrations.items():
+        where = f"calibrations.{name}"
+        if name in places or name in config.observables:
+            raise ValueError(f"{where}: a cut, an edge or a network has this name; choose another one")
+        if each.trainable and config.optimiser.forward == "smooth":
+            raise ValueError(f"{where}: optimiser.forward: smooth has no derivative by a calibration; use 'exact'")
+        for column in each.scale:
+            _check_column(config, where, column)
+
+
+def _check_column(config: "Config", where: str, column: str) -> None:
+    of, dot, variable = column.partition(".")
+    if dot:
+        check_known(of, config.objects, f"{where}.scale", "collection")
+        check_known(variable, config.objects[of].variables, f"{where}.scale: objects.{of}.variables", "variable")
+    elif column in config.corrections or column in config.observables:
+        raise ValueError(f"{where}.scale: '{column}' is made of other columns; scale those")
+    for key, correction in config.corrections.items():
+        if (correction.objects or "") == (of if dot else "") and (
+            variable if dot else column
+        ) in correction.inputs.values():
+            raise ValueError(
+                f"{where}: the correction '{key}' is evaluated for '{column}' as it is in the file, and would not "
+                "follow; take one of them out"
+            )

@@ -9,8 +9,9 @@ from pipeline.config.data import Data
 from pipeline.config.former import refuse_former_keys
 from pipeline.config.learning import Observable
 from pipeline.config.model import Model
-from pipeline.config.references import check_different, check_known, check_networks
+from pipeline.config.references import check_calibrations, check_different, check_known, check_networks
 from pipeline.config.selection import (
+    Calibration,
     Collection,
     Cut,
     MissingMomentum,
@@ -110,6 +111,7 @@ class Config(Model):
     event_variables: dict[str, str] = {}
     missing_momentum: MissingMomentum | None = None
     corrections: dict[str, Correction] = {}
+    calibrations: dict[str, Calibration] = {}
     sets: dict[str, ObjectSetOrUnion] = {}
     cuts: dict[str, Cut]
     require: Ranges = {}
@@ -126,9 +128,10 @@ class Config(Model):
 
     @property
     def thresholds(self) -> dict[str, Threshold]:
-        """Every number that the analysis is a function of: all cuts, then the bin edges that may move."""
+        """Every number that the analysis is a function of: cuts, then bin edges that may move, then calibrations."""
         of_cuts = {key: each for name, cut in self.cuts.items() for key, each in cut.thresholds(name).items()}
-        return of_cuts | {key: each for edges in self.moving_edges.values() for key, each in edges.items()}
+        of_edges = {key: each for edges in self.moving_edges.values() for key, each in edges.items()}
+        return of_cuts | of_edges | {name: each.as_threshold() for name, each in self.calibrations.items()}
 
     @property
     def moving_edges(self) -> dict[str, dict[str, Threshold]]:
@@ -213,6 +216,11 @@ class Config(Model):
                     f"sets.{name}: no cut makes it, so it would be all of '{each.within}'; "
                     f"add a cut with 'objects: [{name}]', or take the set out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _calibrations_are_possible(self) -> "Config":
+        check_calibrations(self)
         return self
 
     @model_validator(mode="after")

@@ -102,7 +102,7 @@ class Event(eqx.Module):
     """The events of one data set under one kinematic variation, or some of them, as an event function sees them.
 
     `objects` are the variables of each collection, shape "objects events", NaN where there is no object; `columns` have
-    one value an event; `prepared` is what `EventFunction.prepare` made.
+    one value an event; `prepared` is what `EventFunction.prepare` made, which saw the events `before` calibrations.
     """
 
     _: KW_ONLY
@@ -111,6 +111,7 @@ class Event(eqx.Module):
     weight: Float32[Array, " events"]
     collision: Int32[Array, " events"]
     prepared: Prepared
+    before: "Event | None" = None
 
     def at(self, event: Int32[Array, " items"]) -> "Event":
         """Some of the events, as often as they are named."""
@@ -118,7 +119,8 @@ class Event(eqx.Module):
             lambda column: column[..., event], (self.objects, self.columns, self.weight, self.collision)
         )
         table = Prepared(table=self.prepared.table, first=self.prepared.first, rows=self.prepared.rows, event=event)
-        return Event(objects=take[0], columns=take[1], weight=take[2], collision=take[3], prepared=table)
+        before = None if self.before is None else self.before.at(event)
+        return Event(objects=take[0], columns=take[1], weight=take[2], collision=take[3], prepared=table, before=before)
 
 
 class HostEvent(NamedTuple):

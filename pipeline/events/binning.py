@@ -25,7 +25,16 @@ from pipeline.events.batch import Edges
 from pipeline.events.cuts import Region, Selection, Thresholds
 from pipeline.events.flux import for_each_flip, kernel
 
-__all__ = ["add_to_histogram", "bin_index", "binned", "edge_flux", "edge_widths", "hard_histogram", "placed_edges"]
+__all__ = [
+    "add_to_histogram",
+    "bin_index",
+    "binned",
+    "edge_flux",
+    "edge_widths",
+    "hard_histogram",
+    "placed_edges",
+    "value_flux",
+]
 
 PlacedEdges = dict[str, Float[Array, "_copies _edges"]]
 """Bin edges of each region where the thresholds put them; copies of them for disjoint parts of the events."""
@@ -136,6 +145,23 @@ def edge_flux(
     return dict(zip(region.edges, _between(across, region), strict=True))
 
 
+def value_flux(
+    region: Region,
+    edges: Float[Array, "copies edges"],
+    bandwidth: Float[Array, ""],
+    values: Float32[Array, " events"],
+    speed: Float32[Array, " events"],
+    columns: Float[Array, "columns events"],
+    copy: Int32[Array, " events"],
+) -> Float[Array, "copies bins columns"]:
+    """The derivative of the histogram of a region by a parameter that the values follow, each with a speed of its own.
+
+    The kernel is one in the parameter: at an edge it is as wide as the value moves in the bandwidth.
+    """
+    widths = jnp.broadcast_to(jnp.asarray(bandwidth, columns.dtype), edges.shape[1:])
+    return _between(_densities(edges.astype(columns.dtype), widths, values, columns, copy, speed), region)
+
+
 def _between(across: Float[Array, "*shape edges columns"], region: Region) -> Float[Array, "*shape bins columns"]:
     """What crosses an edge leaves the bin below it and enters the one above; nothing crosses the end of an open bin."""
     if region.overflow:
@@ -198,10 +224,14 @@ def _rule(selection: Selection, primals: tuple[Any, ...], tangents: tuple[Any, .
 
 
 def _at_edges(
-    values: Float[Array, " events"], edges: Float[Array, " edges"], bandwidth: Float[Array, " edges"]
+    values: Float[Array, " events"],
+    edges: Float[Array, " edges"],
+    bandwidth: Float[Array, " edges"],
+    speed: Float[Array, " events"] | None = None,
 ) -> Float[Array, "edges events"]:
-    """How much of each event lies at each edge."""
-    return kernel(values[None] - edges[:, None], bandwidth[:, None])
+    """How much of each event lies at each edge; how much of it crosses the edge, with the speed of its value."""
+    distance, width = values[None] - edges[:, None], bandwidth[:, None]
+    return kernel(distance, width) if speed is None else speed[None] * kernel(distance, width * jnp.abs(speed)[None])
 
 
 def _densities(
@@ -210,9 +240,14 @@ def _densities(
     values: Float[Array, " events"],
     columns: Float[Array, "columns events"],
     copy: Int32[Array, " events"],
+    speed: Float32[Array, " events"] | None = None,
 ) -> Float[Array, "copies edges columns"]:
-    """How densely the events of each copy lie at each edge. Only those near an edge are looked at: few are."""
+    """How densely the events of each copy lie at each edge. Only those near an edge are looked at: few are.
+
+    With a `speed`, how many of them cross it, by kernels as wide as they move: NaN of a value that is there stays NaN.
+    """
     copies, number = edges.shape
+    reach = jnp.ones((), values.dtype) if speed is None else jnp.abs(speed)
 
     def visit(
         event: Int32[Array, " some"],
@@ -220,13 +255,13 @@ def _densities(
         real: Bool[Array, " some"],
         total: Float[Array, "copies terms"],
     ) -> Float[Array, "copies terms"]:
-        at_edges = _at_edges(values[event], edges[0], bandwidth)
+        at_edges = _at_edges(values[event], edges[0], bandwidth, None if speed is None else speed[event])
         terms = (at_edges[:, None] * columns[None, :, event]).reshape(total.shape[1], -1)
         return add_to_histogram(total, jnp.where(real, copy[event], copies), terms.T)
 
     near = jnp.zeros(values.shape, bool)
     for edge in range(number):
-        near |= jnp.abs(values - edges[0, edge]) < bandwidth[edge]
-    near &= jnp.any(columns != 0, axis=0)
+        near |= ~(jnp.abs(values - edges[0, edge]) >= bandwidth[edge] * reach)
+    near &= ~jnp.isnan(values) & jnp.any(columns != 0, axis=0)
     start = jnp.zeros((copies, number * columns.shape[0]), columns.dtype)
     return for_each_flip(near.astype(jnp.uint32), 1, visit, start).reshape(copies, number, -1)

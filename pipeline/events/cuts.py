@@ -17,7 +17,9 @@ from pipeline.events.flux import boundary_flux, kernel_integral
 
 __all__ = [
     "EVENT",
+    "Calibration",
     "Cut",
+    "MissingMomentum",
     "ObjectSet",
     "Region",
     "Requirement",
@@ -32,6 +34,7 @@ __all__ = [
     "passes_all",
     "present",
     "side_flux",
+    "with_others",
     "within",
 ]
 
@@ -120,16 +123,37 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """A number that multiplies columns of the events: (collection, variable), or (`EVENT`, variable)."""
+
+    name: str
+    columns: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class MissingMomentum:
+    """Variables of the events that take the opposite of what the objects `of` some collections gain above a pt."""
+
+    pt: str
+    phi: str
+    of: tuple[str, ...]
+    above: float
+
+
+@dataclass(frozen=True)
 class Selection:
     """The static part of the analysis: what is cut on and which regions there are. A set stands after that around it.
 
-    An event that is in several regions counts in the first of them.
+    An event that is in several regions counts in the first of them. Calibrations come before all cuts, and missing
+    momentum follows them.
     """
 
     sets: tuple[ObjectSet, ...]
     unions: tuple[Union, ...]
     cuts: tuple[Cut, ...]
     regions: tuple[Region, ...]
+    calibrations: tuple[Calibration, ...] = ()
+    missing_momentum: MissingMomentum | None = None
 
     def on(self, name: str) -> tuple[Cut, ...]:
         """The cuts on a set, or on events."""
@@ -151,6 +175,11 @@ class Selection:
     def bins(self) -> int:
         """Length of the joint axis of all regions."""
         return sum(region.bins for region in self.regions)
+
+    def requirements_of_variables(self) -> tuple[Requirement, ...]:
+        """What regions ask of variables, not of numbers of members; each once."""
+        asked = (each for region in self.regions for each in region.requirements if not self.parts(each.name))
+        return tuple(dict.fromkeys(asked))
 
     def parts(self, name: str) -> tuple[str, ...]:
         """The sets whose members count under a name: itself, or those of a union; none for what is no set."""
@@ -186,14 +215,24 @@ def cut_flux(
     cuts: Sequence[Cut], thresholds: Thresholds, bandwidths: Thresholds, columns: Columns
 ) -> dict[str, Float32[Array, "*objects events"]]:
     """For each threshold with a bandwidth, the boundary flux of every object that passes all other cuts on it."""
-    passed = {cut.name: passes(cut, thresholds, columns) for cut in cuts}
     flux: dict[str, Array] = {}
+    for cut, others in with_others(cuts, thresholds, columns):
+        flux |= side_flux(cut, thresholds, bandwidths, columns, others)
+    return flux
+
+
+def with_others(
+    cuts: Sequence[Cut], thresholds: Thresholds, columns: Columns
+) -> list[tuple[Cut, Bool[Array, "*objects events"]]]:
+    """Each cut, with the objects that are there and pass all the others."""
+    passed = {cut.name: passes(cut, thresholds, columns) for cut in cuts}
+    pairs = []
     for cut in cuts:
         others = present(columns)
         for name, passing in passed.items():
             others &= passing | (name == cut.name)
-        flux |= side_flux(cut, thresholds, bandwidths, columns, others)
-    return flux
+        pairs.append((cut, others))
+    return pairs
 
 
 def side_flux(
@@ -201,7 +240,8 @@ def side_flux(
 ) -> dict[str, Float32[Array, "*objects events"]]:
     """The boundary flux at each side of one cut that has a bandwidth; `others`: who passes all other cuts.
 
-    At one side of a window matters only who would pass (inside) or fail (outside) at its other side.
+    A bandwidth is a number, or one for each object. At one side of a window matters only who would pass (inside) or
+    fail (outside) at its other side.
     """
     values = _values(cut, columns)
     flux = {}
@@ -275,5 +315,5 @@ def _values(cut: Cut, columns: Columns) -> Float32[Array, "*objects events"]:
     return jnp.abs(values) if cut.absolute else values
 
 
-def _float32(value: Float[Array, ""]) -> Float32[Array, ""]:
+def _float32(value: Float[Array, "*shape"]) -> Float32[Array, "*shape"]:
     return jnp.asarray(value, jnp.float32)

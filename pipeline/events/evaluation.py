@@ -13,7 +13,18 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Edges, Event
 from pipeline.events.binning import PlacedEdges, bin_index, placed_edges
-from pipeline.events.cuts import EVENT, Cut, ObjectSet, Region, Selection, Thresholds, passes, passes_all, within
+from pipeline.events.cuts import (
+    EVENT,
+    Cut,
+    ObjectSet,
+    Region,
+    Requirement,
+    Selection,
+    Thresholds,
+    passes,
+    passes_all,
+    within,
+)
 from pipeline.events.flux import pack
 from pipeline.events.function import Sets, call, members
 from pipeline.events.scores import Score, in_blocks, inputs_of, score_of, standardised
@@ -41,12 +52,15 @@ __all__ = [
     "placed",
     "placed_events",
     "point",
+    "scores_of",
     "unscored",
     "variables_of",
 ]
 
 Bits = dict[str, UInt32[Array, " events"]]
 Variables = dict[str, Array]
+Accepted = dict[str | Requirement, Bool[Array, " events"]]
+"""Which events pass each cut on events, by its name, and meet each requirement of a variable."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class Evaluated(NamedTuple):
     columns: dict[str, dict[str, Array]]
     variables: Variables
     factors: Float32[Array, "factors events"]
-    accepted: dict[str, Bool[Array, " events"]]
+    accepted: Accepted
     region: Int32[Array, " events"]
     position: Int32[Array, " events"]
     used_by_objects: frozenset[str]
@@ -296,23 +310,28 @@ def _no_factors(event: Event) -> Float32[Array, "0 events"]:
     return jnp.zeros((0, *event.weight.shape), jnp.float32)
 
 
-def accepted_by(at: Point, variables: Variables) -> dict[str, Bool[Array, " events"]]:
-    """Which events pass each cut on events."""
-    return {cut.name: passes(cut, at.thresholds, variables) for cut in at.selection.on(EVENT)}
+def accepted_by(at: Point, variables: Variables) -> Accepted:
+    """Which events pass each cut on events, and meet each requirement of a variable."""
+    accepted: Accepted = {cut.name: passes(cut, at.thresholds, variables) for cut in at.selection.on(EVENT)}
+    for requirement in at.selection.requirements_of_variables():
+        accepted[requirement] = within(requirement, variables[requirement.name])
+    return accepted
 
 
 def inside_regions(
     at: Point,
     counts: dict[str, Int32[Array, " events"]],
     variables: Variables,
-    accepted: dict[str, Bool[Array, " events"]],
+    accepted: Accepted,
 ) -> list[Bool[Array, " events"]]:
     """For each region, which events meet its requirements and pass the cuts that concern it."""
-    values = {**as_variables(counts), **variables, **counts}
-    events = next(iter(values.values())).shape
+    events = next(iter({**counts, **variables}.values())).shape
     inside = []
     for region in at.selection.regions:
-        met = [within(requirement, values[requirement.name]) for requirement in region.requirements]
+        met = [
+            within(requirement, counts[requirement.name]) if requirement.name in counts else accepted[requirement]
+            for requirement in region.requirements
+        ]
         passed = [accepted[cut.name] for cut in concerned(at.selection, region)]
         inside.append(reduce(jnp.logical_and, (*met, *passed), jnp.ones(events, bool)))
     return inside
@@ -322,7 +341,7 @@ def placed(
     at: Point,
     counts: dict[str, Int32[Array, " events"]],
     variables: Variables,
-    accepted: dict[str, Bool[Array, " events"]],
+    accepted: Accepted,
 ) -> tuple[Int32[Array, " events"], Int32[Array, " events"]]:
     """Region of each event, −1 for none, and its bin on the joint axis, the number of bins for none."""
     inside = inside_regions(at, counts, variables, accepted)

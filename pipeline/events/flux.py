@@ -66,7 +66,7 @@ def kernel_integral(distance: Float[Array, "*shape"], bandwidth: Float[Array, ".
 def boundary_flux(
     values: Float32[Array, "*shape"],
     threshold: Float32[Array, ""],
-    bandwidth: Float32[Array, ""],
+    bandwidth: Float32[Array, "..."],
     above: Bool[Array, "*shape"],
     passes_others: Bool[Array, "*shape"],
 ) -> Float32[Array, "*shape"]:
@@ -79,7 +79,7 @@ def boundary_flux(
     Args:
         values: what is cut on.
         threshold: the cut.
-        bandwidth: of the kernel.
+        bandwidth: of the kernel; or of one for each object.
         above: the upper side of the cut: objects that pass x > t, or that fail x < t. An object right on the threshold
             passes neither, so the values alone do not tell; stored values are coarse enough for that to happen.
         passes_others: objects that pass all other cuts on them.

@@ -8,7 +8,7 @@ They may look at sets only, to know which objects are selected: a cut written in
 threshold, and therefore no derivative.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +30,14 @@ class EventFunction(Protocol):
     @property
     def files(self) -> Sequence[Path]:
         """What `prepare` reads, a frozen model say: events that are kept on disk are made anew when it changes."""
+        ...
+
+    @property
+    def FOLLOWS(self) -> Collection[str]:
+        """Columns ("jet.pt") that calibrations may scale although `prepare` has seen them as they were.
+
+        Of an event that is calibrated, `event.before` is the one that was prepared.
+        """
         ...
 
     def prepare(self, event: HostEvent) -> Mapping[str, Any]:

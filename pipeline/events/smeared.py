@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float64, Int32, Int64, UInt32
 
 from pipeline.events.batch import Event, Events
 from pipeline.events.binning import bin_index
+from pipeline.events.calibration import calibrated
 from pipeline.events.cuts import EVENT, Region, Thresholds, pass_probability, present, within
 from pipeline.events.devices import summed
 from pipeline.events.evaluation import (
@@ -96,6 +97,7 @@ def _outcomes_and_events(
     at = point(analysis, thresholds, bandwidths, events.edges)
 
     def outcomes_and_events(event: Event) -> Float64[Array, "1 2"]:
+        event = calibrated(at.selection, at.thresholds, event)
         outcomes = _count_outcomes(at, event, _odds(at, event))
         return jnp.stack([outcomes.sum(), jnp.count_nonzero(event.weight)]).astype(jnp.float64)[None]
 
@@ -104,6 +106,7 @@ def _outcomes_and_events(
 
 def _chunk_yields(at: Point, event: Event) -> Float64[Array, "bins columns"]:
     """Every outcome of every event, weighted with its probability."""
+    event = calibrated(at.selection, at.thresholds, event)
     odds = _odds(at, event)
     start = jnp.zeros((at.selection.bins, 2 + len(at.analysis.layout.factors)))
 

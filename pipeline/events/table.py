@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int32
 
 from pipeline.events.batch import Edges, Event, EventGroup, Events, take_chunk
+from pipeline.events.calibration import calibrated
 from pipeline.events.cuts import EVENT, Thresholds
 from pipeline.events.devices import on_each_device, summed
 from pipeline.events.evaluation import EventAnalysis, counts_of, evaluated, inside_regions, point
@@ -123,7 +124,7 @@ def _inputs_of_chunks(
     learned = {each.name for each in analysis.scores}
 
     def of_chunk(group: EventGroup, chunk: jax.Array) -> tuple[jax.Array, jax.Array]:
-        event = take_chunk(group, jnp.int32(0), chunk)
+        event = calibrated(at.selection, at.thresholds, take_chunk(group, jnp.int32(0), chunk))
         hard = evaluated(at, event)
         sets = Sets(at.selection, event, members(at.selection, hard.bits))
         parts = {union.name: union.sets for union in at.selection.unions}
@@ -176,7 +177,7 @@ def _shared(analysis: EventAnalysis, thresholds: Thresholds, events: Events) -> 
     at = point(analysis, thresholds, {}, events.edges)
 
     def of_chunk(event: Event) -> jax.Array:
-        hard = evaluated(at, event)
+        hard = evaluated(at, calibrated(at.selection, at.thresholds, event))
         counts = counts_of(at.selection, hard.bits)
         inside = jnp.stack(inside_regions(at, counts, hard.variables, hard.accepted)) & (event.weight != 0)[None]
         return inside.astype(jnp.float32) @ inside.astype(jnp.float32).T
@@ -271,7 +272,7 @@ def _members_of_chunks(
     at = point(analysis, thresholds, {}, edges)
 
     def of_chunk(group: EventGroup, chunk: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        hard = evaluated(at, take_chunk(group, jnp.int32(0), chunk))
+        hard = evaluated(at, calibrated(at.selection, at.thresholds, take_chunk(group, jnp.int32(0), chunk)))
         sets = members(analysis.selection, hard.bits)
         choices = [(hard.columns[name][variable], sets[name]) for name, variable in _cut_on(analysis)]
         rows = max(value.shape[0] for value, _ in choices)

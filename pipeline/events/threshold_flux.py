@@ -3,9 +3,11 @@
 Objects near the boundary of a cut are flipped, one bit of one set at a time, and what depends on that set is computed
 again (`pipeline.events.flux` has the formula). Events near the boundary of a cut on events are flipped as a whole, and
 edges of bins move by the rule of the binning. Only what a flip may change is computed again, and only for the events
-that it may bring into a region, or out of one.
+that it may bring into a region, or out of one. Calibrations let objects and events cross the same boundaries
+(`pipeline.events.calibration_flux`).
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -14,7 +16,19 @@ from jaxtyping import Array, Bool, Float32, Int32, UInt32
 
 from pipeline.events.batch import Event
 from pipeline.events.binning import add_to_histogram, edge_flux, edge_widths
-from pipeline.events.cuts import EVENT, Cut, ObjectSet, Selection, cut_flux, side_flux, within
+from pipeline.events.calibration import calibrations_with
+from pipeline.events.calibration_flux import Speeds, flux_of_moving_events, rising_flux, speeds_of
+from pipeline.events.cuts import (
+    EVENT,
+    Cut,
+    ObjectSet,
+    Requirement,
+    Selection,
+    cut_flux,
+    side_flux,
+    with_others,
+    within,
+)
 from pipeline.events.evaluation import (
     Evaluated,
     Point,
@@ -27,6 +41,7 @@ from pipeline.events.evaluation import (
     inside_regions,
     is_derived,
     placed,
+    scores_of,
     variables_of,
 )
 from pipeline.events.filling import columns_of, moving_regions, observables_of, subsample_of
@@ -48,6 +63,14 @@ class _Boundary(NamedTuple):
     flips: dict[str, UInt32[Array, " events"]]
 
 
+class _Crossing(NamedTuple):
+    """How much of each event crosses the boundaries of a cut on events, or of a requirement, as a parameter rises."""
+
+    parameter: str
+    cut: str | Requirement
+    flux: Float32[Array, " events"]
+
+
 class _Change(NamedTuple):
     """What flips in some sets may change: how members are counted, and sets whose cuts depend on their members."""
 
@@ -62,13 +85,24 @@ class _Change(NamedTuple):
 
 
 def threshold_flux(at: Point, event: Event, hard: Evaluated) -> dict[str, Float32[Array, "subsamples bins columns"]]:
-    """The derivative of the histogram of a chunk by each threshold that has a bandwidth."""
-    flux = _flux_of_edges(at, event, hard) | _flux_of_event_cuts(at, event, hard)
-    for boundary in _boundaries(at, hard):
-        # A cut may be on several collections: the objects of all of them flow through the same boundary.
-        for name, part in _flux_of_flips(at, event, hard, boundary).items():
-            flux[name] = flux[name] + part if name in flux else part
+    """The derivative of the histogram of a chunk by each threshold, and each calibration, that has a bandwidth."""
+    flux: dict[str, Array] = {}
+    # A cut may be on several collections, and a calibration moves much: all that flows adds up.
+    for name, part in _parts(at, event, hard):
+        flux[name] = flux[name] + part if name in flux else part
     return flux
+
+
+def _parts(at: Point, event: Event, hard: Evaluated) -> Iterator[tuple[str, Float32[Array, "subsamples bins columns"]]]:
+    """What flows, and by which parameter."""
+    calibrations = calibrations_with(at.selection, at.bandwidths)
+    speeds = {each.name: speeds_of(at, each, event) for each in calibrations}
+    yield from _flux_of_edges(at, event, hard).items()
+    for each in calibrations:
+        yield each.name, flux_of_moving_events(at, each, event, hard, speeds[each.name])
+    yield from _flux_of_event_cuts(at, event, hard, speeds)
+    for boundary in _boundaries(at, hard, speeds):
+        yield from _flux_of_flips(at, event, hard, boundary).items()
 
 
 def _flux_of_edges(at: Point, event: Event, hard: Evaluated) -> dict[str, Float32[Array, "subsamples bins columns"]]:
@@ -86,38 +120,45 @@ def _flux_of_edges(at: Point, event: Event, hard: Evaluated) -> dict[str, Float3
 
 
 def _flux_of_event_cuts(
-    at: Point, event: Event, hard: Evaluated
-) -> dict[str, Float32[Array, "subsamples bins columns"]]:
+    at: Point, event: Event, hard: Evaluated, speeds: Mapping[str, Speeds]
+) -> Iterator[tuple[str, Float32[Array, "subsamples bins columns"]]]:
     """For a cut on events, the event itself is flipped: it leaves the place where it is and enters another one."""
     counts = counts_of(at.selection, hard.bits)
     variables = hard.variables | as_variables(counts)
-    flux: dict[str, Array] = {}
-    cuts: list[str] = []
+    crossings: list[_Crossing] = []
     for cut in at.selection.on(EVENT):
         matters = _matters(at, hard, counts, cut) & ~jnp.isnan(variables[cut.variable])
         sides = side_flux(cut, at.thresholds, at.bandwidths, variables, matters)
-        flux |= sides
-        cuts += [cut.name] * len(sides)
-    names, result = list(flux), dict[str, Array]()
-    for start in range(0, len(names), MAX_OBJECTS):
-        some = slice(start, start + MAX_OBJECTS)
-        terms = {name: flux[name] for name in names[some]}
-        result |= _flux_of_crossings(at, event, hard, counts, variables, terms, cuts[some])
-    return result
+        crossings += [_Crossing(name, cut.name, own) for name, own in sides.items()]
+    boundaries: tuple[Cut | Requirement, ...] = (*at.selection.on(EVENT), *at.selection.requirements_of_variables())
+    for boundary in boundaries if speeds else ():
+        matters = _matters(at, hard, counts, boundary)
+        for name, own in speeds.items():
+            flux = rising_flux(boundary, at.thresholds, at.bandwidths[name], variables, own.variables, matters)
+            crossings += [] if flux is None else [_Crossing(name, _key(boundary), flux)]
+    for start in range(0, len(crossings), MAX_OBJECTS):
+        some = crossings[start : start + MAX_OBJECTS]
+        total = _flux_of_crossings(at, event, hard, counts, variables, some)
+        yield from zip((each.parameter for each in some), total, strict=True)
 
 
 def _matters(
-    at: Point, hard: Evaluated, counts: dict[str, Int32[Array, " events"]], cut: Cut
+    at: Point, hard: Evaluated, counts: dict[str, Int32[Array, " events"]], cut: Cut | Requirement
 ) -> Bool[Array, " events"]:
     """For which events a cut decides, because everything else lets them into a region: most fail another one."""
-    opened = hard.accepted | {cut.name: jnp.ones(hard.region.shape, bool)}
+    opened = hard.accepted | {_key(cut): jnp.ones(hard.region.shape, bool)}
     inside = inside_regions(at, counts, hard.variables, opened)
     regions = zip(at.selection.regions, inside, strict=True)
     return reduce(
         jnp.logical_or,
-        (own for region, own in regions if cut in concerned(at.selection, region)),
+        (own for region, own in regions if cut in (*concerned(at.selection, region), *region.requirements)),
         jnp.zeros(hard.region.shape, bool),
     )
+
+
+def _key(cut: Cut | Requirement) -> str | Requirement:
+    """Of what events are accepted by."""
+    return cut if isinstance(cut, Requirement) else cut.name
 
 
 def _flux_of_crossings(
@@ -126,45 +167,48 @@ def _flux_of_crossings(
     hard: Evaluated,
     counts: dict[str, Int32[Array, " events"]],
     variables: dict[str, Array],
-    flux: dict[str, Float32[Array, " events"]],
-    cuts: list[str],
-) -> dict[str, Float32[Array, "subsamples bins columns"]]:
-    """Of some thresholds and the cuts that they are of: only events near one of them are placed again."""
+    crossings: Sequence[_Crossing],
+) -> Float32[Array, "crossings subsamples bins columns"]:
+    """Only events near a boundary are placed again."""
     columns, bins, first = columns_of(event.weight, hard.factors), at.selection.bins, _first_place(at, event)
-    terms, end = stacked(list(flux.values())), len(flux) * at.subsamples * bins
-    crossed = {name: jnp.asarray([name == own for own in cuts]) for name in hard.accepted}
+    terms, end = stacked([each.flux for each in crossings]), len(crossings) * at.subsamples * bins
+    crossed = {key: jnp.asarray([key == each.cut for each in crossings]) for key in {each.cut for each in crossings}}
+    unscored = at.analysis.scores and any(isinstance(each.cut, Requirement) for each in crossings)
 
     def visit(
-        event: Int32[Array, " flips"],
+        number: Int32[Array, " flips"],
         name: Int32[Array, " flips"],
         real: Bool[Array, " flips"],
         total: Float32[Array, "places columns"],
     ) -> Float32[Array, "places columns"]:
-        accepted = {cut: own[event] ^ crossed[cut][name] for cut, own in hard.accepted.items()}
-        own_counts = {key: own[event] for key, own in counts.items()}
-        own_variables = {key: own[event] for key, own in variables.items()}
+        accepted = {key: own[number] for key, own in hard.accepted.items()}
+        accepted |= {key: accepted[key] ^ own[name] for key, own in crossed.items()}
+        own_counts = {key: own[number] for key, own in counts.items()}
+        own_variables = {key: own[number] for key, own in variables.items()}
+        if unscored:  # an event that does not meet a requirement has not been shown to networks
+            bits = {key: own[number] for key, own in hard.bits.items()}
+            sets = Sets(at.selection, event.at(number), members(at.selection, bits))
+            own_variables |= scores_of(at, sets, own_variables)
         _, enters = placed(at, own_counts, own_variables, accepted)
-        leaves, rows = hard.position[event], (terms[name, event][None] * columns[:, event]).T
+        leaves, rows = hard.position[number], (terms[name, number][None] * columns[:, number]).T
         for position, row in ((enters, rows), (leaves, -rows)):
             inside = real & (enters != leaves) & (position < bins)
-            place = jnp.where(inside, name * at.subsamples * bins + first[event] + position, end)
+            place = jnp.where(inside, name * at.subsamples * bins + first[number] + position, end)
             total = add_to_histogram(total, place, row)
         return total
 
     start = jnp.zeros((end, columns.shape[0]), jnp.float32)
-    total = for_each_flip(pack(terms != 0), len(flux), visit, start)
-    return dict(zip(flux, total.reshape(len(flux), at.subsamples, bins, -1), strict=True))
+    total = for_each_flip(pack(terms != 0), len(crossings), visit, start)
+    return total.reshape(len(crossings), at.subsamples, bins, -1)
 
 
-def _boundaries(at: Point, hard: Evaluated) -> list[_Boundary]:
+def _boundaries(at: Point, hard: Evaluated, speeds: Mapping[str, Speeds]) -> list[_Boundary]:
     """The cuts on objects that have a flux, by the sets of a collection that they are on."""
     boundaries = []
     for sets, cuts in at.selection.by_sets().items():
-        sides = [side.threshold for cut in cuts for side in cut.sides]
-        widths = {name: at.bandwidths[name] for name in sides if name in at.bandwidths}
-        if not widths:
+        flux = [_flux_of_objects(at, hard, speeds, each, cuts) for each in sets]
+        if not flux[0]:
             continue
-        flux = [cut_flux(at.selection.on(each.name), at.thresholds, widths, hard.columns[each.name]) for each in sets]
         flips = {}
         for each, own in zip(sets, flux, strict=True):
             flips[each.name] = pack(reduce(jnp.logical_or, (part != 0 for part in own.values())))
@@ -172,6 +216,24 @@ def _boundaries(at: Point, hard: Evaluated) -> list[_Boundary]:
                 flips[each.name] &= members(at.selection, hard.bits)[each.within]
         boundaries.append(_Boundary(sets, reduce(_united, flux), flips))
     return boundaries
+
+
+def _flux_of_objects(
+    at: Point, hard: Evaluated, speeds: Mapping[str, Speeds], own: ObjectSet, cuts: Sequence[Cut]
+) -> dict[str, Float32[Array, "objects events"]]:
+    """The flux of the objects of a set through some of the cuts on it, by each parameter that lets them flow."""
+    columns, sides = hard.columns[own.name], [side.threshold for cut in cuts for side in cut.sides]
+    widths = {name: at.bandwidths[name] for name in sides if name in at.bandwidths}
+    flux = cut_flux(at.selection.on(own.name), at.thresholds, widths, columns) if widths else {}
+    for name, speed in speeds.items():
+        for cut, others in with_others(at.selection.on(own.name), at.thresholds, columns):
+            moved = speed.columns[own.name]
+            rising = (
+                rising_flux(cut, at.thresholds, at.bandwidths[name], columns, moved, others) if cut in cuts else None
+            )
+            if rising is not None:
+                flux[name] = flux[name] + rising if name in flux else rising
+    return flux
 
 
 def _united(flux: dict[str, Array], other: dict[str, Array]) -> dict[str, Array]:

@@ -23,9 +23,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float32, Float64, Int32, PyTree
 
 from pipeline.events.batch import Event, EventGroup, Events, take_chunk
+from pipeline.events.calibration import calibrated
 from pipeline.events.cuts import Thresholds
 from pipeline.events.devices import on_each_device, summed
-from pipeline.events.evaluation import Evaluated, EventAnalysis, Layout, Point, evaluated, point
+from pipeline.events.evaluation import EventAnalysis, Layout, Point, evaluated, point
 from pipeline.events.filling import columns_of, histogram, observables_of
 from pipeline.events.flux import with_derivatives
 from pipeline.events.scores import Network
@@ -111,7 +112,7 @@ def yields_of_devices(
 ) -> Float64[Array, "devices kinematics datasets bins columns"]:
     """The exact yields of the events of each device."""
     at = point(analysis, thresholds, bandwidths, events.edges)
-    return sum_over_chunks(lambda event: _chunk_yields(at, event)[0], analysis.layout, events)
+    return sum_over_chunks(partial(_chunk_yields, at), analysis.layout, events)
 
 
 def yields_and_flux_of_devices(
@@ -148,7 +149,7 @@ def weight_gradient(
         collisions, whose sum is the derivative, and whose difference is as large as its statistical error.
     """
     at = point(analysis, thresholds, bandwidths, events.edges)
-    return total_over_chunks(lambda event, place: weight_flux(at, event, slope[place]), events)
+    return total_over_chunks(lambda event, place: weight_flux(at, _calibrated(at, event), slope[place]), events)
 
 
 yields_and_flux = summed(yields_and_flux_of_devices, static=(0, 4))
@@ -197,7 +198,7 @@ def _sum_over_chunks(of_chunk: Callable[[Event, Place], Result], axes: tuple[int
 
 def event_outcomes(at: Point, event: Event) -> EventOutcomes:
     """What the analysis makes of every event of a chunk."""
-    hard = evaluated(at, event)
+    hard = evaluated(at, _calibrated(at, event))
     observable = jnp.full(hard.region.shape, jnp.nan, jnp.float32)
     for values in observables_of(at.selection, hard).values():
         observable = jnp.where(jnp.isnan(values), observable, values)
@@ -209,14 +210,19 @@ def event_outcomes(at: Point, event: Event) -> EventOutcomes:
     )
 
 
-def _chunk_yields(at: Point, event: Event) -> tuple[Float64[Array, "bins columns"], Evaluated]:
-    hard = evaluated(at, event)
-    return histogram(at, event, hard, at.edges), hard
+def _chunk_yields(at: Point, event: Event) -> Float64[Array, "bins columns"]:
+    event = _calibrated(at, event)
+    return histogram(at, event, evaluated(at, event), at.edges)
 
 
 def _chunk_yields_and_flux(
     at: Point, event: Event
 ) -> tuple[Float64[Array, "bins columns"], dict[str, Float32[Array, "subsamples bins columns"]]]:
-    """The yields, and their derivative by each threshold that has a bandwidth."""
-    yields, hard = _chunk_yields(at, event)
-    return yields, threshold_flux(at, event, hard)
+    """The yields, and their derivative by each parameter that has a bandwidth."""
+    event = _calibrated(at, event)
+    hard = evaluated(at, event)
+    return histogram(at, event, hard, at.edges), threshold_flux(at, event, hard)
+
+
+def _calibrated(at: Point, event: Event) -> Event:
+    return calibrated(at.selection, at.thresholds, event)

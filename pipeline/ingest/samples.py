@@ -9,7 +9,7 @@ from typing import Literal
 import awkward as ak
 from rich.progress import Progress
 
-from pipeline.config import Config, Cut
+from pipeline.config import Config, ConfigError, Cut
 from pipeline.config import Requirement as ConfigRequirement
 from pipeline.errors import InputError
 from pipeline.ingest.certified import certified_blocks
@@ -237,21 +237,65 @@ def skim(
 def loosest(config: Config, collection: str) -> list[Loosest]:
     """What the objects of a collection need that any set may select: rules that all of its outermost sets have.
 
-    Only rules on columns of the file; they hold for the varied values.
+    Only rules on columns of the file; they hold for the varied values, before any calibration.
     """
     sets = [name for name, each in config.object_sets.items() if each.of == collection and each.within is None]
     rules = [dict(_rules(cut for cut in config.cuts.values() if name in cut.objects)) for name in sets]
     stored = config.objects[collection].variables
     common = [key for key in (rules[0] if rules else {}) if key[0] in stored and all(key in each for each in rules)]
-    return [
-        Loosest(
-            variable,
-            keep,
-            (min if keep == "above" else max)(each[variable, keep, absolute] for each in rules),
-            absolute,
-        )
-        for variable, keep, absolute in common
-    ]
+    chosen = []
+    for variable, keep, absolute in common:
+        value = (min if keep == "above" else max)(each[variable, keep, absolute] for each in rules)
+        before = _before(value, keep, *_calibrated(config, f"{collection}.{variable}"))
+        if before is not None:
+            chosen.append(Loosest(variable, keep, before, absolute))
+    return chosen
+
+
+def _calibrated(config: Config, column: str) -> tuple[float, float]:
+    """The smallest and the largest factor that calibrations may put on a column."""
+    reaches = [each.reach for each in config.calibrations.values() for name in each.scale if name == column]
+    return math.prod((low for low, _ in reaches), start=1.0), math.prod((high for _, high in reaches), start=1.0)
+
+
+def _before(value: float, keep: Literal["above", "below"], lowest: float, highest: float) -> float | None:
+    """The limit for a column, so that nothing is lost when factors change it; None where there is no limit."""
+    if keep == "above":
+        return value / highest if value >= 0 else (value / lowest if lowest > 0 else None)
+    if value < 0:
+        return value / highest
+    return value / lowest if lowest > 0 else None
+
+
+def check_read(config: Config, thresholds: Mapping[str, float]) -> None:
+    """No threshold is looser, and no calibration further away, than what was read allows: objects would be missing.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name, cut in config.cuts.items():
+        for key, ((_, keep, _), limit) in zip(cut.thresholds(name), _rules([cut]), strict=False):
+            if not _limits_reading(config, cut):
+                continue
+            value = thresholds.get(key, limit)
+            if value < limit if keep == "above" else value > limit:
+                raise ConfigError(
+                    f"{key}: {value:g} is asked for, but objects are read {keep} {limit:g} only, for its bounds; widen "
+                    f"cuts.{name}.bounds, or set cuts.{name}.threshold"
+                )
+    for name, each in config.calibrations.items():
+        low, high = each.reach
+        if not low <= thresholds.get(name, low) <= high:
+            raise ConfigError(
+                f"{name}: {thresholds[name]:g} is asked for, but objects are read for values from {low:g} to {high:g}; "
+                f"give calibrations.{name} wider bounds"
+            )
+
+
+def _limits_reading(config: Config, cut: Cut) -> bool:
+    """Whether objects are left unread because of a cut: one on a column of the file, for an outermost set."""
+    sets = [config.object_sets[each] for each in cut.objects if not cut.on_events]
+    return any(each.within is None and cut.variable in config.objects[each.of or ""].variables for each in sets)
 
 
 _Key = tuple[str, Literal["above", "below"], bool]
@@ -289,12 +333,7 @@ def _widest(config: Config, collection: str, rule: Loosest) -> float | None:
             return None
         width = 8 * variation.resolution.get(column, 0.0)
         factors += [variation.scale.get(column, 1.0) * (1 + spread) for spread in (-width, width)]
-    lowest, highest = min(factors), max(factors)
-    if rule.keep == "above":
-        return rule.value / highest if rule.value >= 0 else (rule.value / lowest if lowest > 0 else None)
-    if rule.value < 0:
-        return rule.value / highest
-    return rule.value / lowest if lowest > 0 else None
+    return _before(rule.value, rule.keep, min(factors), max(factors))
 
 
 def _at_least(config: Config) -> Iterable[tuple[tuple[str, ...], int]]:

@@ -90,6 +90,27 @@ def test_flux_through_a_moving_range(checks, cut) -> None:
     assert np.sqrt(np.mean(checks[cut].pulls() ** 2)) < 1
 
 
+def test_flux_of_the_jet_energy_scale() -> None:
+    """Jets cross their cut, HT and trijet masses the edges of bins, and the weights of b-tags change."""
+    scale = {"scale": ["jet.pt"], "trainable": True, "bounds": [0.95, 1.05], "bandwidth": 0.03}
+    loaded = load_config(ROOT / "configs" / "agc.yaml", {"calibrations": {"jet_scale": scale}})
+    assert_agreement(checked(loaded, ["jet_scale"])["jet_scale"])
+
+
+def test_the_jet_energy_scale_is_that_of_the_variation() -> None:
+    """Every template at 1.03 is the one of `pt_scale_up` at 1, for which trijets were formed anew."""
+    scale = {"scale": ["jet.pt"], "bounds": [0.95, 1.05]}
+    loaded = load_config(ROOT / "configs" / "agc.yaml", {"calibrations": {"jet_scale": scale}})
+    all_ = all_events(loaded)
+    at = arrays(default_thresholds(loaded))
+    nominal, scaled = (
+        exact.templates_at(all_.analysis, at | arrays({"jet_scale": value}), all_.data).yields for value in (1.0, 1.03)
+    )
+    varied = 1 + list(loaded.variations).index("pt_scale_up")
+    np.testing.assert_allclose(scaled[0], nominal[varied], rtol=1e-3)
+    assert np.abs(nominal[varied] / nominal[0] - 1).max() > 0.05
+
+
 def assert_agreement(check: GradientCheck) -> None:
     pulls = check.pulls()
     assert pulls.size > 50
