@@ -21,6 +21,7 @@ from pipeline import vocabulary
 from pipeline.analysis import Analysis, Evaluation, Gradient, evaluate, event_table, loss, templates_at
 from pipeline.bandwidths import choose_kernels
 from pipeline.config import Config, ConfigError, load_config
+from pipeline.config.selection import Region as RegionConfig
 from pipeline.display import escape, html_table
 from pipeline.division import division, everything, fresh, with_design
 from pipeline.event_data import Data, Stream, Workers
@@ -64,6 +65,7 @@ class Problem:
         names: of the config, where its event function is an object.
         networks: those of learned observables where they start, by name (`pipeline.networks`).
         kernels: of the trainable thresholds to which the config gives no bandwidth, once they are chosen.
+        regions: as they were given, where `config` has edges in the place of quantiles.
     """
 
     config: Config
@@ -76,6 +78,7 @@ class Problem:
     names: Names | None = None
     networks: Mapping[str, Network] = field(default_factory=dict)
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    regions: Mapping[str, RegionConfig] = field(default_factory=dict)
 
     @classmethod
     def from_config(cls, config: Config | Path | str, report: Callable[[str], None] = lambda _: None) -> "Problem":
@@ -147,6 +150,21 @@ class Problem:
         wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)
         samples = (sample_of(process, table, wanted) for process, table in tables.items())
         return divide(config, tuple(samples), names)
+
+    @property
+    def given(self) -> Config:
+        """The config before events have said where its quantiles are."""
+        return self.config.model_copy(update={"regions": {**self.config.regions, **self.regions}})
+
+    def folds(self, report: Callable[[str], None] = lambda _: None) -> tuple["Problem", ...]:
+        """One problem for each fold (`validation.folds`), which it holds out; this one alone without folds.
+
+        Each begins where the config says: a network that was trained on one fold has seen what another one holds out.
+        """
+        if self.config.validation.folds is None:
+            return (self,)
+        report("preparing events")
+        return divide_into_folds(self.given, self.samples, self.names, report)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -292,7 +310,8 @@ def divide(
 ) -> Problem:
     """A problem from events in memory: those for training, those for validation, and perhaps those for stopping.
 
-    With folds, the first of them is held out. `names` are those of the config, where its event function is an object.
+    With folds, the first of them is held out; `Problem.folds` goes through all. `names` are those of the config, where
+    its event function is an object.
 
     Raises:
         InputError: one of the parts is empty.
@@ -304,16 +323,18 @@ def divide(
 def divide_into_folds(
     config: Config,
     samples: tuple[Sample, ...],
+    names: Names | None = None,
     report: Callable[[str], None] = lambda _: None,
     workers: Workers | None = None,
 ) -> tuple[Problem, ...]:
-    """One problem for each fold, which it holds out; `divide` without folds.
+    """One problem for each fold, which it holds out; `divide` without folds, with the same arguments.
 
     Raises:
         InputError: one of the parts is empty.
     """
     folds = config.validation.folds or 1
-    return _divided(config, samples, [fold / folds for fold in range(folds)], names_of(config), report, workers)
+    turns = [fold / folds for fold in range(folds)]
+    return _divided(config, samples, turns, names or names_of(config), report, workers)
 
 
 def _divided(
@@ -334,5 +355,6 @@ def _divided(
         judged = with_design(analysis, at, samples, [part.with_edges(edges) for part in parts.values()])
         named = dict(zip(parts, judged, strict=True))
         training, validation, stopping = named["training"], named["validation"], named.get("stopping")
-        problems.append(Problem(begun, analysis, training, validation, stopping, samples, unseen, names, networks))
+        of_events = (training, validation, stopping, samples, unseen)
+        problems.append(Problem(begun, analysis, *of_events, names, networks, regions=config.regions))
     return tuple(problems)

@@ -7,12 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Config
-from pipeline.display import escape, html_table
+from pipeline.display import escape, html_table, side_by_side
 from pipeline.problem import Problem
 from pipeline.progress import SILENT
 from pipeline.report.attempt import attempt
 from pipeline.report.folder import new_folder, write_config, write_history, write_json
+from pipeline.report.terminal import FOLDS
 from pipeline.tuning.steps import Step
 from pipeline.validation.comparison import Comparison, Estimate
 from pipeline.validation.outcome import Outcome
@@ -26,6 +26,9 @@ __all__ = ["Result", "write_outcome"]
 @dataclass(frozen=True)
 class Result:
     """The best thresholds of an optimisation and what they are worth; iterate over it for the steps.
+
+    With folds, thresholds, steps and workspace are those of the first one, as on the command line, and the gain is that
+    of all events, each judged by the thresholds of a fold that has not seen it.
 
     Attributes:
         problem: what was tuned, with its networks as they were trained.
@@ -47,6 +50,11 @@ class Result:
     def thresholds(self) -> dict[str, float]:
         """All thresholds at the best step, each in its own unit."""
         return self.outcome.thresholds
+
+    @property
+    def folds(self) -> list[dict[str, float]]:
+        """The thresholds that each fold has led to; use them where they agree. Nothing without folds."""
+        return self.outcome.thresholds_of_folds
 
     @property
     def gain(self) -> Estimate:
@@ -99,6 +107,7 @@ class Result:
     def _repr_html_(self) -> str:
         """For notebooks."""
         outcome, claim = self.outcome, self.comparison
+        tuned = {name: cut for name, cut in outcome.config.thresholds.items() if cut.trainable}
         cuts = [
             (
                 name,
@@ -106,12 +115,14 @@ class Result:
                 f"{outcome.after[name]:.4g} {cut.unit}",
                 f"at its {side} bound" if (side := cut.at_bound(outcome.after[name])) else "",
             )
-            for name, cut in outcome.config.thresholds.items()
-            if cut.trainable
+            for name, cut in tuned.items()
         ]
         cuts += [(name, "start", "trained", f"{number:,} weights") for name, number in outcome.trained.items()]
         merit = (f"{outcome.symbol} on unseen events", f"{claim.before}", f"{claim.after}", f"{claim.change:+}")
-        return html_table(("", "default", "optimised", ""), [*cuts, merit]) + f"<p>{escape(str(self.verdict))}</p>"
+        shown = html_table(("", "default", "optimised", ""), [*cuts, merit]) + f"<p>{escape(str(self.verdict))}</p>"
+        if self.folds:
+            shown += html_table(*side_by_side(tuned, self.folds)) + f"<p>{escape(FOLDS)}</p>"
+        return shown
 
 
 def _export_networks(folder: Path, outcome: Outcome, warn: Callable[[str], None]) -> None:
@@ -135,18 +146,14 @@ def write_outcome(
     warn: Callable[[str], None],
     *,
     plots: bool = True,
-    given: Config | None = None,
 ) -> None:
-    """All numbers of a run; then, which may fail without costing anything else, its pictures and page.
-
-    `given`: the config as it was read, if it was. That of the outcome has edges where that one says quantiles.
-    """
+    """All numbers of a run; then, which may fail without costing anything else, its pictures and page."""
     content = outcome.as_json() | {"verdict": asdict(verdict(outcome))}
     write_json(folder / "result.json", content)
     write_json(folder / "workspace.json", outcome.workspaces["after"])
     write_json(folder / "workspace_before.json", outcome.workspaces["before"])
     write_history(folder / "history.csv", [_history_row(step) for step in outcome.history])
-    write_config(folder / "config.yaml", (given or outcome.config).model_dump(mode="json"))
+    write_config(folder / "config.yaml", problem.given.model_dump(mode="json"))
     for name, about in outcome.networks().items():
         save_network(folder / f"{name}.safetensors", outcome.after[name], about)
     _export_networks(folder, outcome, warn)

@@ -50,6 +50,8 @@ __all__ = ["checkpoint_of", "describe_inputs", "run", "tune"]
 WORTH_REHEARSING = 200_000
 """Events up to which compiling takes longer than what is compiled."""
 
+STOPPING = "stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result"
+
 
 def run(
     config: Config,
@@ -111,7 +113,7 @@ def _run(
             samples = read(config, terminal.say, display, None if workers is None else workers.executor)
         _beside(_compile_loss, config, names, len(samples))
         terminal.say("preparing events")
-        problems = divide_into_folds(config, samples, terminal.say, workers)
+        problems = divide_into_folds(config, samples, names, terminal.say, workers)
         for name, number in problems[0].left_out.items():
             terminal.warn(
                 f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "
@@ -120,12 +122,12 @@ def _run(
         reading = time.perf_counter() - started
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
         outcome = judge(tuned, terminal, {"reading": reading})
-        outcome = replace(outcome, path=output, complete=outcome.complete and len(tuned) == len(problems))
+        outcome = replace(outcome, path=output)
         terminal.table(outcome)  # before the pictures, which take about as long as everything else
         drawing = time.perf_counter()
         if plots:
             terminal.say("pictures and report")
-        write_outcome(folder, tuned[0].problem, outcome, terminal.warn, plots=plots, given=config)
+        write_outcome(folder, tuned[0].problem, outcome, terminal.warn, plots=plots)
     seconds = outcome.seconds | {"pictures and report": time.perf_counter() - drawing}
     outcome = replace(outcome, seconds=seconds)
     terminal.places(outcome)
@@ -141,7 +143,8 @@ def _run(
 def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> Result:
     """Tune the thresholds of a problem, and judge the result on events that the optimiser has not seen.
 
-    Ctrl-C ends it early, with the best thresholds so far.
+    With `validation.folds` it goes through all folds, as the command line does. Ctrl-C ends it early, with the best
+    thresholds so far.
 
     Args:
         problem: what is tuned.
@@ -155,24 +158,26 @@ def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> 
         optimiser = problem.config.optimiser.model_copy(update={"steps": steps})
         problem = replace(problem, config=problem.config.model_copy(update={"optimiser": optimiser}))
     with Terminal(problem.config, quiet=quiet) as terminal:
-        if problem.config.validation.folds is not None:
-            terminal.warn(
-                f"validation.folds: this tunes on all events but one fold of {problem.config.validation.folds}, and is "
-                "judged by that one; python -m pipeline.optimize, or pipeline.run.run(config, folder), goes through all"
-            )
-        tuned = _tuned(problem.with_bandwidths(terminal), None, terminal, resume=False)
-        return Result(tuned.problem.with_networks(tuned.best), judge([tuned], terminal))
+        tuned = _tuned_folds(problem.folds(terminal.say), None, terminal, resume=False)
+        first = tuned[0]
+        return Result(first.problem.with_networks(first.best), judge(tuned, terminal))
 
 
-def _tuned_folds(problems: Sequence[Problem], output: Path, terminal: Terminal, *, resume: bool) -> list[Tuned]:
-    """Every fold, until one is stopped by Ctrl-C."""
+def _tuned_folds(problems: Sequence[Problem], output: Path | None, terminal: Terminal, *, resume: bool) -> list[Tuned]:
+    """Every fold, until one is stopped by Ctrl-C; those before it are kept."""
     tuned: list[Tuned] = []
     for fold, problem in enumerate(problems):
         if len(problems) > 1:
             terminal.say(f"fold {fold + 1} of {len(problems)}")
-        checkpoint = checkpoint_of(output, fold)
-        begun = resume and (fold == 0 or checkpoint.exists())
-        tuned.append(_tuned(problem.with_bandwidths(terminal), checkpoint, terminal, resume=begun))
+        checkpoint = None if output is None else checkpoint_of(output, fold)
+        begun = resume and (fold == 0 or (checkpoint is not None and checkpoint.exists()))
+        try:
+            tuned.append(_tuned(problem.with_bandwidths(terminal), checkpoint, terminal, resume=begun))
+        except KeyboardInterrupt:  # before its first step
+            if not tuned:
+                raise
+            terminal.warn(STOPPING)
+            break
         if not tuned[-1].complete:
             break
     return tuned
@@ -205,7 +210,7 @@ def _tuned(problem: Problem, checkpoint: Path | None, terminal: Terminal, *, res
         except KeyboardInterrupt:
             if not history:
                 raise
-            terminal.warn("stopping with the best thresholds so far; Ctrl-C again leaves at once, without a result")
+            terminal.warn(STOPPING)
     if checkpoint is not None:
         save_checkpoint(checkpoint, name, history)
     first = clock[min(1, len(clock) - 1)]

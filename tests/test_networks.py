@@ -255,6 +255,11 @@ def test_folds_learn_each_for_itself_and_the_config_stays_as_given(tmp_path):
     config = load_config(tmp_path / "mine.yaml")
     first, second = divide_into_folds(config, read(config))
     assert not eqx.tree_equal(first.networks["score"].weights, second.networks["score"].weights)
+    again = Problem.from_config(config)
+    assert again.given == config != again.config
+    assert eqx.tree_equal(
+        [fold.networks["score"] for fold in again.folds()], [first.networks["score"], second.networks["score"]]
+    )
     outcome = run(config, tmp_path / "run", quiet=True, plots=False)
     assert load_config(tmp_path / "run" / "config.yaml") == config
     edges = json.loads((tmp_path / "run" / "result.json").read_text())["observables"]["score"]["edges"]["SR"]

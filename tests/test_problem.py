@@ -1,6 +1,8 @@
 """The front door: tables in, a problem that can be asked and tuned out."""
 
+import json
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 
 import hist
@@ -12,11 +14,15 @@ import polars
 import pyarrow as pa
 import pytest
 from pipeline import analysis as exact
-from pipeline.config import ConfigError
+from pipeline.config import ConfigError, load_config
+from pipeline.config.run import Optimiser
 from pipeline.errors import InputError
 from pipeline.events.cuts import arrays
 from pipeline.report.pictures.scene import Scene
+from pipeline.run import run
 from pipeline.tuning.tune import tune as steps_of
+
+from flat_tables import write_tables
 
 EDGES = np.linspace(100, 500, 6)
 EVENTS = {"signal": 600, "background": 2000}
@@ -170,16 +176,85 @@ def test_tuning_gains_on_unseen_events_and_reports(problem, tmp_path):
         result.report(tmp_path / "run")
 
 
-def test_folds_are_not_left_out_without_a_word(problem, monkeypatch, capsys):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
+class Ratio:
+    """An event function that is an object."""
 
-    monkeypatch.setattr("pipeline.run._tuned", stop)
-    validation = problem.config.validation.model_copy(update={"folds": 3})
-    folded = replace(problem, config=problem.config.model_copy(update={"validation": validation}))
-    with pytest.raises(KeyboardInterrupt):
-        pl.tune(folded, quiet=True)
-    assert "validation.folds: this tunes on all events but one fold of 3" in " ".join(capsys.readouterr().out.split())
+    def variables(self, event, sets):
+        return {"ratio": event.columns["mass"] / 100.0}
+
+
+@pytest.fixture(scope="module")
+def folded():
+    """With an event function that no name leads to."""
+    return problem_of(
+        event_function=Ratio(),
+        event_variables={"mass": "mass"},
+        regions=[pl.Region("SR", observable="ratio", bins=EDGES / 100)],
+        validation={"bootstrap": 3, "folds": 3, "working_points": False},
+    )
+
+
+def rows(events) -> set[tuple[int, int]]:
+    return set(zip(events.dataset.tolist(), events.index.tolist(), strict=True))
+
+
+def test_every_event_is_held_out_by_one_fold(folded):
+    folds = folded.folds()
+    everywhere = {"met": 0.0, "bdt": 0.0}
+    held_out = [rows(fold.event_table(everywhere)) for fold in folds]
+    assert sum(map(len, held_out)) == len(set.union(*held_out)) == sum(EVENTS.values())
+    assert held_out[0] == rows(folded.event_table(everywhere))
+    assert {fold.names.function for fold in folds} == {folded.names.function}
+    assert problem_of().folds()[0].config.validation.folds is None
+
+
+@pytest.mark.slow
+def test_folds_are_those_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.result._illustrate", lambda *_: None)  # pictures have tests of their own
+    changes = {"validation": {"folds": 3, "working_points": False}, "optimiser": {"steps": 2}}
+    config = load_config(write_tables(tmp_path) / "flat.yaml", changes)
+    run(config, tmp_path / "run", quiet=True)
+    result = pl.tune(pl.Problem.from_config(config.model_copy(update={"optimiser": Optimiser(steps=9)})), 2, quiet=True)
+    result.report(tmp_path / "mine")
+    here, there = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("mine", "run"))
+    for content in (here, there):
+        del content["seconds"]
+    assert here == there
+    for file in ("config.yaml", "workspace.json", "history.csv"):
+        assert (tmp_path / "mine" / file).read_bytes() == (tmp_path / "run" / file).read_bytes()
+    assert result.folds == there["folds"]
+    assert len({fold["met"] for fold in result.folds}) == 3
+    assert result.thresholds == result.folds[0]
+    assert result.gain.value == there["compared"]["cross-validation"]["change"]["value"]
+    assert [step.number for step in result] == [0, 1]
+    html = result._repr_html_()
+    assert "<th>fold 3</th>" in html
+    assert "The cuts are those of fold 1." in html
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "folds"), [(0, 1), (1, 2)])
+def test_an_interrupt_keeps_the_folds_so_far(folded, monkeypatch, capsys, before, folds):
+    """In the second fold, before so many steps of it."""
+    begun = count()
+
+    def interrupted(*arguments):
+        fold = next(begun)
+        for number, step in enumerate(steps_of(*arguments)):
+            if (fold, number) == (1, before):
+                raise KeyboardInterrupt
+            yield step
+
+    monkeypatch.setattr("pipeline.run.steps_of", interrupted)
+    result = pl.tune(folded, 2, quiet=True)
+    assert "stopping with the best thresholds so far" in " ".join(capsys.readouterr().out.split())
+    assert len(result.outcome.folds) == folds
+    assert not result.outcome.complete
+    first = folded.folds()[0].with_bandwidths()
+    *_, last = steps_of(replace(first, config=first.config.model_copy(update={"optimiser": Optimiser(steps=2)})))
+    assert result.thresholds == last.best
+    assert ("cross-validation" in result.outcome.comparisons) == (folds > 1)
+    assert np.isfinite(result.gain.value)
 
 
 def test_nothing_prints_unless_asked(problem, capsys):

@@ -15,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from pipeline.display import side_by_side
 from pipeline.validation.comparison import Estimate
 from pipeline.validation.crosscheck import advice
 from pipeline.validation.varied import in_a_sentence
@@ -206,15 +207,11 @@ def _fixed(result: Mapping[str, Any]) -> list[str]:
 
 
 def _folds(result: Mapping[str, Any]) -> dict[str, Sequence[Sequence[str]]] | None:
-    """The thresholds that each fold led to: where they differ, the events do not fix them."""
-    folds = result["folds"]
-    if not folds:
+    if not result["folds"]:
         return None
     names = [name for name, cut in result["thresholds"].items() if cut["trainable"]]
-    return {
-        "header": ("cut", *(f"fold {number + 1}" for number in range(len(folds)))),
-        "rows": [(name, *(f"{fold[name]:.4g}" for fold in folds)) for name in names],
-    }
+    header, rows = side_by_side(names, result["folds"])
+    return {"header": header, "rows": rows}
 
 
 def _working_points(result: Mapping[str, Any], symbol: str) -> dict[str, Any] | None:

@@ -111,6 +111,11 @@ class Outcome:
         return self._numbers(self.after)
 
     @property
+    def thresholds_of_folds(self) -> list[dict[str, float]]:
+        """What each fold has led to; nothing without folds."""
+        return [self._numbers(cuts) for cuts in self.folds] if len(self.folds) > 1 else []
+
+    @property
     def claim(self) -> Comparison:
         """What the run claims to have gained: on events that no thresholds were tuned on."""
         return self.comparisons.get("cross-validation", self.comparisons["validation"])
@@ -218,7 +223,7 @@ class Outcome:
             "working_points": None if self.working_points is None else asdict(self.working_points),
             "variations": self.variations,
             "pseudodata": {name: asdict(estimate) for name, estimate in self.measured.items()},
-            "folds": [self._numbers(cuts) for cuts in self.folds] if len(self.folds) > 1 else [],
+            "folds": self.thresholds_of_folds,
             "steps": len(self.history),
             "complete": self.complete,
             "seed": config.seed,
@@ -257,7 +262,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
     """What the optimisation has gained, on events it has seen and on others, and what pyhf says.
 
     Args:
-        tuned: of each fold; one without folds.
+        tuned: of each fold, or of the first ones where Ctrl-C has come before the others; one without folds.
         progress: hears of each phase.
         seconds: that went before, by phase.
     """
@@ -279,7 +284,7 @@ def judge(tuned: Sequence[Tuned], progress: Progress = SILENT, seconds: Mapping[
             after=stages["after"],
             folds=folds,
             history=first.history,
-            complete=all(fold.complete for fold in tuned),
+            complete=len(tuned) == (config.validation.folds or 1) and all(fold.complete for fold in tuned),
             comparisons=comparisons,
             workspaces=workspaces,
             pyhf={},
