@@ -59,10 +59,9 @@ def _missing_momentum(
     x, y = pt * jnp.cos(phi), pt * jnp.sin(phi)
     for name in follows:
         nominal, direction = before[name]["pt"], before[name]["phi"]
-        gained = jnp.where(nominal > missing.above, after[name]["pt"] - nominal, 0)
-        there = gained != 0  # the direction of an absent object is NaN
-        x -= jnp.sum(jnp.where(there, gained * jnp.cos(direction), 0), axis=0)
-        y -= jnp.sum(jnp.where(there, gained * jnp.sin(direction), 0), axis=0)
+        gained, counts = after[name]["pt"] - nominal, nominal > missing.above  # what is absent (NaN) does not
+        x -= jnp.sum(jnp.where(counts, gained * jnp.cos(direction), 0), axis=0)
+        y -= jnp.sum(jnp.where(counts, gained * jnp.sin(direction), 0), axis=0)
     return {missing.pt: jnp.hypot(x, y), missing.phi: jnp.arctan2(y, x)}
 
 

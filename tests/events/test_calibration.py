@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pipeline.analysis import Data
-from pipeline.events.batch import Event, Prepared
+from pipeline.events.batch import Event, Prepared, take_chunk
 from pipeline.events.calibration import calibrated
+from pipeline.events.calibration_flux import speeds_of
 from pipeline.events.cuts import (
     EVENT,
     Calibration,
@@ -24,7 +25,7 @@ from pipeline.events.cuts import (
     Selection,
     arrays,
 )
-from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.events.evaluation import EventAnalysis, Factor, Layout, evaluated, point
 from pipeline.events.yields import hard_yields
 
 from toy import Toy, assert_flux_is_the_finite_difference, random_collection
@@ -165,9 +166,33 @@ def test_missing_momentum_takes_what_the_jets_lose():
     np.testing.assert_array_equal(after.before.objects["jet"]["pt"], pt)
 
 
+@pytest.mark.parametrize("value", [1.0, 1.02])
+def test_speeds_are_those_of_each_event(value):
+    """Where no set changes within the step; at 1, too, where nothing has been gained yet."""
+    step, (group,) = 1e-3, data_of(2_000).events.groups[:1]
+    edges = {name: jnp.asarray(places) for name, places in EDGES.items()}
+
+    @jax.jit
+    def described(value):
+        at = arrays(AT) | {"jet_scale": value}
+        here = point(ANALYSIS, at, arrays(WIDTHS), edges)
+        event = calibrated(ANALYSIS.selection, at, take_chunk(group, jnp.int32(0), jnp.int32(0)))
+        hard = evaluated(here, event)
+        speeds = speeds_of(here, ANALYSIS.selection.calibrations[0], event)
+        return hard.variables, hard.bits, speeds.variables
+
+    below, here, above = (described(jnp.asarray(value + shift)) for shift in (-step, 0.0, step))
+    same = np.all([below[1][name] == above[1][name] for name in here[1]], axis=0)
+    for name in ("total", "slant", "met", "met_phi"):
+        difference = (np.asarray(above[0][name], float) - np.asarray(below[0][name], float))[same] / (2 * step)
+        assert np.std(difference) > 0.5
+        np.testing.assert_allclose(here[2][name][same], difference, atol=0.1 * np.std(difference))
+
+
 @pytest.mark.slow
-def test_flux_is_the_finite_difference(data):
-    assert_flux_is_the_finite_difference(ANALYSIS, AT, WIDTHS, data)
+@pytest.mark.parametrize("at", [{}, dict.fromkeys(WIDTHS, 1.0)], ids=["elsewhere", "at one"])
+def test_flux_is_the_finite_difference(data, at):
+    assert_flux_is_the_finite_difference(ANALYSIS, AT | at, WIDTHS, data)
 
 
 @pytest.mark.slow
