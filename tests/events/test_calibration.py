@@ -168,7 +168,7 @@ def test_missing_momentum_takes_what_the_jets_lose():
 
 @pytest.mark.parametrize("value", [1.0, 1.02])
 def test_speeds_are_those_of_each_event(value):
-    """Where no set changes within the step; at 1, too, where nothing has been gained yet."""
+    """Where no set changes within the step, and met is not so small that it turns; at 1 nothing has been gained yet."""
     step, (group,) = 1e-3, data_of(2_000).events.groups[:1]
     edges = {name: jnp.asarray(places) for name, places in EDGES.items()}
 
@@ -183,10 +183,11 @@ def test_speeds_are_those_of_each_event(value):
 
     below, here, above = (described(jnp.asarray(value + shift)) for shift in (-step, 0.0, step))
     same = np.all([below[1][name] == above[1][name] for name in here[1]], axis=0)
+    same &= np.asarray(here[0]["met"]) > 20
     for name in ("total", "slant", "met", "met_phi"):
         difference = (np.asarray(above[0][name], float) - np.asarray(below[0][name], float))[same] / (2 * step)
         assert np.std(difference) > 0.5
-        np.testing.assert_allclose(here[2][name][same], difference, atol=0.1 * np.std(difference))
+        np.testing.assert_allclose(here[2][name][same], difference, atol=0.05 * np.std(difference))
 
 
 @pytest.mark.slow
