@@ -114,11 +114,6 @@ def _run(
         _beside(_compile_loss, config, names, len(samples))
         terminal.say("preparing events")
         problems = divide_into_folds(config, samples, names, terminal.say, workers)
-        for name, number in problems[0].left_out.items():
-            terminal.warn(
-                f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "
-                "lower bound of its pt cut leaves none out"
-            )
         reading = time.perf_counter() - started
         tuned = _tuned_folds(problems, output, terminal, resume=resume)
         outcome = judge(tuned, terminal, {"reading": reading})
@@ -165,6 +160,11 @@ def tune(problem: Problem, steps: int | None = None, *, quiet: bool = False) -> 
 
 def _tuned_folds(problems: Sequence[Problem], output: Path | None, terminal: Terminal, *, resume: bool) -> list[Tuned]:
     """Every fold, until one is stopped by Ctrl-C; those before it are kept."""
+    for name, number in problems[0].left_out.items():
+        terminal.warn(
+            f"{number} objects of '{name}' are left out: an event keeps its {MAX_OBJECTS} hardest ones; a tighter "
+            "lower bound of its pt cut leaves none out"
+        )
     tuned: list[Tuned] = []
     for fold, problem in enumerate(problems):
         if len(problems) > 1:

@@ -101,7 +101,9 @@ def _objections_of_pyhf(outcome: Outcome) -> Iterator[str]:
 
 def _hints(outcome: Outcome) -> Iterator[str]:
     if not outcome.complete:
-        yield "The optimisation was stopped; --resume --overwrite goes on with it."
+        # From Python there is no folder yet, and nothing to resume.
+        goes_on = "" if outcome.path is None else "; --resume --overwrite goes on with it"
+        yield f"The optimisation was stopped{goes_on}."
         return
     moving = [name for name in outcome.config.thresholds if _would_move(outcome, name)]
     if moving:

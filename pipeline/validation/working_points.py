@@ -73,8 +73,9 @@ class WorkingPoint:
 
 
 def in_words(name: str, factor: float) -> str:
-    """A size times a factor."""
-    return f"{name} " + {0.5: "halved", 2.0: "doubled"}.get(factor, f"times {factor:g}")
+    """A size times a factor; "luminosity" alone may also be the name of an uncertainty."""
+    size = name if name == LUMINOSITY else f"{name} uncertainty"
+    return f"{size} " + {0.5: "halved", 2.0: "doubled"}.get(factor, f"times {factor:g}")
 
 
 @dataclass(frozen=True)

@@ -260,8 +260,10 @@ def test_working_points_say_what_moves_and_why_not(drawing: str) -> None:
     result = deepcopy(RESULT)
     result["working_points"] = {"merit": 8.0, "optimum": optimum, "steps": {}, "held": held, "points": points}
     said = " ".join(Strict(write(result, drawing)).text).replace("\N{NO-BREAK SPACE}", " ")
-    assert re.search(r"jes halved\s+8\.5000\s+\+0\.5\s+nobody knows", said)
-    assert re.search(r"lumi doubled\s+8\.5000\s+\+0\.5\s+jet_pt \+1\.50 ± 0\.50 GeV\s+\+0\.25 ± 0\.12", said)
+    assert re.search(r"jes uncertainty halved\s+8\.5000\s+\+0\.5\s+nobody knows", said)
+    assert re.search(
+        r"lumi uncertainty doubled\s+8\.5000\s+\+0\.5\s+jet_pt \+1\.50 ± 0\.50 GeV\s+\+0\.25 ± 0\.12", said
+    )
     assert "the optimum is at jet_pt 33.0 ± 1.5 GeV." in said
     assert "Held in all of this: jet_eta (at its bound)." in said
 

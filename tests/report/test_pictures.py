@@ -259,7 +259,7 @@ def test_working_points_and_shifts() -> None:
     points = WorkingPoints(0.07, {"jet_pt": Estimate(30.0, 1.5)}, {"jet_pt": 3.0}, {}, (known, unknown))
     left, right = working_points.draw(points, "σ(μ)", "Simulated").axes
     assert [list(values) for values in left.lines[1].get_data()] == [[0.06, 0.05], [1, 0]]
-    assert [t.get_text() for t in left.get_yticklabels()] == ["jes halved", "lumi doubled"]
+    assert [t.get_text() for t in left.get_yticklabels()] == ["jes uncertainty halved", "lumi uncertainty doubled"]
     (container,) = right.containers
     assert [list(values) for values in container.lines[0].get_data()] == [[1.0], [1.0]]
     (bar,) = container.lines[2][0].get_segments()

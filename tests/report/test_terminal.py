@@ -193,7 +193,7 @@ def test_final_table_fits(name: str, tmp_path) -> None:
     assert "stays at its default: jet_pt +0.0120 ± 0.0020, jet_btag +0.0040 ± 0.0020." in said
     assert "errors count with those of the nominal templates. More than half noise: jes." in said
     merits = "0.0710 → 0.0640 on validation events; jet_pt would move by +1.20 ± 0.80 GeV."
-    assert f"With jes halved: {outcome.symbol} {merits}" in said
+    assert f"With jes uncertainty halved: {outcome.symbol} {merits}" in said
     assert f'minos="{config.measurement.poi}"' in said
     assert "The cuts are those of fold 1" not in said
     assert not any(line.startswith("report:") for line in lines)

@@ -1,6 +1,7 @@
 """The last word: what was gained, and everything that speaks against believing it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from pipeline.config import load_config
@@ -85,5 +86,7 @@ def test_a_derivative_that_is_significant_and_leads_somewhere_is_told(at, pull, 
 
 
 def test_an_optimisation_that_was_stopped_is_told() -> None:
-    found = verdict(outcome_of(CONFIG, GAIN, {"jet_pt": 31.0}, complete=False))
-    assert found.hints == ("The optimisation was stopped; --resume --overwrite goes on with it.",)
+    outcome = outcome_of(CONFIG, GAIN, {"jet_pt": 31.0}, complete=False)
+    assert verdict(outcome).hints == ("The optimisation was stopped.",)
+    in_a_folder = replace(outcome, path=Path("run"))
+    assert verdict(in_a_folder).hints == ("The optimisation was stopped; --resume --overwrite goes on with it.",)
