@@ -8,6 +8,7 @@ a second.
 import difflib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from pipeline.events.batch import Event, HostEvent, Prepared
 from pipeline.events.cuts import EVENT, ObjectSet, Selection, Union
 from pipeline.events.function import Sets, call
 
-__all__ = ["Names", "load_event_function", "names_of", "object_sets"]
+__all__ = ["Names", "check_unused", "load_event_function", "names_of", "object_sets"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def names_of(config: Config, function: object | None = None) -> Names:
                     f"variations.{name}: '{column}' is made from other columns, so it cannot be varied by itself; vary "
                     "those, or give it as a weight"
                 )
-    _check_calibrations(config, function, (*made, *counts))
+    _check_calibrations(config, function, (*made, *weights, *counts))
     needless = {*made, *weights, *counts, *corrections, *config.observables}
     branches = config.event_variables | {
         name: name for name in wanted if name not in needless and name not in config.event_variables
@@ -195,6 +196,20 @@ def _single(column: Any) -> jax.Array:
     return jnp.asarray(column, jnp.float32)
 
 
+def check_unused(name: str, column: str, formulas: Iterable[str | None]) -> None:
+    """No formula that is evaluated when events are read holds a column that a calibration scales afterwards.
+
+    Raises:
+        ConfigError: one does.
+    """
+    for formula in formulas:
+        if formula is not None and re.search(rf"(?<!\w){re.escape(column)}(?!\w)", formula):
+            raise ConfigError(
+                f"calibrations.{name}.scale: '{column}' is in '{formula}', which is evaluated when events are read and "
+                "would not follow; take it out of one of them"
+            )
+
+
 def _check_calibrations(config: Config, function: object, computed: Iterable[str]) -> None:
     """No calibration scales what is made, nor leaves behind what has been prepared."""
     follows = getattr(function, "FOLLOWS", ()) if hasattr(function, "prepare") else None
@@ -204,6 +219,7 @@ def _check_calibrations(config: Config, function: object, computed: Iterable[str
                 raise ConfigError(
                     f"calibrations.{name}.scale: '{column}' is made from other columns; scale those of the file"
                 )
+            check_unused(name, column, (*config.data.require, config.data.weights))
             if follows is not None and column not in follows:
                 raise ConfigError(
                     f"calibrations.{name}.scale: the event function prepares what it needs of '{column}' before any "

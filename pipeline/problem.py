@@ -31,7 +31,7 @@ from pipeline.events.scores import Network
 from pipeline.events.table import EventList
 from pipeline.ingest.arrays import Table, sample_of
 from pipeline.ingest.samples import Sample, check_read, read_samples, skim
-from pipeline.names import Names, names_of
+from pipeline.names import Names, check_unused, names_of
 from pipeline.networks import begin_networks
 from pipeline.population import ranks
 from pipeline.progress import SILENT, Progress
@@ -146,6 +146,9 @@ class Problem:
             sections["event_function"] = str(event_function) if is_name else f"{kind.__module__}.{kind.__qualname__}"
         config = config_of(tables, cuts, regions, signal, systematics, free, networks, **sections)
         names = names_of(config, None if is_name else event_function)
+        for name, calibration in config.calibrations.items():
+            for column in calibration.scale:
+                check_unused(name, column, (weight, *([collision] if isinstance(collision, str) else collision or ())))
         named = None if collision is None else (collision,) if isinstance(collision, str) else tuple(collision)
         wanted = skim(config, tuple(names.branches.values()), weight=weight or "none", collision=named)
         samples = (sample_of(process, table, wanted) for process, table in tables.items())
@@ -241,9 +244,11 @@ class Problem:
         if unknown:
             raise ConfigError(f"no threshold is called '{unknown[0]}'; there are: {', '.join(self.defaults)}")
         known = {name: value for name, value in (thresholds or {}).items() if name in self.thresholds}
-        check_read(
-            self.config, {name: float(value) for name, value in known.items() if not isinstance(value, jax.core.Tracer)}
-        )
+        several = [name for name, value in known.items() if np.ndim(value) > 0]
+        if several:
+            raise ConfigError(f"{several[0]}: give one number, not an array of shape {np.shape(known[several[0]])}")
+        # What JAX traces has no value yet.
+        check_read(self.config, {n: float(each) for n, each in known.items() if not isinstance(each, jax.core.Tracer)})
         return arrays(self.defaults | dict(thresholds or {}))
 
     def _part(self, name: Part) -> Data | Stream:

@@ -516,7 +516,17 @@ BAD = {
     "a calibration down to nothing": (
         "calibrations.energy",
         {"scale": ["jet.pt"], "bounds": [0.1, 1.1], "bandwidth": 0.2},
-        "calibrations.energy: the lower bound less a bandwidth has to be above 0",
+        "calibrations.energy: the lower bound less the bandwidth, 0.2, has to be above 0; state a smaller one",
+    ),
+    "a calibration outside of its bounds": (
+        "calibrations.energy",
+        {"scale": "jet.pt", "value": 1.2, "bounds": [0.9, 1.1]},
+        r"calibrations.energy: value 1.2 lies outside its bounds \[0.9, 1.1\]",
+    ),
+    "a calibration of a column, twice": (
+        "calibrations.energy",
+        {"scale": ["jet.pt", "jet.pt"]},
+        "calibrations.energy: scale: name at least one column, and each once",
     ),
     "a trainable calibration without bounds": (
         "calibrations.energy",
@@ -558,6 +568,26 @@ IN_VAIN = {
     "what a correction has seen": (
         {"corrections": {"sf": CORRECTION | {"objects": "jet", "inputs": {"x": "pt"}}}, "calibrations": {"e": ENERGY}},
         "calibrations.e: the correction 'sf' is evaluated for 'jet.pt' as it is in the file",
+    ),
+    "what a correction has seen of missing momentum": (
+        {
+            "event_variables": {"met": "MET_pt", "met_phi": "MET_phi"},
+            "missing_momentum": {"pt": "met", "phi": "met_phi", "of": ["jet"]},
+            "corrections": {"sf": CORRECTION | {"inputs": {"x": "met"}}},
+            "calibrations": {"e": ENERGY},
+        },
+        "calibrations.e: the correction 'sf' is evaluated for 'met' as it is in the file",
+    ),
+    "three boundaries at one place": (
+        {
+            "cuts": {
+                **SMALL["cuts"],
+                "met": {"objects": ["event"], "variable": "met", "keep": "above", "threshold": 50},
+            },
+            "regions": {"SR": {"require": {"met": [50]}, "observable": "met", "bins": {"edges": [50, 100, 200]}}},
+            "calibrations": {"e": ENERGY},
+        },
+        r"calibrations: 3 boundaries of 'met' lie at 50 \(met; require met: \[50.0, None\]; the bins of SR\), and the",
     ),
     "what a correction makes": (
         {"corrections": {"sf": CORRECTION | {"inputs": {}}}, "calibrations": {"e": {"scale": ["sf"]}}},

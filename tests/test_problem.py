@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import hist
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pipeline as pl
@@ -388,12 +389,30 @@ def test_a_calibration_is_a_parameter():
     assert float(gradient.error["mass_scale"]) > 0
 
 
-def test_what_was_not_read_cannot_be_asked_for():
-    """Objects below the bounds of a cut are not read: a looser threshold would miss them without a word."""
-    problem = problem_of(calibrations={"mass_scale": MASS_SCALE})
+def test_a_calibration_of_what_was_used_in_reading_is_refused():
+    with pytest.raises(ConfigError, match=r"calibrations.s.scale: 'weight' is in 'weight', which is evaluated when"):
+        problem_of(calibrations={"s": {"scale": "weight"}})
     with pytest.raises(
-        ConfigError, match=r"mass_scale: 1.2 is asked for, but objects are read for values from 0.92 to"
+        ConfigError, match=r"calibrations.s.scale: 'met' is in 'weight \* met', which is evaluated when"
     ):
-        problem.templates({"mass_scale": 1.2})
-    # Events of a table are all there.
-    problem.templates({"met": -10.0})
+        problem_of(weight="weight * met", calibrations={"s": {"scale": "met"}})
+
+
+class Root:
+    """Its derivative at 0 is none."""
+
+    def variables(self, event, sets):
+        return {"root": jnp.sqrt(jnp.maximum(event.columns["met"] - 20, 0))}
+
+
+def test_a_derivative_that_is_not_a_number_ends_a_run():
+    cuts = [pl.Cut("root", above=3, bounds=(0, 10), bandwidth=1)]
+    met_scale = MASS_SCALE | {"scale": ["met"]}
+    problem = problem_of(cuts=cuts, event_function=Root(), calibrations={"met_scale": met_scale})
+    with pytest.raises(InputError, match="step 0: the derivative by met_scale is not a number, though the loss is"):
+        pl.tune(problem, steps=1, quiet=True)
+
+
+def test_a_threshold_is_one_number():
+    with pytest.raises(ConfigError, match=r"met: give one number, not an array of shape \(2,\)"):
+        problem_of().loss({"met": np.array([50.0, 60.0])})

@@ -5,12 +5,13 @@ Models are frozen, unknown keys are errors, and defaults live here alone: `data`
 of it from a file.
 """
 
+from pipeline.config.calibration import Calibration
 from pipeline.config.data import Data, Table
 from pipeline.config.explained import explained
 from pipeline.config.model import ConfigError
 from pipeline.config.reading import load_config, parse_settings
 from pipeline.config.run import Config, Optimiser, Validation
-from pipeline.config.selection import Bins, Calibration, Collection, Cut, ObjectSet, Region, Requirement, Threshold
+from pipeline.config.selection import Bins, Collection, Cut, ObjectSet, Region, Requirement, Threshold
 from pipeline.config.statistics import Correction, Objective, Systematic, Variation
 
 __all__ = [

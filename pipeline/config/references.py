@@ -9,6 +9,7 @@ from pipeline.config.learning import MemberInputs
 
 if TYPE_CHECKING:
     from pipeline.config.run import Config
+    from pipeline.config.selection import Cut
 
 __all__ = ["check_calibrations", "check_different", "check_known", "check_networks"]
 
@@ -91,6 +92,58 @@ def check_calibrations(config: "Config") -> None:
             raise ValueError(f"{where}: optimiser.forward: smooth has no derivative by a calibration; use 'exact'")
         for column in each.scale:
             _check_column(config, where, column)
+        for column in (*each.scale, *_followers(config, each.scale)):
+            _check_corrections(config, where, column)
+    if config.calibrations:
+        _check_coincidences(config)
+
+
+def _followers(config: "Config", scaled: Iterable[str]) -> tuple[str, ...]:
+    """Missing momentum, where it follows what is scaled."""
+    missing = config.missing_momentum
+    follows = missing is not None and any(f"{of}.pt" in scaled for of in missing.of)
+    return (missing.pt, missing.phi) if missing is not None and follows else ()
+
+
+def _check_coincidences(config: "Config") -> None:
+    """What crosses several boundaries at once is counted at each of them alone: right for two, too often for three."""
+    for of in config.objects:
+        cuts = {name: cut for name, cut in config.cuts.items() if of in _collections(config, cut)}
+        _refuse_more_than_two(
+            (of + "." + cut.variable, place, name) for name, cut in cuts.items() for place in cut.places
+        )
+    counted = {*config.object_sets, *config.unions}
+    ranges = {
+        (variable, limit, f"require {variable}: [{asked.min}, {asked.max}]")
+        for region in config.regions
+        for variable, asked in config.requirements(region).items()
+        for limit in (asked.min, asked.max)
+        if variable not in counted and limit is not None
+    }
+    for name, region in config.regions.items():
+        cuts = {key: cut for key, cut in config.cuts.items() if cut.on_events and name in (cut.regions or (name,))}
+        edges = region.bins.places[1:-1] if region.bins.overflow else region.bins.places
+        _refuse_more_than_two(
+            {(cut.variable, place, key) for key, cut in cuts.items() for place in cut.places}
+            | {(region.observable, edge, f"the bins of {name}") for edge in edges}
+            | ranges
+        )
+
+
+def _collections(config: "Config", cut: "Cut") -> set[str | None]:
+    return set() if cut.on_events else {config.object_sets[each].of for each in cut.objects}
+
+
+def _refuse_more_than_two(boundaries: Iterable[tuple[str, float, str]]) -> None:
+    at: dict[tuple[str, float], list[str]] = {}
+    for variable, place, name in boundaries:
+        at.setdefault((variable, place), []).append(name)
+    for (variable, place), names in at.items():
+        if len(names) > 2:
+            raise ValueError(
+                f"calibrations: {len(names)} boundaries of '{variable}' lie at {place:g} ({'; '.join(sorted(names))}), "
+                "and the derivative would count what crosses them more than once; move all but two, or take them out"
+            )
 
 
 def _check_column(config: "Config", where: str, column: str) -> None:
@@ -100,10 +153,13 @@ def _check_column(config: "Config", where: str, column: str) -> None:
         check_known(variable, config.objects[of].variables, f"{where}.scale: objects.{of}.variables", "variable")
     elif column in config.corrections or column in config.observables:
         raise ValueError(f"{where}.scale: '{column}' is made of other columns; scale those")
+
+
+def _check_corrections(config: "Config", where: str, column: str) -> None:
+    of, dot, variable = column.partition(".")
+    own, name = (of, variable) if dot else (None, column)
     for key, correction in config.corrections.items():
-        if (correction.objects or "") == (of if dot else "") and (
-            variable if dot else column
-        ) in correction.inputs.values():
+        if correction.objects == own and name in correction.inputs.values():
             raise ValueError(
                 f"{where}: the correction '{key}' is evaluated for '{column}' as it is in the file, and would not "
                 "follow; take one of them out"

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from pipeline.config.calibration import Calibration
 from pipeline.config.data import Data
 from pipeline.config.former import refuse_former_keys
 from pipeline.config.learning import Observable
 from pipeline.config.model import Model
 from pipeline.config.references import check_calibrations, check_different, check_known, check_networks
 from pipeline.config.selection import (
-    Calibration,
     Collection,
     Cut,
     MissingMomentum,

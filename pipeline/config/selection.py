@@ -11,10 +11,10 @@ __all__ = [
     "SET",
     "UNION",
     "Bins",
-    "Calibration",
     "Collection",
     "Cut",
     "MissingMomentum",
+    "Movable",
     "ObjectSet",
     "ObjectSetOrUnion",
     "Range",
@@ -192,6 +192,11 @@ class Cut(Movable):
         return self
 
     @property
+    def places(self) -> tuple[float, ...]:
+        """Where its thresholds are."""
+        return self.between or ((self.threshold,) if self.threshold is not None else ())
+
+    @property
     def on_events(self) -> bool:
         """Whether it is a cut on events."""
         return "event" in self.objects
@@ -213,34 +218,6 @@ class Cut(Movable):
     def _label(self, key: str, name: str) -> str:
         side = key.removeprefix(name).removeprefix(".")
         return f"{self.label or name}, {side}" if side else self.label
-
-
-class Calibration(Movable):
-    """A number that multiplies columns before any cut, in all variations: `scale: [jet.pt]` is a jet energy scale.
-
-    Missing momentum follows it. A trainable one moves like a threshold; `bandwidth` and `step` are in its unit.
-    """
-
-    scale: Annotated[tuple[str, ...], Field(min_length=1)]
-    value: Annotated[float, Field(gt=0)] = 1.0
-
-    @model_validator(mode="after")
-    def _positive(self) -> "Calibration":
-        if self.reach[0] <= 0:
-            raise ValueError("the lower bound less a bandwidth has to be above 0")
-        self.as_threshold()  # it checks its bounds
-        return self
-
-    def as_threshold(self) -> Threshold:
-        """It stands among the thresholds, by its name."""
-        common = {key: getattr(self, key) for key in Movable.model_fields} | {"step": self.typical_step}
-        return Threshold(**common | {"threshold": self.value})
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The values that it, or the kernel of its flux, may have."""
-        low, high = self.bounds or (self.value, self.value)
-        return (low - self.widest_bandwidth, high + self.widest_bandwidth)
 
 
 def _range(raw: Any) -> Any:

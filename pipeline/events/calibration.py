@@ -62,7 +62,12 @@ def _missing_momentum(
         gained, counts = after[name]["pt"] - nominal, nominal > missing.above  # what is absent (NaN) does not
         x -= jnp.sum(jnp.where(counts, gained * jnp.cos(direction), 0), axis=0)
         y -= jnp.sum(jnp.where(counts, gained * jnp.sin(direction), 0), axis=0)
-    return {missing.pt: jnp.hypot(x, y), missing.phi: jnp.arctan2(y, x)}
+    nothing = (x == 0) & (y == 0)  # which has no direction, and no derivative
+    away = jnp.where(nothing, jnp.ones_like(x), x)
+    return {
+        missing.pt: jnp.where(nothing, 0, jnp.hypot(away, y)),
+        missing.phi: jnp.where(nothing, phi, jnp.arctan2(y, away)),
+    }
 
 
 def scaled_columns(calibrations: Iterable[Calibration]) -> set[tuple[str, str]]:

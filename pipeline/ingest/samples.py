@@ -275,16 +275,19 @@ def check_read(config: Config, thresholds: Mapping[str, float]) -> None:
     """
     for name, cut in config.cuts.items():
         for key, ((_, keep, _), limit) in zip(cut.thresholds(name), _rules([cut]), strict=False):
-            if not _limits_reading(config, cut):
+            if not _limits_reading(config, cut, keep):
                 continue
             value = thresholds.get(key, limit)
-            if value < limit if keep == "above" else value > limit:
+            if not (value >= limit if keep == "above" else value <= limit):
                 raise ConfigError(
                     f"{key}: {value:g} is asked for, but objects are read {keep} {limit:g} only, for its bounds; widen "
                     f"cuts.{name}.bounds, or set cuts.{name}.threshold"
                 )
     for name, each in config.calibrations.items():
         low, high = each.reach
+        of_objects = [column.partition(".") for column in each.scale if "." in column]
+        if not any(rule.variable == variable for of, _, variable in of_objects for rule in loosest(config, of)):
+            continue
         if not low <= thresholds.get(name, low) <= high:
             raise ConfigError(
                 f"{name}: {thresholds[name]:g} is asked for, but objects are read for values from {low:g} to {high:g}; "
@@ -292,10 +295,12 @@ def check_read(config: Config, thresholds: Mapping[str, float]) -> None:
             )
 
 
-def _limits_reading(config: Config, cut: Cut) -> bool:
-    """Whether objects are left unread because of a cut: one on a column of the file, for an outermost set."""
+def _limits_reading(config: Config, cut: Cut, keep: str) -> bool:
+    """Whether objects are left unread because of a cut, which is one that all outermost sets of a collection have."""
     sets = [config.object_sets[each] for each in cut.objects if not cut.on_events]
-    return any(each.within is None and cut.variable in config.objects[each.of or ""].variables for each in sets)
+    collections = {each.of or "" for each in sets if each.within is None}
+    key = (cut.variable, keep, cut.absolute)
+    return any((r.variable, r.keep, r.absolute) == key for of in collections for r in loosest(config, of))
 
 
 _Key = tuple[str, Literal["above", "below"], bool]

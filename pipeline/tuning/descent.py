@@ -35,6 +35,7 @@ import optax
 from jaxtyping import Array, Float64, PyTree
 
 from pipeline.analysis import Evaluation, Gradient
+from pipeline.errors import InputError
 from pipeline.events.cuts import Thresholds, arrays
 from pipeline.events.scores import Network
 from pipeline.inference.objectives import Merit
@@ -183,6 +184,12 @@ class _Best(NamedTuple):
 def _seen_at(place: "_Place", bandwidths: Mapping[str, float], evaluate: Evaluate, monitor: Monitor | None) -> _Seen:
     parameters = arrays({**place.thresholds, **place.state.networks})
     here = evaluate(parameters, arrays(bandwidths))
+    without = [name for name in bandwidths if name in place.thresholds and np.isnan(here.gradient.value[name])]
+    if without and bool(here.merit.converged) and np.isfinite(here.loss):
+        raise InputError(
+            f"step {place.number}: the derivative by {', '.join(without)} is not a number, though the loss is; "
+            "something that the event function makes has none in some event (the root of 0, say): guard it by jnp.where"
+        )
     monitored = float(here.loss) if monitor is None else monitor(parameters)
     return _Seen(here.loss, here.merit, here.gradient, monitored)
 

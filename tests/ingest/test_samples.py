@@ -2,10 +2,12 @@
 
 import pytest
 import yaml
-from pipeline.config import load_config
+from pipeline.config import ConfigError, load_config
 from pipeline.ingest import InputError
-from pipeline.ingest.samples import listed_datasets, read_samples
+from pipeline.ingest.samples import check_read, listed_datasets, read_samples
 from small_files import random_branches
+
+from analysis_data import ROOT
 
 CUT = {"objects": ["event"], "variable": "MET_pt", "keep": "above", "threshold": 1.0, "step": 1.0}
 CUT |= {"trainable": True, "bounds": [0.0, 5.0], "bandwidth": 1.0}
@@ -111,3 +113,17 @@ def test_files_without_events_that_nothing_is_stated_of_are_refused(config, tmp_
         make_file(name, random_branches(0))
     with pytest.raises(InputError, match=r"s/p__nominal: its files hold no events; take them out"):
         read_samples(run, ("MET_pt",))
+
+
+def test_thresholds_beyond_what_was_read_are_refused():
+    """Objects below the bounds of a cut, less its kernel, are not there: they would be missing without a word."""
+    scale = {"scale": ["jet.pt"], "trainable": True, "bounds": [0.95, 1.05], "bandwidth": 0.02}
+    config = load_config(ROOT / "configs" / "quickstart.yaml", {"calibrations": {"jet_scale": scale}})
+    check_read(config, {"jet_pt": 22.0, "jet_btag": 0.0, "jet_scale": 1.07})
+    for name, value, message in (
+        ("jet_pt", 21.9, "jet_pt: 21.9 is asked for, but objects are read above 22 only, for its bounds; widen"),
+        ("jet_eta", 2.9, "jet_eta: 2.9 is asked for, but objects are read below"),
+        ("jet_scale", 1.08, "jet_scale: 1.08 is asked for, but objects are read for values from 0.93 to 1.07"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            check_read(config, {name: value})
