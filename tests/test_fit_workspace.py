@@ -132,6 +132,7 @@ def test_the_agc_workspace_where_the_default_call_of_cabinetry_fails(main, tmp_p
     assert "NOT CONVERGED" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_without_a_hypothesis_of_no_signal_there_is_no_z(main, tmp_path, capsys):
     """A bin that expects -3 events without signal, and in which 4 were observed: the best fit stays right."""
     workspace = copy.deepcopy(HELLO_WORLD)

@@ -405,6 +405,7 @@ class Root:
         return {"root": jnp.sqrt(jnp.maximum(event.columns["met"] - 20, 0))}
 
 
+@pytest.mark.slow
 def test_a_derivative_that_is_not_a_number_ends_a_run():
     cuts = [pl.Cut("root", above=3, bounds=(0, 10), bandwidth=1)]
     met_scale = MASS_SCALE | {"scale": ["met"]}

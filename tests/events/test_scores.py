@@ -177,7 +177,8 @@ def slope_like():
     return jnp.asarray(slope)
 
 
-@pytest.mark.parametrize("overflow", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
+@pytest.mark.parametrize("overflow", [True, False])
 def test_the_derivative_by_weights_is_that_of_a_smeared_histogram(toy, overflow):
     case = Analysed(toy, overflow=overflow)
     slope = slope_like()
@@ -188,6 +189,7 @@ def test_the_derivative_by_weights_is_that_of_a_smeared_histogram(toy, overflow)
         np.testing.assert_allclose(own.sum(axis=0), reference, rtol=2e-4, atol=2e-4 * float(np.abs(reference).max()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overflow", [True, False])
 def test_the_soft_histogram_of_a_score(toy, overflow):
     """The smooth analysis spreads the score over the bins with the kernels that the derivative by weights has."""
