@@ -124,9 +124,9 @@ def test_the_criterion_fails_for_a_broken_flip(monkeypatch) -> None:
     as_it_is = {}
     first_trijet = ttbar.first_trijet
 
-    def unmoved(trijets, selected, tagged):
+    def unmoved(trijets, selected, tagged, *, with_objects):
         if trijets.event is None:
-            as_it_is["trijet"] = first_trijet(trijets, selected, tagged)
+            as_it_is["trijet"] = first_trijet(trijets, selected, tagged, with_objects=with_objects)
             return as_it_is["trijet"]
         return {name: column[trijets.event] for name, column in as_it_is["trijet"].items()}
 
