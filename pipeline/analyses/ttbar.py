@@ -84,13 +84,11 @@ def _calibrated(trijet: dict[str, Array], before: dict[str, Array], after: dict[
 
     They change by the ratio of what their three jets give now and before, which is 1 without a change.
     """
-    number = len(before["pt"])
-    bits = jnp.uint32(1) << jnp.arange(number, dtype=jnp.uint32)
-    inside = (trijet[MASK].astype(jnp.uint32)[None] & bits[:, None]) != 0
+    bits = trijet[MASK].astype(jnp.uint32)
 
     def mass_and_pt(jets: dict[str, Array]) -> dict[str, Array]:
-        columns = (jnp.where(inside, jets[name], 0).astype(jnp.float64) for name in ("pt", "eta", "phi", "mass"))
-        px, py, pz, energy = (component.sum(axis=0) for component in px_py_pz_energy(*columns))
+        three = Members(bits=bits, columns=jets).first(("pt", "eta", "phi", "mass"), 3).astype(jnp.float64)
+        px, py, pz, energy = (component.sum(axis=0) for component in px_py_pz_energy(*three))
         return {"mass": invariant_mass(px, py, pz, energy), "pt": transverse_momentum(px, py)}
 
     now, then = mass_and_pt(after), mass_and_pt(before)
