@@ -97,15 +97,14 @@ def rising_flux(
     if variable not in speeds:
         return None
     values, speed = columns[variable], speeds[variable]
+    if isinstance(cut, Cut) and cut.absolute:
+        speed = speed * jnp.sign(values)
+    width = jnp.asarray(bandwidth, jnp.float32) * jnp.abs(speed)
     if isinstance(cut, Requirement):
-        width = jnp.asarray(bandwidth, jnp.float32) * jnp.abs(speed)
         sides = _flux_of_limits(cut, values, width, others)
     else:
-        speed = speed * jnp.sign(values) if cut.absolute else speed
-        width = jnp.asarray(bandwidth, jnp.float32) * jnp.abs(speed)
-        sides = list(
-            side_flux(cut, thresholds, {side.threshold: width for side in cut.sides}, columns, others).values()
-        )
+        widths = {side.threshold: width for side in cut.sides}
+        sides = list(side_flux(cut, thresholds, widths, columns, others).values())
     # Where x rises it crosses a boundary as it does where the threshold falls.
     flux: Array = reduce(jnp.add, (-speed * own for own in sides))
     # An absent object does not move. The speed of one that is there may be NaN, and then the derivative is.
