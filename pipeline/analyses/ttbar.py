@@ -11,6 +11,7 @@ mass is then rounded *down* to float32: for every bin edge that float32 can repr
 value, so histograms of the float32 mass equal those of the float64 mass.
 """
 
+from collections.abc import Callable
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -35,6 +36,9 @@ Trijets = tuple[
 ]
 """(bit mask of three jets, mass, pt), both in GeV."""
 
+BLOCK = 1 << 15
+"""Numbers that are computed at a time."""
+
 
 def prepare(event: HostEvent) -> dict[str, Any]:
     """All trijets of the events, by falling transverse momentum; as many rows as the busiest event has, in blocks.
@@ -45,15 +49,16 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     jets = event.objects["jet"]
     incomplete = [np.isnan(column) for name, column in jets.items() if name not in ("pt", "mass")]
     pt = np.where(np.logical_or.reduce(incomplete), np.nan, jets["pt"]).astype(np.float64)
-    number = int(np.isfinite(jets["pt"]).sum(axis=0).max(initial=0))
+    number = int((~np.isnan(jets["pt"])).sum(axis=0).max(initial=0))
     rows = -(-(number * (number - 1) * (number - 2) // 6) // AT_A_TIME) * AT_A_TIME
     types = COLUMNS | ({MASK: np.uint16} if len(pt) <= 16 else {})
     if event.asked is not None and "trijet_pt" not in event.asked:
         types.pop("pt")
     columns = {name: np.zeros((rows, pt.shape[1]), dtype) for name, dtype in types.items()}
     if rows:
-        direction = (jets[name].astype(np.float32) for name in ("eta", "phi", "mass"))
-        trijets = dict(zip(COLUMNS, trijet_candidates(pt, *direction), strict=True))
+        # Absent jets come last, and a chunk has room for more jets than its events have.
+        direction = (jets[name][:number].astype(np.float32) for name in ("eta", "phi", "mass"))
+        trijets = dict(zip(COLUMNS, trijet_candidates(pt[:number], *direction), strict=True))
         for name, column in columns.items():
             column[: len(trijets[name])] = trijets[name][:rows]
     return columns
@@ -146,12 +151,11 @@ def trijet_candidates(
     Momenta of jets and of trijets are compiled apart, since XLA would compute those of a jet anew for each trijet that
     it is in; and NumPy sorts faster.
     """
-    momenta, pt_and_mass = _compiled()
     triples = np.array(list(combinations(range(len(pt)), 3)), np.int64).reshape(-1, 3)
     first, second, third = triples.T
-    jets = map(np.asarray, momenta(pt, *(column.astype(np.float64) for column in (eta, phi, mass))))
+    jets = _of_numbers(px_py_pz_energy, pt, *(column.astype(np.float64) for column in (eta, phi, mass)))
     trijets = (component[first] + component[second] + component[third] for component in jets)
-    trijet_pt, trijet_mass = map(np.asarray, pt_and_mass(*trijets))
+    trijet_pt, trijet_mass = _of_numbers(_pt_and_mass, *trijets)
     order = np.argsort(-trijet_pt.T, axis=1, kind="stable").T
     masks = (1 << triples).sum(axis=1).astype(np.uint32)
     falling_mass, falling_pt = (np.take_along_axis(each, order, axis=0) for each in (trijet_mass, trijet_pt))
@@ -165,6 +169,16 @@ def _pt_and_mass(
     return transverse_momentum(px, py), invariant_mass(px, py, pz, energy)
 
 
+def _of_numbers(
+    function: Callable[..., tuple[Array, ...]], *columns: Float64[np.ndarray, "..."]
+) -> list[Float64[np.ndarray, "..."]]:
+    """A function of numbers, compiled for blocks of one size: for each shape anew takes longer than all the rest."""
+    shape, number = columns[0].shape, columns[0].size
+    flat = [np.pad(column.ravel(), (0, -number % BLOCK)).reshape(-1, BLOCK) for column in columns]
+    blocks = [_compiled(function)(*block) for block in zip(*flat, strict=True)]
+    return [np.concatenate([*map(np.asarray, each)])[:number].reshape(shape) for each in zip(*blocks, strict=True)]
+
+
 @cache
-def _compiled() -> Any:
-    return jax.jit(px_py_pz_energy), jax.jit(_pt_and_mass)
+def _compiled(function: Callable[..., tuple[Array, ...]]) -> Any:
+    return jax.jit(function)

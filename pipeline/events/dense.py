@@ -24,11 +24,12 @@ from pipeline.events.variations import round_down, round_up
 
 __all__ = ["Ragged", "RaggedSample", "dense_groups"]
 
-# Each group is compiled by itself, and room for absent objects costs memory. So few groups for few events, where
-# compiling takes the time, and on a GPU, where each task has its price; a finer grid for many events on a CPU.
+# Each group is compiled by itself, and room for absent objects costs memory. So few groups for few events (a third one
+# costs the quickstart four seconds, for 10 % of a step), a finer grid for many; a GPU is in between: tasks have a price.
 FINE_GRID_FROM = 300_000
-COARSE = (8, 16, MAX_OBJECTS)
+COARSE = (16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
+OF_A_GPU = (8, 16, MAX_OBJECTS)
 
 NO_EVENT = {"weight": 0.0, "index": -1.0, "collision": -1.0}
 """What every event has, where there is none."""
@@ -151,17 +152,23 @@ def dense_groups(
     parts: list[list[EventGroup]] = [[] for _ in folds]
     loads = [np.zeros(devices) for _ in folds]
     events = of or sum(len(sample) for samples in folds for sample in samples)
-    capacities = FINE if events >= FINE_GRID_FROM and jax.default_backend() == "cpu" else COARSE
-    for lower, capacity in itertools.pairwise((-1, *capacities)):
+    for lower, capacity in itertools.pairwise((-1, *_capacities(events))):
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample) for samples in within for sample in samples):
             continue
-        shape = _common_shape(within, main, capacity, kinematics, chunk_size)
+        shape = _common_shape(within, capacity, kinematics, chunk_size)
         hosts = [_host(samples, shape, prepare, load) for samples, load in zip(within, loads, strict=True)]
         room = max(host.tasks for host in hosts), max(1, *(host.rows for host in hosts))
         for part, host in zip(parts, hosts, strict=True):
             part.append(_group(host, shape, room, from_below))
     return [tuple(part) for part in parts]
+
+
+def _capacities(events: int) -> tuple[int, ...]:
+    """The grid for so many events."""
+    if jax.default_backend() != "cpu":
+        return OF_A_GPU
+    return FINE if events >= FINE_GRID_FROM else COARSE
 
 
 def _most_frequent(samples: Sequence[RaggedSample]) -> str | None:
@@ -186,19 +193,12 @@ def _between(sample: RaggedSample, main: str | None, lower: int, upper: int) -> 
     return sample.of_events(np.flatnonzero((number > lower) & (number <= upper)))
 
 
-def _common_shape(
-    folds: Sequence[Sequence[RaggedSample]], main: str | None, capacity: int, kinematics: int, chunk_size: int
-) -> _Shape:
+def _common_shape(folds: Sequence[Sequence[RaggedSample]], capacity: int, kinematics: int, chunk_size: int) -> _Shape:
     """Room for the largest of the folds."""
     events = [max(len(samples[d]) for samples in folds) for d in range(len(folds[0]))]
     size = _chunk_size(max(events), chunk_size)
-    every = [sample for samples in folds for sample in samples]
-    objects = {
-        name: max(1, *(int(sample.objects[name].counts.max(initial=0)) for sample in every))
-        for name in every[0].objects
-    }
-    if main is not None:
-        objects[main] = capacity
+    every = [sample.objects for samples in folds for sample in samples]
+    objects = {name: max(1, *(int(own[name].counts.max(initial=0)) for own in every)) for name in every[0]}
     return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events))
 
 

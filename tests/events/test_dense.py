@@ -111,7 +111,7 @@ def test_events_stand_with_others_of_like_multiplicity(groups):
     assert capacities == sorted(capacities)
     for smaller, group in zip([0, *capacities], groups, strict=False):
         number = jets_of(group)[np.asarray(group.index) >= 0]
-        assert number.max() <= group.capacity == group.varied_objects["jet"]["pt"].shape[2]
+        assert number.max() == group.varied_objects["jet"]["pt"].shape[2] <= group.capacity
         assert number.min() > smaller or smaller == 0
 
 
