@@ -25,7 +25,7 @@ from pipeline.events.variations import round_down, round_up
 __all__ = ["Ragged", "RaggedSample", "dense_groups"]
 
 # Each group is compiled by itself, and room for absent objects costs memory. So few groups for few events (a third one
-# costs the quickstart four seconds, for 10 % of a step), a finer grid for many; a GPU is in between: tasks have a price.
+# costs the quickstart four seconds, for 10 % of a step), a finer grid for many; a GPU is in between, where tasks cost.
 FINE_GRID_FROM = 300_000
 COARSE = (16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
