@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument(
         "--without",
         type=Path,
-        help="the config with the usual observables that it extends; it gets the same systematics",
+        help="the config with the usual observables that it extends; it gets the same events and systematics",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--independent", type=Path, metavar="MANIFEST", help="of another sample: judge on it, too")
@@ -41,7 +41,7 @@ def main() -> None:
     options = parser.parse_args()
     learned = load_config(options.config, parse_settings(options.set))
     usual = (
-        load_config(options.without).model_copy(update={"systematics": learned.systematics})
+        load_config(options.without).model_copy(update={"systematics": learned.systematics, "data": learned.data})
         if options.without
         else None
     )
