@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +40,7 @@ class Names:
         weights: factors that it makes.
         counts: numbers of members.
         asked: variables of the events that the config names.
+        read: variables of each collection that something reads after the event function has prepared.
     """
 
     function: object
@@ -48,6 +49,7 @@ class Names:
     weights: tuple[str, ...]
     counts: tuple[str, ...]
     asked: frozenset[str]
+    read: dict[str, frozenset[str]]
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -64,7 +66,7 @@ def names_of(config: Config, function: object | None = None) -> Names:
     function = load_event_function(config.event_function) if function is None else function
     wanted = dict.fromkeys(_wanted(config))
     columns = {**config.event_variables, **{name: name for name in wanted if name not in config.event_variables}}
-    made, weights, of_objects = _asked(config, function, columns)
+    made, weights, of_objects, used = _asked(config, function, columns)
     counts = [f"n_{name}" for name in (*config.object_sets, *config.unions)]
     corrections = [name for name, each in config.corrections.items() if each.objects is None]
     clash = sorted({*config.event_variables, *corrections} & {*made, *counts})
@@ -91,7 +93,8 @@ def names_of(config: Config, function: object | None = None) -> Names:
     }
     inputs = (value for each in config.corrections.values() for value in each.inputs.values())
     asked = frozenset(wanted) | {value for value in inputs if isinstance(value, str)}
-    return Names(function, branches, (*made, *config.observables), weights, tuple(counts), asked)
+    read = {name: _read(config, name, used) for name in config.objects}
+    return Names(function, branches, (*made, *config.observables), weights, tuple(counts), asked, read)
 
 
 @cache
@@ -149,16 +152,33 @@ def _wanted(config: Config) -> Iterable[str]:
         yield from (column for column in variation.varied_columns if "." not in column)
 
 
+def _read(config: Config, collection: str, used: Collection[tuple[str, str]]) -> frozenset[str]:
+    """Variables of a collection that cuts, networks, weights or the event function look at; pt says who is there.
+
+    Calibrations change what has been prepared, by whatever it was made of.
+    """
+    variables = config.variables_of(collection)
+    members = (each for own in config.observables.values() for each in own.inputs if not isinstance(each, str))
+    named = {"pt", *(cut.variable for cut in config.cuts.values())}
+    named |= {variable for each in members for variable in each.variables}
+    named |= {factor.rpartition(".")[2] for own in config.variations.values() for factor in own.weights}
+    read = {name for name in variables if config.calibrations or name in named or (collection, name) in used}
+    return frozenset(read or variables[:1])
+
+
 def _asked(
     config: Config, function: object, columns: Mapping[str, str]
-) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """Names of what the event function makes: variables of events, weights, and variables of objects."""
+) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, tuple[str, ...]], set[tuple[str, str]]]:
+    """Names of what the event function makes: variables of events, weights, and variables of objects.
+
+    And those variables of objects, with their collections, that it computes with after it has prepared.
+    """
     absent = {name: {v: np.full((2, 1), np.nan) for v in config.variables_of(name)} for name in config.objects}
     empty = {name: np.full(1, np.nan) for name in columns}
     sets, unions = object_sets(config)
     names: dict[str, Any] = {}
 
-    def trace(objects: Any, values: Any, table: Any) -> None:
+    def trace(objects: Any, values: Any, table: Any) -> Any:
         number = jnp.zeros((), jnp.int32)
         event = Event(
             objects=objects,
@@ -168,15 +188,16 @@ def _asked(
             prepared=Prepared(table=table, first=number, rows=number),
         )
         selected = Sets(Selection(sets, unions, (), ()), event, {each.name: jnp.zeros(1, jnp.uint32) for each in sets})
-        names["made"] = tuple(call(function, "variables", event, selected))
-        names["weights"] = tuple(call(function, "weights", event, selected))
+        made, weights = (call(function, name, event, selected) for name in ("variables", "weights"))
         of_objects = call(function, "object_variables", event, selected)
+        names.update(made=tuple(made), weights=tuple(weights))
         names["objects"] = {name: tuple(variables) for name, variables in of_objects.items()}
+        return made, weights, of_objects
 
     try:
         prepared = call(function, "prepare", HostEvent(absent, empty))
         table = {name: np.zeros((1, 1), np.asarray(column).dtype) for name, column in prepared.items()}
-        jax.eval_shape(trace, *jax.tree.map(_single, (absent, empty)), jax.tree.map(jnp.asarray, table))
+        program = jax.make_jaxpr(trace)(*jax.tree.map(_single, (absent, empty)), jax.tree.map(jnp.asarray, table)).jaxpr
     except KeyError as error:
         raise ConfigError(
             f"event_function: asks for {error.args[0]!r}, which the config does not define; it has the sets "
@@ -189,7 +210,10 @@ def _asked(
             f"event_function: fails for an event without objects ({type(error).__name__}: {error}); it has to work for "
             "such events, too, since they fill up the arrays"
         ) from error
-    return names["made"], names["weights"], names["objects"]
+    read = {id(each) for step in program.eqns for each in step.invars} | {id(each) for each in program.outvars}
+    places = [(place[0].key, place[1].key) for place, _ in jax.tree_util.tree_leaves_with_path(absent)]
+    used = {place for place, column in zip(places, program.invars, strict=False) if id(column) in read}
+    return names["made"], names["weights"], names["objects"], used
 
 
 def _single(column: Any) -> jax.Array:

@@ -229,6 +229,7 @@ def _key(
         "samples": [sample.digest for sample in samples],
         "config": config.model_dump(mode="json", include=SECTIONS),
         "asked": sorted(names.asked or ()),
+        "read": {name: sorted(variables) for name, variables in names.read.items()},
         "sizes": [chunk_size_of(config), *sizes],
         "device": jax.default_backend(),
     }

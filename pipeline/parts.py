@@ -13,7 +13,8 @@ from pipeline.analysis import Analysis
 from pipeline.config import Config
 from pipeline.event_data import Data
 from pipeline.events.batch import EventGroup, Events
-from pipeline.events.dense import RaggedSample, dense_groups
+from pipeline.events.dense import dense_groups
+from pipeline.events.ragged import RaggedSample
 from pipeline.inference.templates import DatasetRole, Recipe, Variation, make_recipe
 from pipeline.ingest.identity import part_share
 from pipeline.ingest.samples import Sample
@@ -105,6 +106,7 @@ def dense(
         names.function,
         chunk_size=min(chunk_size_of(config), largest),
         asked=names.asked,
+        read=names.read,
         from_below=_from_below(config),
         devices=devices,
         of=of,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import Config, Correction, Variation
 from pipeline.errors import InputError
-from pipeline.events.dense import Ragged, RaggedSample
+from pipeline.events.ragged import Ragged, RaggedSample
 from pipeline.events.variations import resolution_factors
 from pipeline.ingest.dataset import Dataset
 from pipeline.ingest.samples import loosest

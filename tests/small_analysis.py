@@ -12,8 +12,9 @@ from pipeline.event_data import Stream
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection, Union
 from pipeline.events.cuts import arrays as arrays
-from pipeline.events.dense import Ragged, RaggedSample, dense_groups
+from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis, Factor, Layout
+from pipeline.events.ragged import Ragged, RaggedSample
 from pipeline.events.stream import store_parts
 from pipeline.inference.histfactory import from_pyhf
 from pipeline.inference.measurement import Channel, Measurement, Nuisance, skeleton

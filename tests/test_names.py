@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import yaml
 from pipeline.config import Config, ConfigError, load_config
@@ -66,7 +68,9 @@ def test_a_misspelt_observable_is_taken_for_a_branch_and_the_known_names_are_the
 
 def test_without_an_event_function_there_are_counts_and_branches(config):
     names = names_of(config(function=None))
-    assert names == Names(names.function, {"met": "MET_pt", "ht": "ht"}, (), (), names.counts, frozenset({"ht"}))
+    assert names == Names(
+        names.function, {"met": "MET_pt", "ht": "ht"}, (), (), names.counts, frozenset({"ht"}), names.read
+    )
     assert names.counts == ("n_electron", "n_muon", "n_jet", "n_btag", "n_lepton")
 
 
@@ -187,3 +191,28 @@ def test_a_calibration_of_what_is_made_is_refused(config):
 
 def test_a_calibration_reads_its_branch(config):
     assert names_of(config(calibrations={"energy": {"scale": ["PV_npvs"]}})).branches["PV_npvs"] == "PV_npvs"
+
+
+def test_what_nobody_reads_after_the_event_function_has_prepared_is_not_kept(config):
+    """Cuts, networks, weights and the event function read variables of objects; calibrations may read all."""
+
+    class Own:
+        FOLLOWS = ("jet.pt",)
+
+        def prepare(self, event):
+            return {"energy": np.hypot(event.objects["jet"]["pt"], event.objects["jet"]["mass"])}
+
+        def variables(self, event, sets):
+            return {"ht": jnp.sum(sets["jet"].column("eta", 0.0), axis=0)}
+
+    jet = SMALL["objects"]["jet"] | {
+        "variables": {"pt": "pt", "eta": "eta", "mass": "mass", "btag": "btag", "qgl": "qgl"}
+    }
+    objects = SMALL["objects"] | {"jet": jet}
+    assert names_of(config(function=None, objects=objects), Own()).read["jet"] == {"pt", "eta", "btag"}
+    heavier = SMALL["variations"] | {"heavier": {"weights": {"jet.qgl": 1}}}
+    assert names_of(config(function=None, objects=objects, variations=heavier), Own()).read["jet"] >= {"qgl"}
+    scale = {"jet_scale": {"scale": ["jet.pt"]}}
+    assert names_of(config(function=None, objects=objects, calibrations=scale), Own()).read["jet"] == set(
+        jet["variables"]
+    )

@@ -18,10 +18,11 @@ from pipeline.analyses import ttbar
 from pipeline.analyses.kinematics import invariant_mass, px_py_pz_energy
 from pipeline.events.batch import Events
 from pipeline.events.cuts import Cut, ObjectSet, Region, Requirement, Selection
-from pipeline.events.dense import Ragged, RaggedSample, dense_groups
+from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis, Layout
 from pipeline.events.flux import pack
 from pipeline.events.function import Members
+from pipeline.events.ragged import Ragged, RaggedSample
 from pipeline.events.yields import hard_yields
 from pipeline.ingest import ObjectSkim, Skim, read
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from pipeline.analysis import Analysis, Data
 from pipeline.events.batch import Edges, Events
-from pipeline.events.dense import Ragged, RaggedSample, dense_groups
+from pipeline.events.dense import dense_groups
 from pipeline.events.evaluation import EventAnalysis
+from pipeline.events.ragged import Ragged, RaggedSample
 from pipeline.inference.templates import Recipe
 from pipeline.validation.gradient_check import check_gradients
 

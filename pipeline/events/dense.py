@@ -7,7 +7,6 @@ Within a group each data set is cut into chunks of equal size, the last one fill
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,97 +19,26 @@ from pipeline.events.batch import EventGroup, HostEvent
 from pipeline.events.devices import deal, placed
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.function import call
+from pipeline.events.ragged import RaggedSample
 from pipeline.events.variations import round_down, round_up
 
-__all__ = ["Ragged", "RaggedSample", "dense_groups"]
+__all__ = ["dense_groups"]
 
-# Each group is compiled by itself, and room for absent objects costs memory. So few groups for few events (a third one
-# costs the quickstart four seconds, for 10 % of a step), a finer grid for many; a GPU is in between, where tasks cost.
+# Each group is compiled by itself, and room for absent objects costs memory. So few groups for few events (a third cost
+# the quickstart four seconds), in chunks so small that the events in each are alike; a finer grid for many events on a
+# CPU; in between on a GPU, where each task has its price.
 FINE_GRID_FROM = 300_000
 COARSE = (16, MAX_OBJECTS)
 FINE = (5, 7, 9, 12, 16, 22, MAX_OBJECTS)
 OF_A_GPU = (8, 16, MAX_OBJECTS)
+CHUNKS = {COARSE: 8, FINE: 1, OF_A_GPU: 1}
+"""In how many chunks at least the largest data set of a group is cut."""
 
 NO_EVENT = {"weight": 0.0, "index": -1.0, "collision": -1.0}
 """What every event has, where there is none."""
 Column = NDArray[Any]
 _Table = dict[str, Column]
 _Prepare = Callable[[Mapping[str, _Table], _Table, tuple[int, int]], _Table]
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """The objects of one collection, laid end to end: how many each event has, and their variables.
-
-    A variable has shape "objects"; one that is varied has a column for each kinematic variation, nominal first, in
-    float64: shape "kinematics objects".
-    """
-
-    counts: NDArray[np.int64]
-    variables: Mapping[str, Column]
-
-    def of_events(self, events: NDArray[np.int64]) -> "Ragged":
-        """The objects of some events."""
-        counts = self.counts[events]
-        first = np.cumsum(self.counts)[events] - counts
-        number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        place = np.repeat(first, counts) + number
-        return Ragged(counts, {name: column[..., place] for name, column in self.variables.items()})
-
-    def where(self, keep: NDArray[np.bool_]) -> "Ragged":
-        """Without the objects that are not to be kept."""
-        event = np.repeat(np.arange(len(self.counts)), self.counts)
-        counts = np.bincount(event[keep], minlength=len(self.counts))
-        return Ragged(counts, {name: column[..., keep] for name, column in self.variables.items()})
-
-    def hardest(self, number: int = MAX_OBJECTS) -> "Ragged":
-        """At most so many objects an event: those of largest nominal pt, or else the first ones, in stored order."""
-        if not len(self.counts) or self.counts.max() <= number:
-            return self
-        event = np.repeat(np.arange(len(self.counts)), self.counts)
-        pt = np.atleast_2d(self.variables.get("pt", -np.arange(len(event))))[0]
-        order = np.lexsort((-pt, event))
-        rank = np.empty(len(event), np.int64)
-        rank[order] = np.arange(len(event)) - np.repeat(np.cumsum(self.counts) - self.counts, self.counts)
-        return self.where(rank < number)
-
-
-@dataclass(frozen=True)
-class RaggedSample:
-    """The events of one data set, with everything that kinematic variations change.
-
-    Attributes:
-        objects: the collections.
-        columns: with one value an event: shape "events", or "kinematics events" in float64 where they are varied.
-        weight: of each event; 1 unless the sample has weights.
-        index: row in the file.
-        collision: a number that the events of one collision share, below the number of events.
-        kinematics: how many kinematic variations the sample has, the nominal one included.
-        left_out: objects of each collection that are in no bit mask any more (`Ragged.hardest`).
-    """
-
-    objects: Mapping[str, Ragged]
-    columns: Mapping[str, Column]
-    weight: NDArray[np.float32]
-    index: NDArray[np.int32]
-    collision: NDArray[np.int32]
-    kinematics: int = 1
-    left_out: Mapping[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """Number of events."""
-        return len(self.weight)
-
-    def of_events(self, events: NDArray[np.int64]) -> "RaggedSample":
-        """Some of the events."""
-        return replace(
-            self,
-            objects={name: ragged.of_events(events) for name, ragged in self.objects.items()},
-            columns={name: column[..., events] for name, column in self.columns.items()},
-            weight=self.weight[events],
-            index=self.index[events],
-            collision=self.collision[events],
-        )
 
 
 class _Shape(NamedTuple):
@@ -129,6 +57,7 @@ def dense_groups(
     *,
     chunk_size: int,
     asked: Collection[str] | None = None,
+    read: Mapping[str, Collection[str]] | None = None,
     from_below: Collection[str] = (),
     devices: int = 1,
     of: int | None = None,
@@ -140,6 +69,7 @@ def dense_groups(
         function: the event function, which prepares what no threshold changes.
         chunk_size: largest number of events in a chunk.
         asked: as in `HostEvent`.
+        read: variables of each collection that are kept, once the event function has prepared; `None` for all.
         from_below: varied columns (`jet.pt`, `met`) that cuts keep below a threshold only. They are rounded down to
             float32, all others up, so that comparisons in float32 and float64 agree.
         devices: how many of them share the events (`pipeline.events.devices`).
@@ -152,15 +82,16 @@ def dense_groups(
     parts: list[list[EventGroup]] = [[] for _ in folds]
     loads = [np.zeros(devices) for _ in folds]
     events = of or sum(len(sample) for samples in folds for sample in samples)
-    for lower, capacity in itertools.pairwise((-1, *_capacities(events))):
+    capacities = _capacities(events)
+    for lower, capacity in itertools.pairwise((-1, *capacities)):
         within = [[_between(sample, main, lower, capacity) for sample in samples] for samples in folds]
         if not any(len(sample) for samples in within for sample in samples):
             continue
-        shape = _common_shape(within, capacity, kinematics, chunk_size)
+        shape = _common_shape(within, capacity, kinematics, chunk_size, CHUNKS[capacities])
         hosts = [_host(samples, shape, prepare, load) for samples, load in zip(within, loads, strict=True)]
         room = max(host.tasks for host in hosts), max(1, *(host.rows for host in hosts))
         for part, host in zip(parts, hosts, strict=True):
-            part.append(_group(host, shape, room, from_below))
+            part.append(_group(host if read is None else _without(host, read), shape, room, from_below))
     return [tuple(part) for part in parts]
 
 
@@ -193,19 +124,21 @@ def _between(sample: RaggedSample, main: str | None, lower: int, upper: int) -> 
     return sample.of_events(np.flatnonzero((number > lower) & (number <= upper)))
 
 
-def _common_shape(folds: Sequence[Sequence[RaggedSample]], capacity: int, kinematics: int, chunk_size: int) -> _Shape:
+def _common_shape(
+    folds: Sequence[Sequence[RaggedSample]], capacity: int, kinematics: int, chunk_size: int, least: int
+) -> _Shape:
     """Room for the largest of the folds."""
     events = [max(len(samples[d]) for samples in folds) for d in range(len(folds[0]))]
-    size = _chunk_size(max(events), chunk_size)
+    size = _chunk_size(max(events), chunk_size, least)
     every = [sample.objects for samples in folds for sample in samples]
     objects = {name: max(1, *(int(own[name].counts.max(initial=0)) for own in every)) for name in every[0]}
     return _Shape(capacity, objects, kinematics, size, tuple(-(-number // size) for number in events))
 
 
-def _chunk_size(events: int, largest: int) -> int:
-    """A power of two, small enough that the last, half-empty chunk of a data set wastes little."""
+def _chunk_size(events: int, largest: int, least: int) -> int:
+    """A power of two, so small that there are `least` chunks, and that the last, half-empty one wastes little."""
     smallest = 64
-    return max(smallest, min(largest, 1 << max(events - 1, 0).bit_length() >> 1))
+    return max(smallest, min(largest, (1 << max(events - 1, 0).bit_length() >> 1) // least))
 
 
 class _Host(NamedTuple):
@@ -255,6 +188,12 @@ def _host(samples: Sequence[RaggedSample], shape: _Shape, prepare: _Prepare, loa
     tasks = (_tasks(hand, start) for hand, start in zip(hands, starts, strict=True))
     prepared = [[prepare(objects, columns, task) for task in of_device] for of_device in tasks]
     return _Host(objects, columns, plain, hands, prepared)
+
+
+def _without(host: _Host, read: Mapping[str, Collection[str]]) -> _Host:
+    """Without variables of objects that nothing reads any more."""
+    kept = {name: {v: own[v] for v in own if v in read[name]} for name, own in host.objects.items()}
+    return host._replace(objects=kept)
 
 
 def _dealt(column: Column, order: NDArray[np.int64], axis: int, fill: float | int) -> Column:

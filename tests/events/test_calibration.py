@@ -176,7 +176,7 @@ def test_speeds_are_those_of_each_event(value):
     def described(value):
         at = arrays(AT) | {"jet_scale": value}
         here = point(ANALYSIS, at, arrays(WIDTHS), edges)
-        event = calibrated(ANALYSIS.selection, at, take_chunk(group, jnp.int32(0), jnp.int32(0)))
+        event = calibrated(ANALYSIS.selection, at, take_chunk(group, jnp.int32(0), jnp.int32(len(group.weight) // 2)))
         hard = evaluated(here, event)
         speeds = speeds_of(here, ANALYSIS.selection.calibrations[0], event)
         return hard.variables, hard.bits, speeds.variables

@@ -8,8 +8,9 @@ import pytest
 from pipeline.analyses import ttbar
 from pipeline.analyses.candidates import AT_A_TIME
 from pipeline.events.batch import EventGroup
-from pipeline.events.dense import Ragged, RaggedSample, dense_groups
+from pipeline.events.dense import dense_groups
 from pipeline.events.flux import MAX_OBJECTS
+from pipeline.events.ragged import Ragged, RaggedSample
 from pipeline.events.variations import round_down, round_up
 
 from small_analysis import random_sample
