@@ -4,7 +4,7 @@
     taskset -c 0 python scripts/benchmarks/learned_step.py --config configs/agc_assignment.yaml
 
 Processor time on one core; medians of calls in turns, so that a busy machine is busy for all of them. The network
-alone, where the config has one, looks at blocks of 1024 events with random inputs, as the passes over the events do:
+alone, where the config has one, looks at blocks of 1024 events with random inputs:
 forwards, and with the derivative by its weights.
 """
 
@@ -21,12 +21,13 @@ from pipeline.analysis import evaluate, loss_of_yields_and_slope, yields_at
 from pipeline.config import load_config
 from pipeline.events.cuts import arrays
 from pipeline.events.devices import summed
-from pipeline.events.flux import BLOCK
 from pipeline.events.scores import number_of_weights, score_of
 from pipeline.events.yields import SUBSAMPLES, weight_gradient, yields_and_flux
 from pipeline.problem import Problem
 
 REPEAT = 15
+BLOCK = 1024
+"""Events that the network alone looks at in a call: with fewer, the call would be measured."""
 
 Key = TypeVar("Key")
 
