@@ -12,7 +12,7 @@ from pipeline.events.yields import yields_and_flux
 from small_analysis import BANDWIDTHS, THRESHOLDS, arrays, small_analysis, small_data
 
 # Sizes that occur nowhere else: an axis of this length is the axis of events.
-EVENTS_IN_A_CHUNK = 256
+EVENTS_IN_A_CHUNK = 64
 COLUMNS = 3
 
 

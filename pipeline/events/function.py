@@ -46,6 +46,9 @@ class EventFunction(Protocol):
         It is called for the events of a chunk under one kinematic variation; each call may make another number of
         rows. Columns that kinematic variations change are float64 here. See `Prepared` for how the rows come back. What
         serves none of the variables in `event.asked` may be left out, and those variables from `variables`, too.
+
+        Variables of objects that nobody but this looks at take no memory afterwards. Which ones the other functions
+        look at is found by a call with an event without objects, so it must not depend on how many there is room for.
         """
         ...
 
