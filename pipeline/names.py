@@ -153,17 +153,16 @@ def _wanted(config: Config) -> Iterable[str]:
 
 
 def _read(config: Config, collection: str, used: Collection[tuple[str, str]]) -> frozenset[str]:
-    """Variables of a collection that cuts, networks, weights or the event function look at; pt says who is there.
+    """Variables of a collection that cuts, networks, weights or the event function look at; one says who is there.
 
     Calibrations change what has been prepared, by whatever it was made of.
     """
     variables = config.variables_of(collection)
     members = (each for own in config.observables.values() for each in own.inputs if not isinstance(each, str))
-    named = {"pt", *(cut.variable for cut in config.cuts.values())}
+    named = {"pt" if "pt" in variables else variables[0], *(cut.variable for cut in config.cuts.values())}
     named |= {variable for each in members for variable in each.variables}
     named |= {factor.rpartition(".")[2] for own in config.variations.values() for factor in own.weights}
-    read = {name for name in variables if config.calibrations or name in named or (collection, name) in used}
-    return frozenset(read or variables[:1])
+    return frozenset(name for name in variables if config.calibrations or name in named or (collection, name) in used)
 
 
 def _asked(

@@ -216,3 +216,15 @@ def test_what_nobody_reads_after_the_event_function_has_prepared_is_not_kept(con
     assert names_of(config(function=None, objects=objects, calibrations=scale), Own()).read["jet"] == set(
         jet["variables"]
     )
+
+
+def test_one_variable_stays_that_says_which_objects_there_are(config):
+    """The first one, where there is no pt: another may be NaN in an object that is there."""
+    towers = {"objects": SMALL["objects"] | {"tower": {"branch": "T", "variables": {"energy": "e", "phi": "phi"}}}}
+
+    class Own:
+        def variables(self, event, sets):
+            return {"ht": jnp.sum(event.objects["tower"]["phi"], axis=0)}
+
+    assert names_of(config(function=None, **towers), Own()).read["tower"] == {"energy", "phi"}
+    assert names_of(config(function=None, event_variables={"ht": "HT"}, **towers)).read["tower"] == {"energy"}

@@ -49,7 +49,7 @@ def prepare(event: HostEvent) -> dict[str, Any]:
     jets = event.objects["jet"]
     incomplete = [np.isnan(column) for name, column in jets.items() if name not in ("pt", "mass")]
     pt = np.where(np.logical_or.reduce(incomplete), np.nan, jets["pt"]).astype(np.float64)
-    number = int((~np.isnan(jets["pt"])).sum(axis=0).max(initial=0))
+    number = int(np.flatnonzero(~np.isnan(jets["pt"]).all(axis=1)).max(initial=-1)) + 1
     rows = -(-(number * (number - 1) * (number - 2) // 6) // AT_A_TIME) * AT_A_TIME
     types = COLUMNS | ({MASK: np.uint16} if len(pt) <= 16 else {})
     if event.asked is not None and "trijet_pt" not in event.asked:

@@ -39,7 +39,7 @@ class EventGroup(eqx.Module, strict=True):
 
     `prepared` is what the event function made of the events before any threshold (`pipeline.events.function`): the
     rows of all tasks, one after another. Those of a task begin at `first`, and are `rows` many. `capacity` is how many
-    objects of the most frequent collection an event of the group may have; none may have as many.
+    objects of the most frequent collection an event of the group may have, in whatever part of the events.
 
     Chunks, tasks and prepared rows are divided among so many `devices` (`pipeline.events.devices`), which have as many
     of each; `task_chunk` and `first` count within those of a device. Tasks that are none have chunk −1, and come last.

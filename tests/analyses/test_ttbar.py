@@ -149,6 +149,12 @@ def test_as_many_trijets_are_prepared_as_the_busiest_event_has():
     assert len(prepare(host_event(random_jets([2, 0], 6), 2))["objects"]) == 0
 
 
+def test_a_jet_without_pt_hides_no_other():
+    event = host_event(random_jets([4], 6), 6)
+    event.objects["jet"]["pt"][0] = np.nan
+    assert prepare(event)["objects"][0, 0] == 0b1110
+
+
 def test_the_pt_of_trijets_is_prepared_where_it_is_asked_for():
     event, sets = host_event(random_jets([5, 3], 6), 5), {"jet": np.uint32([0b11111, 0b111])}
     prepared = {asked: prepare(event._replace(asked=asked)) for asked in (None, ("trijet_pt",), ("trijet_mass",))}
