@@ -72,8 +72,10 @@ class Claim:
     @property
     def pull(self) -> float:
         """How many errors the claim is better than independent samples of the same size say."""
-        excess = self.claimed[0] - self.alike[0]
-        return (excess if self.larger_is_better else -excess) / float(np.hypot(self.claimed[1], self.alike[1]))
+        excess, error = self.claimed[0] - self.alike[0], float(np.hypot(self.claimed[1], self.alike[1]))
+        if error == 0:  # where all bins are merged into one, all is equal
+            return 0.0 if excess == 0 else float("inf") * excess
+        return (excess if self.larger_is_better else -excess) / error
 
     @property
     def gains(self) -> bool:
