@@ -8,7 +8,7 @@ Within a group each data set is cut into chunks of equal size, the last one fill
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from pipeline.events.batch import EventGroup, HostEvent
 from pipeline.events.devices import deal, placed
 from pipeline.events.flux import MAX_OBJECTS
 from pipeline.events.function import call
-from pipeline.events.ragged import RaggedSample
+from pipeline.events.ragged import Column, RaggedSample
 from pipeline.events.variations import round_down, round_up
 
 __all__ = ["dense_groups"]
@@ -36,7 +36,6 @@ CHUNKS = {COARSE: 8, FINE: 1, OF_A_GPU: 1}
 
 NO_EVENT = {"weight": 0.0, "index": -1.0, "collision": -1.0}
 """What every event has, where there is none."""
-Column = NDArray[Any]
 _Table = dict[str, Column]
 _Prepare = Callable[[Mapping[str, _Table], _Table, tuple[int, int]], _Table]
 

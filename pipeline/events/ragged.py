@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.events.flux import MAX_OBJECTS
 
-__all__ = ["Ragged", "RaggedSample"]
+__all__ = ["Column", "Ragged", "RaggedSample"]
 
 Column = NDArray[Any]
 

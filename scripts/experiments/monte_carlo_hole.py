@@ -73,8 +73,8 @@ class Claim:
     def pull(self) -> float:
         """How many errors the claim is better than independent samples of the same size say."""
         excess, error = self.claimed[0] - self.alike[0], float(np.hypot(self.claimed[1], self.alike[1]))
-        if error == 0:  # where all bins are merged into one, all is equal
-            return 0.0 if excess == 0 else float("inf") * excess
+        if error == 0:  # all bins are merged into one
+            return 0.0 if excess == 0 else float("nan")
         return (excess if self.larger_is_better else -excess) / error
 
     @property
